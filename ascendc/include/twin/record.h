@@ -1,0 +1,171 @@
+// What one AscendC API call becomes: an instruction on a pipe, its operands as byte ranges, its parameters, its source place.
+// API -> Record -> machine: everything that runs, checks, schedules or times a kernel reads these and nothing else.
+#pragma once
+
+#include <cstdint>
+
+namespace tilewright::twin {
+
+enum class Pipe : uint8_t { S, V, M, MTE1, MTE2, MTE3, FIX, ALL, Count };
+enum class Mem : uint8_t { GM, L1, L0A, L0B, L0C, UB, BT, FB, Count };
+enum class DType : uint8_t { None, F32, F16, BF16, S8, U8, S16, U16, S32, U32, S64, U64, Count };
+enum class Op : uint8_t {
+  Copy,           // blocks of bytes, also half -> float on the way to the bias table
+  CopyPad,        // rows of any length, padded to 32 B on chip
+  Nd2Nz,          // row-major GM matrix -> fractals in L1
+  Load2d,         // L1 or GM fractals -> L0
+  LoadTranspose,  // L1 squares of fractals -> L0, transposed
+  Load3d,         // L1 feature map -> L0, image to column
+  Mmad,
+  Fixpipe,
+  SetFlag,
+  WaitFlag,
+  Barrier,
+  ScalarGet,
+  ScalarSet,
+  CubeOrder,  // SetMMRowMajor / SetMMColumnMajor
+  Count
+};
+
+constexpr int kPipes = static_cast<int>(Pipe::Count);
+constexpr int kMems = static_cast<int>(Mem::Count);
+constexpr int kOps = static_cast<int>(Op::Count);
+constexpr int kMaxOperands = 4;
+constexpr int kMaxDims = 3;
+
+// The line of the kernel that made the call.
+struct Place {
+  const char* file;
+  int32_t line;
+  static constexpr Place Here(const char* f = __builtin_FILE(), int l = __builtin_LINE()) { return {f, l}; }
+};
+
+// `count` repetitions, `stride` bytes apart.
+struct Dim {
+  uint32_t count;
+  int64_t stride;
+};
+
+// One operand: `unit` contiguous bytes at `base` + every combination of the dims. Filled by the machine from the
+// parameters; the API gives memory, type, base and the buffer it was cut from.
+struct Operand {
+  uint64_t base;    // byte address in `mem`; for GM the host address
+  uint64_t lo, hi;  // bytes of the buffer the tensor belongs to; both 0 for GM
+  Dim dim[kMaxDims];
+  uint32_t unit;
+  Mem mem;
+  DType type;
+  bool write;
+  uint8_t dims;
+};
+
+struct CopyParams {  // lengths and steps (start to start) in bytes
+  uint32_t count;
+  uint32_t bytes;
+  int64_t src_step, dst_step;
+  uint32_t requested;  // bytes the kernel asked for before hardware rounds down to whole 32 B blocks
+};
+struct CopyPadParams {
+  uint32_t count;
+  uint32_t bytes;  // of data per row
+  int64_t src_step, dst_step;
+  uint64_t value;  // of padding, low bytes
+  uint8_t left, right;  // padding elements
+  bool pad;
+};
+struct Nd2NzArgs {
+  uint32_t nd, n, d, src_nd, src_d, dst_c0, dst_n, dst_nd;
+};
+struct Load2dParams {  // in fractals of 512 B; also LoadTranspose, whose start and src_stride count squares
+  uint32_t start, repeat, src_stride, dst_gap, frac_gap;
+  bool transpose, decrease;
+};
+struct Load3dParams {
+  uint16_t h, w, c, k_ext, m_ext, k_start, m_start;
+  uint16_t filter_w, filter_h;
+  uint8_t pad[4];  // left, right, top, bottom
+  uint8_t stride_w, stride_h, dilation_w, dilation_h;
+  bool transpose;
+  uint64_t pad_value;
+};
+enum class CInit : uint8_t { Zero, Accumulate, Bias };
+struct MmadArgs {
+  uint16_t m, n, k;
+  CInit init;
+  uint8_t unit_flag;
+  bool k_align16;
+};
+enum class Quant : uint8_t { None, F32ToF16, F32ToBF16, S32ToF16, S32ToF16Vector, F32ToB8, F32ToB8Vector, S32ToB8, S32ToB8Vector };
+struct FixpipeArgs {
+  uint32_t n, m, src_stride, dst_stride;
+  uint32_t nd, src_nd, dst_nd;
+  uint64_t scalar;
+  Quant quant;
+  uint8_t unit_flag;
+  bool relu, to_nd, channel_split;
+};
+struct FlagParams {
+  int32_t id;
+  uint8_t event;  // HardEvent
+  Pipe from, to;
+  bool internal;  // issued by a queue, not written by the kernel's author
+};
+struct BarrierParams {
+  Pipe pipe;
+};
+struct ScalarParams {
+  uint64_t bits;
+  uint8_t size;
+};
+struct OrderParams {
+  bool row_major;
+};
+
+struct Record {
+  Op op;
+  Pipe pipe;
+  uint8_t operands;
+  uint64_t seq;  // program order within the core
+  Place at;
+  Operand operand[kMaxOperands];
+  union {
+    CopyParams copy;
+    CopyPadParams pad;
+    Nd2NzArgs nd2nz;
+    Load2dParams load2d;
+    Load3dParams load3d;
+    MmadArgs mmad;
+    FixpipeArgs fix;
+    FlagParams flag;
+    BarrierParams barrier;
+    ScalarParams scalar;
+    OrderParams order;
+  };
+};
+
+constexpr uint32_t SizeOf(DType t) {
+  switch (t) {
+    case DType::S8:
+    case DType::U8:
+      return 1;
+    case DType::F16:
+    case DType::BF16:
+    case DType::S16:
+    case DType::U16:
+      return 2;
+    case DType::F32:
+    case DType::S32:
+    case DType::U32:
+      return 4;
+    case DType::S64:
+    case DType::U64:
+      return 8;
+    default:
+      return 0;
+  }
+}
+
+constexpr uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }
+constexpr uint32_t AlignUp(uint32_t a, uint32_t b) { return CeilDiv(a, b) * b; }
+
+}  // namespace tilewright::twin

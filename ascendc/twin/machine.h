@@ -1,0 +1,146 @@
+// A launch (Machine) and one core of it (Core). A core completes, checks, records and executes the instructions it is given.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "soc.h"
+#include "twin/bridge.h"
+#include "twin/record.h"
+
+namespace tilewright::twin {
+
+struct Finding {
+  FindingKind kind;
+  std::string message;
+  Place at;
+  int block;
+  Pipe pipe;
+  Mem mem;
+  bool has_memory;
+  uint64_t begin, end, allowed_begin, allowed_end;
+  uint64_t count;
+};
+
+const char* Name(FindingKind kind);
+
+struct GmBuffer {
+  std::string name;
+  uint64_t base, bytes;
+};
+
+// Where the bytes of a machine's records end up besides execution: counters, traces, later a scheduler.
+class RecordSink {
+ public:
+  virtual ~RecordSink() = default;
+  virtual void OnRecord(int block, const Record& record) = 0;
+};
+
+struct Options {
+  bool skip_data = false;
+  uint32_t max_findings = 64;
+};
+
+// What all cores of a launch share; constant while it runs.
+struct Machine {
+  const Soc* soc;
+  Options options;
+  uint32_t block_dim;
+  std::vector<GmBuffer> buffers;
+  RecordSink* sink = nullptr;  // called from several threads
+};
+
+struct Counts {
+  uint64_t issued[kPipes][kOps] = {};
+  uint64_t bytes_written[kPipes] = {};
+  uint64_t macs = 0;
+  uint64_t peak[kMems] = {};
+  void Merge(const Counts& other);
+};
+
+class Core {
+ public:
+  explicit Core(const Machine& machine);
+
+  // A fresh core for block `block`: poisoned memories, no flags, no reservations.
+  void Begin(int block);
+  // Flags still set, and what else must not be left behind.
+  void End();
+
+  bool Emit(Record& record);
+  Region Reserve(Mem mem, uint32_t bytes, const char* holder, Place at);
+  void ReleaseAll();
+  void Report(FindingKind kind, std::string message, Pipe pipe, Place at);
+  void ReportAccess(FindingKind kind, std::string message, const Record& record, Mem mem, uint64_t begin, uint64_t end,
+                    uint64_t allowed_begin, uint64_t allowed_end);
+
+  // Host address of a byte of a memory; for GM the address itself.
+  uint8_t* At(Mem mem, uint64_t address) {
+    return mem == Mem::GM ? reinterpret_cast<uint8_t*>(address) : memory_[static_cast<int>(mem)].get() + address;
+  }
+  uint8_t* At(const Operand& o) { return At(o.mem, o.base); }
+
+  const Machine& machine() const { return machine_; }
+  const CoreInfo& info() const { return info_; }
+  const std::vector<Finding>& findings() const { return findings_; }
+  const Counts& counts() const { return counts_; }
+  // Scratch for executors, kept between instructions.
+  float* Scratch(int which, size_t floats);
+
+ private:
+  struct Holder {
+    Mem mem;
+    uint32_t base, bytes;
+    const char* what;
+    Place at;
+  };
+  struct Flag {
+    bool set, internal;
+    Place at;
+  };
+  static constexpr int kEvents = 64, kIds = 8;
+
+  bool Flags(const Record& record);
+  std::string HolderMap(Mem mem) const;
+  void Add(Finding finding);
+
+  const Machine& machine_;
+  CoreInfo info_{};
+  uint64_t seq_ = 0;
+  std::unique_ptr<uint8_t[]> memory_[kMems];
+  uint32_t next_[kMems] = {};
+  std::vector<Holder> holders_;
+  Flag flags_[kEvents][kIds] = {};
+  std::vector<Finding> findings_;
+  Counts counts_;
+  std::vector<float> scratch_[3];
+};
+
+// The stages of Core::Emit.
+void Describe(Record& record);                      // parameters -> operand ranges
+bool Check(Core& core, const Record& record);       // true: fit to execute
+void Execute(Core& core, Record& record);           // moves and computes; data for ScalarGet comes back in the record
+bool IsNop(const Record& record);                   // documented no-operations: a size or repeat of zero
+
+void ExecuteCopy(Core& core, const Record& record);
+void ExecuteCopyPad(Core& core, const Record& record);
+void ExecuteNd2Nz(Core& core, const Record& record);
+void ExecuteLoad2d(Core& core, const Record& record);
+void ExecuteLoadTranspose(Core& core, const Record& record);
+void ExecuteLoad3d(Core& core, const Record& record);
+void ExecuteMmad(Core& core, const Record& record);
+void ExecuteFixpipe(Core& core, const Record& record);
+
+// The lowest and one past the highest byte an operand touches.
+struct Extent {
+  uint64_t begin, end;
+};
+Extent ExtentOf(const Operand& operand);
+uint64_t BytesOf(const Operand& operand);
+
+std::string RecordJson(int block, const Record& record);
+std::string Escape(const std::string& text);
+
+}  // namespace tilewright::twin

@@ -1,0 +1,81 @@
+// The C interface of the twin: launch a kernel by name, read what was found. No Python, no torch, no CANN.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TW_TWIN_ABI_VERSION 1
+#define TW_TWIN_MAX_ARGS 24
+
+typedef enum tw_twin_arg_kind {
+  TW_TWIN_BUFFER = 0,  // a GM_ADDR: `data`, of `bytes` bytes
+  TW_TWIN_SCALAR = 1,  // an integer of up to 8 bytes, passed by value, in `value`
+  TW_TWIN_FLOAT = 2,   // a float, its bits in the low half of `value`
+} tw_twin_arg_kind;
+
+// Buffers are given with their sizes so that access outside of them is found. `name` appears in findings.
+typedef struct tw_twin_arg {
+  const char* name;
+  void* data;
+  uint64_t bytes;
+  uint64_t value;
+  int32_t kind;
+} tw_twin_arg;
+
+typedef enum tw_twin_flags {
+  TW_TWIN_SKIP_DATA = 1,  // check and count every instruction, move and compute nothing
+} tw_twin_flags;
+
+typedef struct tw_twin_result tw_twin_result;
+
+typedef struct tw_twin_launch {
+  uint32_t abi_version;  // TW_TWIN_ABI_VERSION
+  uint32_t flags;
+  const char* library;  // shared object that holds the kernel; NULL: the one that holds the twin
+  const char* kernel;   // its extern "C" name
+  const char* soc;      // "910b1".. "910b4"
+  const tw_twin_arg* args;
+  uint32_t arg_count;
+  uint32_t block_dim;  // may exceed the number of cores
+  int32_t threads;     // host threads; <= 0: all
+  uint32_t max_findings;  // kept per core; 0: 64
+  const char* trace_path;  // NULL, or a file that receives every instruction as one JSON object a line
+  tw_twin_result** result;  // receives a handle to free with tw_twin_result_free; may be NULL
+} tw_twin_launch;
+
+typedef struct tw_twin_finding {
+  const char* kind;
+  const char* message;
+  const char* file;
+  int32_t line;
+  int32_t block;
+  const char* pipe;
+  const char* memory;  // "" where none is concerned
+  uint64_t begin, end;        // bytes touched in that memory; GM: offsets in the buffer named by the message
+  uint64_t allowed_begin, allowed_end;
+  uint64_t count;  // how often this line made it
+} tw_twin_finding;
+
+// 0: ran without findings; 1: ran, with findings; 2: could not run, tw_twin_error says why.
+int tw_twin_run(const tw_twin_launch* launch);
+const char* tw_twin_error(void);
+
+size_t tw_twin_result_findings(const tw_twin_result* result, const tw_twin_finding** findings);
+// Instructions issued, by names such as "MTE1" and "Load2d"; NULL matches all.
+uint64_t tw_twin_result_count(const tw_twin_result* result, const char* pipe, const char* op);
+// Highest byte touched or reserved on any core; memory is one of l1, l0a, l0b, l0c, ub, bt, fb.
+uint64_t tw_twin_result_peak(const tw_twin_result* result, const char* memory);
+// Findings, counts, peaks and bytes moved per pipe as one JSON document, owned by the result.
+const char* tw_twin_result_json(const tw_twin_result* result);
+void tw_twin_result_free(tw_twin_result* result);
+
+// A parameter set as JSON, owned by the twin; NULL for an unknown name.
+const char* tw_twin_soc_json(const char* soc);
+
+#ifdef __cplusplus
+}
+#endif

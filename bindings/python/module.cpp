@@ -1,0 +1,48 @@
+// tilewright._C: raw kernels, timers and twin runs for the workbench. Shipped ops do not use it.
+#include "module.hpp"
+
+#include <pybind11/stl.h>
+
+#include "library.hpp"
+#include "prepared.hpp"
+#include "timing.hpp"
+
+namespace py = pybind11;
+using namespace tw::bindings;
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "Raw kernels, timers and twin runs; addresses in, numbers out.";
+  module.attr("abi_version") = TW_ABI_VERSION;
+
+  using NoGil = py::call_guard<py::gil_scoped_release>;
+  py::class_<Prepared>(module, "Prepared", "A kernel call with everything bound.")
+      .def("run", &Prepared::run, NoGil(), "Call the kernel; raises Refused or TilewrightError with its sentence.")
+      .def("time", &time_calls, py::arg("count"), py::arg("flush_bytes") = 0, py::arg("batch") = 1, NoGil(),
+           "`count` samples in ns, each of `batch` consecutive calls (not divided); `flush_bytes` are rewritten "
+           "before each sample to evict caches.")
+      .def("time_pair", &time_pair, py::arg("other"), py::arg("blocks"), py::arg("flush_bytes") = 0,
+           py::arg("batch") = 1, NoGil(),
+           "Two lists of samples in ns, taken in blocks of the order self, other, other, self.");
+
+  module.def(
+      "prepare",
+      [](uintptr_t address, const std::vector<TensorView>& tensors, const std::map<std::string, int64_t>& attrs,
+         int threads) { return std::make_unique<Prepared>(address, tensors, attrs, threads); },
+      py::arg("address"), py::arg("tensors"), py::arg("attrs"), py::arg("threads") = 0,
+      "Bind a call of the kernel at `address`; tensors are (name, address, dtype code, shape, strides in elements), "
+      "shape (-1,) marks an absent one. The memory must outlive the result.");
+  module.def(
+      "load_library", [](const std::string& path) { return reinterpret_cast<uintptr_t>(open_library(path)); },
+      py::arg("path"), "Open a shared library once; its handle.");
+  module.def(
+      "symbol",
+      [](const std::string& path, const std::string& name) {
+        return reinterpret_cast<uintptr_t>(find_symbol(path, name));
+      },
+      py::arg("path"), py::arg("name"), "Address of an exported symbol; raises TilewrightError when there is none.");
+
+  add_host(module);
+  add_twin(module);
+  py::module_ ops = module.def_submodule("ops", "One raw-kernel function a family, generated from the specs.");
+  add_ops(ops);
+}

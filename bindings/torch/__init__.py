@@ -1,0 +1,1 @@
+"""Torch ops through the stable ABI: what gets shipped."""

@@ -1,0 +1,1 @@
+"""Kernel families, one folder each. Adding a family touches its own folder and nothing else."""

@@ -1,0 +1,122 @@
+# How kernels are compiled: one mechanism for this repository, for families elsewhere and for shipped bundles.
+#
+#   tw_add_core(OUT)                  the objects of kernels/_host
+#   tw_add_family(NAME FOLDER OUT)    the objects of one family, exporting tw_host_<NAME>
+#   tw_export_only(TARGET PATTERN...) everything else is local to the shared library
+#
+# In a folder, *_simd.cpp is compiled once per ISA level with TW_ISA set to its name; of a family, every other
+# host*.cpp is compiled once at the baseline, of kernels/_host every other *.cpp.
+include_guard(GLOBAL)
+
+set(TW_HOST_DIR "${CMAKE_CURRENT_LIST_DIR}")
+get_filename_component(TW_KERNELS_DIR "${TW_HOST_DIR}" DIRECTORY)
+
+set(_tw_avx2 -mavx2 -mfma -mf16c)
+set(TW_ISA_FLAGS_scalar "")
+set(TW_ISA_FLAGS_avx2 ${_tw_avx2})
+set(TW_ISA_FLAGS_avx2vnni ${_tw_avx2} -mavxvnni)
+set(TW_ISA_FLAGS_avx512 -march=x86-64-v4 -mavx512vnni -mavx512bf16)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  set(TW_ISA_LEVELS scalar avx2 avx2vnni avx512)
+else()
+  set(TW_ISA_LEVELS scalar)
+endif()
+
+# Contraction is off so that every level rounds where the source says so; kernels ask for fma by name.
+set(TW_CXX_FLAGS -O3 -Wall -Wextra -Werror -fno-math-errno -ffp-contract=off -fno-gnu-unique)
+
+# Symbols that moved into libc in glibc 2.34 get their old version, so that one binary runs from 2.28 on.
+set(_tw_glibc "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
+  foreach(symbol pthread_create pthread_join pthread_detach pthread_once pthread_key_create pthread_key_delete
+                 pthread_setaffinity_np dlopen dlsym dlclose dlerror)
+    set(version 2.2.5)
+    if(symbol STREQUAL "pthread_setaffinity_np")
+      set(version 2.3.4)
+    endif()
+    string(APPEND _tw_glibc "__asm__(\".symver ${symbol},${symbol}@GLIBC_${version}\");\n")
+  endforeach()
+endif()
+
+# A header that is included first everywhere: symbol versions and the exported function, if there is one.
+function(_tw_prelude name text out)
+  set(path "${CMAKE_BINARY_DIR}/prelude/${name}.hpp")
+  set(content "${_tw_glibc}${text}")
+  if(EXISTS "${path}")
+    file(READ "${path}" before)
+  else()
+    set(before "")
+  endif()
+  if(NOT before STREQUAL content)
+    file(WRITE "${path}" "${content}")
+  endif()
+  set(${out} "${path}" PARENT_SCOPE)
+endfunction()
+
+# Flags of every object library: hidden symbols, no path of this machine, the same bytes on every build.
+function(tw_compile_flags target root)
+  target_compile_features(${target} PRIVATE cxx_std_20)
+  set_target_properties(${target} PROPERTIES CXX_EXTENSIONS OFF POSITION_INDEPENDENT_CODE ON
+                        CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  target_compile_options(${target} PRIVATE ${TW_CXX_FLAGS} "-ffile-prefix-map=${root}=."
+                         "-ffile-prefix-map=${TW_KERNELS_DIR}=kernels" "-ffile-prefix-map=${CMAKE_BINARY_DIR}=build")
+  target_include_directories(${target} PRIVATE "${TW_KERNELS_DIR}")
+  get_target_property(sources ${target} SOURCES)
+  foreach(source IN LISTS sources)
+    get_filename_component(file "${source}" NAME)
+    set_property(SOURCE "${source}" TARGET_DIRECTORY ${target} PROPERTY COMPILE_OPTIONS "-frandom-seed=${file}")
+  endforeach()
+endfunction()
+
+function(_tw_objects name folder pattern text out)
+  file(GLOB baseline CONFIGURE_DEPENDS "${folder}/${pattern}")
+  file(GLOB simd CONFIGURE_DEPENDS "${folder}/*_simd.cpp")
+  if(simd)
+    list(REMOVE_ITEM baseline ${simd})
+  endif()
+  _tw_prelude(${name} "${text}" prelude)
+  set(objects "")
+  if(baseline)
+    add_library(tw_${name} OBJECT ${baseline})
+    tw_compile_flags(tw_${name} "${folder}")
+    target_compile_options(tw_${name} PRIVATE -include "${prelude}")
+    list(APPEND objects $<TARGET_OBJECTS:tw_${name}>)
+  endif()
+  if(simd)
+    foreach(level IN LISTS TW_ISA_LEVELS)
+      set(target tw_${name}_${level})
+      add_library(${target} OBJECT ${simd})
+      tw_compile_flags(${target} "${folder}")
+      target_compile_definitions(${target} PRIVATE TW_ISA=${level})
+      target_compile_options(${target} PRIVATE ${TW_ISA_FLAGS_${level}} -include "${prelude}")
+      list(APPEND objects $<TARGET_OBJECTS:${target}>)
+    endforeach()
+  endif()
+  set(${out} ${objects} PARENT_SCOPE)
+endfunction()
+
+function(tw_add_core out)
+  _tw_objects(_host "${TW_HOST_DIR}" "*.cpp" "" objects)
+  set(${out} ${objects} PARENT_SCOPE)
+endfunction()
+
+function(tw_add_family name folder out)
+  # Declared here so that a family's host.cpp is exported, and has the right type, by writing extern "C" alone.
+  set(text "#include \"_host/abi.h\"\nextern \"C\" __attribute__((visibility(\"default\"))) int tw_host_${name}(const tw_call*);\n")
+  _tw_objects(${name} "${folder}" "host*.cpp" "${text}" objects)
+  if(NOT objects)
+    message(FATAL_ERROR "family ${name} has no host.cpp in ${folder}")
+  endif()
+  set(${out} ${objects} PARENT_SCOPE)
+endfunction()
+
+function(tw_export_only target)
+  set(patterns "")
+  foreach(pattern IN LISTS ARGN)
+    string(APPEND patterns " ${pattern};")
+  endforeach()
+  set(script "${CMAKE_BINARY_DIR}/prelude/${target}.map")
+  file(WRITE "${script}" "{ global:${patterns} local: *; };\n")
+  target_link_options(${target} PRIVATE "-Wl,--version-script=${script}" -Wl,--no-undefined -Wl,-z,now -Wl,--build-id=none)
+  set_target_properties(${target} PROPERTIES LINKER_LANGUAGE CXX LINK_DEPENDS "${script}")
+endfunction()

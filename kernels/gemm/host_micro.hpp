@@ -1,0 +1,307 @@
+// Register-tile kernels over packed operands: MR rows by NP panels of 16 columns.
+#pragma once
+
+#include "_host/simd/simd.hpp"
+#include "gemm/host_kernels.hpp"
+
+namespace tw::gemm::TW_ISA {
+namespace {
+
+using namespace tw::TW_ISA;
+
+#if TW_LEVEL == TW_LEVEL_avx512
+constexpr int kMr = 12, kNp = 2;
+#elif TW_LEVEL == TW_LEVEL_scalar
+constexpr int kMr = 2, kNp = 1;
+#else
+constexpr int kMr = 6, kNp = 1;
+#endif
+constexpr int kVecBytes = 4 * kLanes;
+
+TW_INLINE float word_float(const uint32_t* p) {
+  float value;
+  __builtin_memcpy(&value, p, 4);
+  return value;
+}
+
+// Each traits struct adds one group of k to the sums c[MR][NP * kPanelVecs].
+struct StepF32 {
+  using Vec = VF;
+  using Sum = float;
+  static constexpr Kind kKind = kF32;
+  static constexpr int kWords = 1;
+
+  template <int MR, int NP>
+  TW_INLINE void step(VF (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
+    VF bv[NP * kPanelVecs];
+    for (int p = 0; p < NP; ++p) {
+      for (int v = 0; v < kPanelVecs; ++v) {
+        bv[p * kPanelVecs + v] = load(reinterpret_cast<const float*>(b + p * panel_bytes) + v * kLanes);
+      }
+    }
+    for (int i = 0; i < MR; ++i) {
+      const VF av = bcast(word_float(a + i));
+      for (int v = 0; v < NP * kPanelVecs; ++v) c[i][v] = fma(av, bv[v], c[i][v]);
+    }
+  }
+};
+
+struct StepF16 {
+  using Vec = VF;
+  using Sum = float;
+  static constexpr Kind kKind = kF16;
+  static constexpr int kWords = 1;
+
+  template <int MR, int NP>
+  TW_INLINE void step(VF (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
+    VF bv[NP * kPanelVecs];
+    for (int p = 0; p < NP; ++p) {
+      for (int v = 0; v < kPanelVecs; ++v) {
+        bv[p * kPanelVecs + v] =
+            load_fp16(reinterpret_cast<const uint16_t*>(b + p * panel_bytes) + v * kLanes);
+      }
+    }
+    for (int i = 0; i < MR; ++i) {
+      const VF av = bcast(word_float(a + i));
+      for (int v = 0; v < NP * kPanelVecs; ++v) c[i][v] = fma(av, bv[v], c[i][v]);
+    }
+  }
+};
+
+// Pairs of bf16: the dot instruction, or the even and the odd element widened to fp32 in turn.
+struct StepBF16 {
+  using Vec = VF;
+  using Sum = float;
+  static constexpr Kind kKind = kBF16;
+  static constexpr int kWords = kHasDpbf16 ? 1 : 2;
+
+  template <int MR, int NP>
+  TW_INLINE void step(VF (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
+    constexpr int kVecs = NP * kPanelVecs;
+    if constexpr (kHasDpbf16) {
+      VI bv[kVecs];
+      for (int p = 0; p < NP; ++p) {
+        for (int v = 0; v < kPanelVecs; ++v) {
+          bv[p * kPanelVecs + v] = load_i(b + p * panel_bytes + v * kVecBytes);
+        }
+      }
+      for (int i = 0; i < MR; ++i) {
+        const VI av = bcast_i(a[i]);
+        for (int v = 0; v < kVecs; ++v) c[i][v] = dpbf16(c[i][v], bv[v], av);
+      }
+    } else {
+      for (int half = 0; half < 2; ++half) {
+        VF bv[kVecs];
+        for (int p = 0; p < NP; ++p) {
+          for (int v = 0; v < kPanelVecs; ++v) {
+            const VI raw = load_i(b + p * panel_bytes + v * kVecBytes);
+            bv[p * kPanelVecs + v] = half == 0 ? bf16_even(raw) : bf16_odd(raw);
+          }
+        }
+        for (int i = 0; i < MR; ++i) {
+          const VF av = bcast(word_float(a + 2 * i + half));
+          for (int v = 0; v < kVecs; ++v) c[i][v] = fma(av, bv[v], c[i][v]);
+        }
+      }
+    }
+  }
+};
+
+// Quads of int8. With dpbusd, B is offset by 128 to become the unsigned operand and a row's sum starts from
+// -128 * sum(a), which cancels it exactly modulo 2^32. Without, even and odd bytes are widened to 16 bits, where
+// a pair of products (at most 2 * 128 * 128) cannot overflow the 32-bit result of madd16.
+struct StepI8 {
+  using Vec = VI;
+  using Sum = int32_t;
+  static constexpr Kind kKind = kI8;
+  static constexpr int kWords = kHasDpbusd ? 1 : 2;
+
+  template <int MR, int NP>
+  TW_INLINE void step(VI (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
+    constexpr int kVecs = NP * kPanelVecs;
+    if constexpr (kHasDpbusd) {
+      VI bv[kVecs];
+      for (int p = 0; p < NP; ++p) {
+        for (int v = 0; v < kPanelVecs; ++v) {
+          bv[p * kPanelVecs + v] = flip_sign_bits8(load_i(b + p * panel_bytes + v * kVecBytes));
+        }
+      }
+      for (int i = 0; i < MR; ++i) {
+        const VI av = bcast_i(a[i]);
+        for (int v = 0; v < kVecs; ++v) c[i][v] = dpbusd(c[i][v], bv[v], av);
+      }
+    } else {
+      for (int half = 0; half < 2; ++half) {
+        VI bv[kVecs];
+        for (int p = 0; p < NP; ++p) {
+          for (int v = 0; v < kPanelVecs; ++v) {
+            const VI raw = load_i(b + p * panel_bytes + v * kVecBytes);
+            bv[p * kPanelVecs + v] = half == 0 ? bytes_even(raw) : bytes_odd(raw);
+          }
+        }
+        for (int i = 0; i < MR; ++i) {
+          const VI av = bcast_i(a[2 * i + half]);
+          for (int v = 0; v < kVecs; ++v) c[i][v] = add(c[i][v], madd16(av, bv[v]));
+        }
+      }
+    }
+  }
+};
+
+TW_INLINE VF load_sum(const float* p) { return load(p); }
+TW_INLINE VI load_sum(const int32_t* p) { return load_i(p); }
+TW_INLINE VF start_sum(VF, const int32_t*, int) { return zero_f(); }
+TW_INLINE VI start_sum(VI, const int32_t* start, int row) {
+  return start ? bcast_i(static_cast<uint32_t>(start[row])) : zero_i();
+}
+
+struct Micro {
+  const uint32_t* a;
+  const char* b;
+  int64_t panel_bytes, groups;
+  void* acc;
+  int64_t acc_stride;
+  const int32_t* row_start;
+  bool first;
+  const char* prefetch;
+  int64_t prefetch_step;
+};
+
+template <class S, int MR, int NP>
+void micro(const Micro& m) {
+  constexpr int kVecs = NP * kPanelVecs;
+  constexpr int kBytes = kGroupBytes[S::kKind];
+  using Sum = typename S::Sum;
+  typename S::Vec c[MR][kVecs];
+  Sum* acc = static_cast<Sum*>(m.acc);
+  for (int i = 0; i < MR; ++i) {
+    for (int v = 0; v < kVecs; ++v) {
+      c[i][v] = m.first ? start_sum(c[i][v], m.row_start, i) : load_sum(acc + i * m.acc_stride + v * kLanes);
+    }
+  }
+  const uint32_t* a = m.a;
+  const char* b = m.b;
+  const char* ahead = m.prefetch;
+  const int64_t panel_bytes = m.panel_bytes, ahead_step = m.prefetch_step;
+#pragma GCC unroll 2
+  for (int64_t g = 0; g < m.groups; ++g) {
+    S::template step<MR, NP>(c, a, b, panel_bytes);
+    for (int p = 0; p < NP; ++p) prefetch(ahead + p * panel_bytes);
+    ahead += ahead_step;
+    a += MR * S::kWords;
+    b += kBytes;
+  }
+  for (int i = 0; i < MR; ++i) {
+    for (int v = 0; v < kVecs; ++v) store(acc + i * m.acc_stride + v * kLanes, c[i][v]);
+  }
+}
+
+// Independent chains of sums per output, so that one row or two still keep the multipliers busy.
+template <int MR>
+constexpr int kChains = MR * kPanelVecs >= 12 ? 1 : (12 / (MR * kPanelVecs) > 8 ? 8 : 12 / (MR * kPanelVecs));
+
+constexpr int64_t kStreamAhead = 1536;  // bytes
+
+template <class S, int MR>
+void stream_panel(const Micro& m) {
+  constexpr int kBytes = kGroupBytes[S::kKind], kU = kChains<MR>;
+  using Sum = typename S::Sum;
+  typename S::Vec c[kU][MR][kPanelVecs];
+  for (int u = 0; u < kU; ++u) {
+    for (int i = 0; i < MR; ++i) {
+      for (int v = 0; v < kPanelVecs; ++v) {
+        c[u][i][v] = start_sum(c[u][i][v], u == 0 ? m.row_start : nullptr, i);
+      }
+    }
+  }
+  const uint32_t* a = m.a;
+  const char* b = m.b;
+  const char* ahead = m.prefetch;
+  int64_t g = 0;
+  for (; g + kU <= m.groups; g += kU) {
+    for (int u = 0; u < kU; ++u) {
+      S::template step<MR, 1>(c[u], a + u * MR * S::kWords, b + u * kBytes, 0);
+      prefetch(ahead + u * kBytes);
+    }
+    ahead += kU * m.prefetch_step;
+    a += kU * MR * S::kWords;
+    b += kU * kBytes;
+  }
+  for (; g < m.groups; ++g) {
+    S::template step<MR, 1>(c[0], a, b, 0);
+    a += MR * S::kWords;
+    b += kBytes;
+  }
+  Sum* acc = static_cast<Sum*>(m.acc);
+  for (int i = 0; i < MR; ++i) {
+    for (int v = 0; v < kPanelVecs; ++v) {
+      typename S::Vec total = c[0][i][v];
+      for (int u = 1; u < kU; ++u) total = add(total, c[u][i][v]);
+      store(acc + i * m.acc_stride + v * kLanes, total);
+    }
+  }
+}
+
+using MicroFn = void (*)(const Micro&);
+
+template <int... I>
+struct Rows {};
+template <int N, int... I>
+struct CountRows : CountRows<N - 1, N, I...> {};
+template <int... I>
+struct CountRows<0, I...> {
+  using type = Rows<I...>;
+};
+
+// Entry r - 1 serves r rows.
+template <class S, class R = typename CountRows<kMr>::type>
+struct MicroTable;
+template <class S, int... I>
+struct MicroTable<S, Rows<I...>> {
+  static constexpr MicroFn kTile[kNp][kMr] = {
+      {micro<S, I, 1>...},
+#if TW_LEVEL == TW_LEVEL_avx512
+      {micro<S, I, 2>...},
+#endif
+  };
+  static constexpr MicroFn kStream[kMr] = {stream_panel<S, I>...};
+};
+
+template <class S>
+void tile(const Tile& t) {
+  const Parts rows = cut(t.rows, kMr);
+  Micro m;
+  m.b = t.b;
+  m.panel_bytes = t.panel_bytes;
+  m.groups = t.groups;
+  m.acc_stride = t.acc_stride;
+  m.first = t.first_group == 0;
+  m.prefetch_step = t.prefetch ? (kGroupBytes[S::kKind] + rows.count - 1) / rows.count : 0;
+  for (int64_t i = 0; i < rows.count; ++i) {
+    const int64_t row = rows.begin(i), mr = rows.size(i);
+    m.a = t.a + (row * t.total_groups + mr * t.first_group) * S::kWords;
+    m.acc = static_cast<typename S::Sum*>(t.acc) + row * t.acc_stride;
+    m.row_start = t.row_start ? t.row_start + row : nullptr;
+    m.prefetch = t.prefetch ? t.prefetch + i * t.groups * m.prefetch_step : t.b;
+    MicroTable<S>::kTile[t.panels - 1][mr - 1](m);
+  }
+}
+
+template <class S>
+void stream(const Tile& t) {
+  Micro m;
+  m.a = t.a;
+  m.groups = t.groups;
+  m.acc_stride = t.acc_stride;
+  m.row_start = t.row_start;
+  m.prefetch_step = t.prefetch ? kGroupBytes[S::kKind] : 0;
+  for (int64_t p = 0; p < t.panels; ++p) {
+    m.b = t.b + p * t.panel_bytes;
+    m.prefetch = t.prefetch ? m.b + kStreamAhead : m.b;
+    m.acc = static_cast<typename S::Sum*>(t.acc) + p * kPanel;
+    MicroTable<S>::kStream[t.rows - 1](m);
+  }
+}
+
+}  // namespace
+}  // namespace tw::gemm::TW_ISA

@@ -1,0 +1,157 @@
+"""gemm, declared once."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from tilewright.cases import Case, Flag, empty, grid
+from tilewright.dims import cdiv, dim, dims
+from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, DType
+from tilewright.numerics import dot_product_error
+from tilewright.space import Config, Rule, Space
+from tilewright.spec import KernelSpec, Layout, Precision, Ref, Tensor
+from tilewright.targets import Target
+
+M, N, K = dims("M N K")
+KR = dim("KR")
+
+# Values of k that lie together in a panel16 row: one 32-bit lane's worth, and 1 for fp16, which has
+# no dot-product instruction on the levels we compile for.
+_K_PER_LANE = {FP32: 1, BF16: 2, FP16: 1, INT8: 4}
+
+
+def _precision(name: str, operand: DType, out: DType, bias: DType, scales: tuple[str, ...]) -> Precision:
+    return Precision(
+        name,
+        dtypes=MappingProxyType(
+            {"a": operand, "b": operand, "bias": bias, "row_scale": FP32, "col_scale": FP32, "c": out}
+        ),
+        accumulate=INT32 if operand is INT8 else FP32,
+        sizes=MappingProxyType({"KR": _K_PER_LANE[operand]}),
+        flags=MappingProxyType({"scale": scales}),
+    )
+
+
+def _float(operand: DType) -> Precision:
+    return _precision(operand.name, operand, operand, operand, ("none",))
+
+
+def _scaled_int8(out: DType) -> Precision:
+    return _precision(f"int8->{out.name}", INT8, out, FP32, ("row_col", "col"))
+
+
+def _fits_ascend(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    from tilewright.ascendc.ops.gemm import host
+
+    return host.illegal(case, config, target)
+
+
+def _warps_fit_tile(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    elements = config["tile_m"] * config["tile_n"]
+    threads = config["num_warps"] * target.limit("warp_size")
+    if elements // threads > 256:
+        return f"{elements // threads} accumulators per thread, above 256: they would spill"
+    if elements < threads * 4:
+        return f"{threads} threads for a tile of {elements} elements leave most of them idle"
+    return None
+
+
+def _fits_shared_memory(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    operand = spec.precision(case.precision).dtypes["a"].bytes
+    need = (config["tile_m"] + config["tile_n"]) * config["tile_k"] * operand * max(1, config["num_stages"] - 1)
+    limit = target.limit("shared_bytes")
+    return f"needs {need} bytes of shared memory of {limit}" if need > limit else None
+
+
+_GPU = Space(
+    tile_m=(16, 32, 64, 128, 256),
+    tile_n=(16, 32, 64, 128, 256),
+    tile_k=(16, 32, 64, 128),
+    num_warps=(1, 2, 4, 8),
+    num_stages=(1, 2, 3, 4, 5),
+    group_m=(1, 4, 8),
+).where(Rule("accumulators", _warps_fit_tile), Rule("shared memory", _fits_shared_memory))
+
+SPEC = KernelSpec(
+    name="gemm",
+    summary="C[M,N] = A[M,K] @ B[K,N] (x row and column scales) (+ bias[N])",
+    inputs=(
+        Tensor("a", M, K),
+        Tensor(
+            "b",
+            K,
+            N,
+            layouts={
+                "KN": Layout((K, N)),
+                "NK": Layout((N, K), Ref("reference:to_nk")),
+                "panel16": Layout((cdiv(N, 16), cdiv(K, KR), 16, KR), Ref("reference:to_panel16"), ("host",)),
+            },
+        ),
+        Tensor("bias", N, when=("bias", ("yes",))),
+        Tensor("row_scale", M, when=("scale", ("row_col",)), init="scale"),
+        Tensor("col_scale", N, when=("scale", ("row_col", "col")), init="scale"),
+    ),
+    outputs=(Tensor("c", M, N),),
+    precisions=(
+        _float(FP32),
+        _float(BF16),
+        _float(FP16),
+        _precision("int8->int32", INT8, INT32, INT32, ("none",)),
+        _scaled_int8(FP32),
+        _scaled_int8(BF16),
+        _scaled_int8(FP16),
+    ),
+    flags=(
+        Flag("b_layout", ("KN", "NK", "panel16"), "NK"),
+        Flag.yes_no("bias"),
+        Flag("scale", ("none", "row_col", "col"), "none"),
+    ),
+    reference=Ref("reference:gemm"),
+    cases=grid(M=(1, 33), N=(17, 577), K=(1, 63, 576)) + empty("M", "N", "K") + grid(M=(256,), N=(1536,), K=(576,)),
+    bench_cases=grid(M=(1, 16, 64, 256, 1024), N=(576, 1536), K=(576, 1536)),
+    tolerance=dot_product_error(K),
+    flops=2 * M * N * K,
+    space={
+        "cpu": Space(
+            tile_m=(8, 16, 32, 48, 64, 96, 128, 192, 256),
+            tile_n=(16, 32, 64, 96, 128, 256, 512),
+            tile_k=(32, 64, 128, 256, 512, 1024),
+            stages=(1, 2),
+        ),
+        "cuda": _GPU,
+        "hip": _GPU,
+        "ascend": Space(
+            tile_m=(16, 32, 64, 128, 256),
+            tile_n=(16, 32, 64, 128, 256),
+            tile_k=(16, 32, 64, 128, 256),
+            step_ka=(1, 2, 4, 8),
+            step_kb=(1, 2, 4, 8),
+            l1_buffers=(1, 2),
+            l0_buffers=(1, 2),
+            grid_m=(1, 2, 4, 6),
+            grid_n=(1, 4, 6, 12),
+            unit_flag=(0, 1),
+            l2_split_m=(1, 2),
+        ).where(Rule("on-chip memory", _fits_ascend)),
+    },
+    # 32x32 tiles, double-buffered, on every backend; the tuner shows the gap.
+    default={
+        "cpu": Config(tile_m=32, tile_n=32, tile_k=32, stages=2),
+        "cuda": Config(tile_m=32, tile_n=32, tile_k=32, num_warps=4, num_stages=2, group_m=8),
+        "hip": Config(tile_m=32, tile_n=32, tile_k=32, num_warps=4, num_stages=2, group_m=8),
+        "ascend": Config(
+            tile_m=32,
+            tile_n=32,
+            tile_k=32,
+            step_ka=1,
+            step_kb=1,
+            l1_buffers=2,
+            l0_buffers=2,
+            grid_m=1,
+            grid_n=1,
+            unit_flag=0,
+            l2_split_m=1,
+        ),
+    },
+    peers=Ref("peers:peers"),
+)

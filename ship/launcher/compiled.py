@@ -1,0 +1,147 @@
+"""A compiled Triton kernel and its family's spec -> one row of `dispatch.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tilewright.aot.compile import CompiledKernel
+from tilewright.aot.source import KernelArg, Requirement
+from tilewright.dims import Expr
+from tilewright.errors import UsageError
+from tilewright.spec import KernelSpec, Tensor
+from tilewright.targets import target
+
+_CTYPES = {"i32": "i32", "i64": "i64", "fp32": "fp32"}
+
+
+def dispatch_row(
+    spec: KernelSpec,
+    kernel: CompiledKernel,
+    binary: str,
+    *,
+    when: Mapping[str, tuple[int | None, int | None]] | None = None,
+) -> dict[str, Any]:
+    """The row for `kernel`, whose bytes the bundle keeps at the relative path `binary`.
+
+    `when` limits dims to inclusive ranges. Raises UsageError for a kernel that did not compile or
+    whose parameters the launcher cannot fill from the call.
+    """
+    if not kernel.ok:
+        raise UsageError(f"{kernel.family} for {kernel.target} cannot be shipped: {kernel.error}")
+    sources = {parameter.source: parameter for parameter in kernel.parameters}
+    data = {source.removeprefix("data:"): p for source, p in sources.items() if source.startswith("data:")}
+    row: dict[str, Any] = {
+        "id": _identifier(spec, kernel),
+        "family": kernel.family,
+        "precision": kernel.precision,
+        "flags": _flags(spec, kernel, data),
+        "target": kernel.target,
+        "symbol": kernel.kernel_symbol,
+        "binary": binary,
+        "sha256": kernel.binary_sha256,
+        "num_warps": kernel.threads // target(kernel.target).limit("warp_size"),
+        "shared_bytes": kernel.dynamic_shared_bytes,
+        "config": dict(kernel.config),
+        "tensors": [_tensor(spec, t, kernel, data.get(t.name)) for t in spec.tensors],
+        "args": _args(spec, kernel),
+        "grid": [_grid(spec, kernel, tokens) for tokens in kernel.grid],
+        "global_scratch_bytes": _scratch(kernel),
+    }
+    if when:
+        row["when"] = {name: list(ends) for name, ends in when.items()}
+    return row
+
+
+def _identifier(spec: KernelSpec, kernel: CompiledKernel) -> str:
+    flags = "".join(f".{name}={value}" for name, value in kernel.flags.items())
+    aligned = ".aligned" if any(p.multiple_of > 1 for p in kernel.parameters) else ""
+    return f"{spec.name}.{kernel.precision}.{target(kernel.target).file_stem}{flags}{aligned}"
+
+
+def _flags(spec: KernelSpec, kernel: CompiledKernel, data: Mapping[str, KernelArg]) -> dict[str, int]:
+    # A flag that only says whether a nullable tensor is there is no condition: one binary serves both.
+    free = {t.when[0] for t in spec.tensors if t.when and t.name in data and data[t.name].nullable}
+    bound = {t.when[0] for t in spec.tensors if t.when and not (t.name in data and data[t.name].nullable)}
+    return {
+        name: spec.flag(name).values.index(value)
+        for name, value in kernel.flags.items()
+        if name not in free - bound
+    }
+
+
+def _shape(tensor: Tensor, kernel: CompiledKernel) -> tuple[Expr | int, ...]:
+    flag = tensor.layout_flag
+    if flag is None:
+        return tensor.dims
+    return tensor.layouts[kernel.flags.get(flag, next(iter(tensor.layouts)))].shape
+
+
+def _tensor(spec: KernelSpec, tensor: Tensor, kernel: CompiledKernel, arg: KernelArg | None) -> dict[str, Any]:
+    names = [size.name if isinstance(size, Expr) else size for size in _shape(tensor, kernel)]
+    presence = "absent" if arg is None else "optional" if arg.nullable else "required"
+    dtype = spec.precision(kernel.precision).dtypes[tensor.name].name
+    row: dict[str, Any] = {"name": tensor.name, "dtype": dtype, "dims": names, "presence": presence}
+    for requirement in kernel.requirements:
+        kind, _, place = requirement.source.partition(":")
+        name, _, axis = place.partition(":")
+        if requirement.kind == "equals" and name == tensor.name:
+            if kind != "stride" or requirement.value != 1 or row.setdefault("unit_stride", int(axis)) != int(axis):
+                raise _unknown(kernel, requirement)
+    return row
+
+
+def _args(spec: KernelSpec, kernel: CompiledKernel) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for parameter in kernel.parameters:
+        kind, _, place = parameter.source.partition(":")
+        name, _, axis = place.partition(":")
+        divisible = {"divisible": parameter.multiple_of} if parameter.multiple_of > 1 else {}
+        match kind:
+            case "data":
+                rows.append({"kind": "tensor", "name": name, **divisible})
+            case "size":
+                dim = _dim(spec, kernel, name, int(axis))
+                rows.append({"kind": "dim", "name": dim, "ctype": _CTYPES[parameter.type], **divisible})
+            case "stride":
+                ctype = _CTYPES[parameter.type]
+                rows.append({"kind": "stride", "tensor": name, "dim": int(axis), "ctype": ctype, **divisible})
+            case "scratch":
+                continue
+            case _:
+                raise UsageError(f"{kernel.family}: the launcher cannot fill a parameter from '{parameter.source}'")
+    hidden = [p.source for p in kernel.parameters[-2:]]
+    if hidden == ["scratch", "scratch"]:
+        rows.append({"kind": "scratch"})
+    return rows
+
+
+def _scratch(kernel: CompiledKernel) -> int:
+    sizes = [p.scratch_bytes for p in kernel.parameters if p.source == "scratch"]
+    if any(sizes[1:]):
+        raise UsageError(f"{kernel.family} was compiled with profiling on; a bundle takes it without")
+    return sizes[0] if sizes else 0
+
+
+def _grid(spec: KernelSpec, kernel: CompiledKernel, tokens: tuple[str | int, ...]) -> list[str | int]:
+    # Formulas name the kernel's parameters; a dispatch entry names the spec's dims.
+    sizes = {p.name: p.source.split(":")[1:] for p in kernel.parameters if p.source.startswith("size:")}
+    return [
+        _dim(spec, kernel, sizes[token][0], int(sizes[token][1])) if isinstance(token, str) and token in sizes else token
+        for token in tokens
+    ]
+
+
+def _dim(spec: KernelSpec, kernel: CompiledKernel, name: str, axis: int) -> str:
+    tensor = next(t for t in spec.tensors if t.name == name)
+    size = _shape(tensor, kernel)[axis]
+    dim = size.name if isinstance(size, Expr) else None
+    if dim is None:
+        raise UsageError(f"{kernel.family}: axis {axis} of '{name}' is {size}, which is no named dim")
+    return dim
+
+
+def _unknown(kernel: CompiledKernel, requirement: Requirement) -> UsageError:
+    return UsageError(
+        f"{kernel.family}: the launcher cannot check '{requirement.source} {requirement.kind} {requirement.value}'"
+    )

@@ -1,0 +1,110 @@
+"""What a backend is: it says what it can do here, why it refuses, and prepares a launch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from tilewright.evidence import Evidence
+
+if TYPE_CHECKING:
+    import torch
+
+    from tilewright.cases import Case
+    from tilewright.inputs import Inputs
+    from tilewright.registry import Family
+    from tilewright.space import Config
+    from tilewright.spec import Precision
+    from tilewright.targets import Target
+
+
+class State(str, Enum):
+    """What this machine can do with one cell of the matrix."""
+
+    RUN = "run"
+    INTERPRET = "interpret"
+    TWIN = "twin"
+    COMPILE = "compile"
+    MODEL = "model"
+    ABSENT = "absent"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def checks(self) -> bool:
+        """Whether outputs can be computed here, so that a check counts the cell."""
+        return self in (State.RUN, State.INTERPRET, State.TWIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of the matrix of `tilewright list`."""
+
+    family: str
+    backend: str
+    target: str
+    dtype: str
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A call ready to be made any number of times on the same memory.
+
+    `details` is what the last run left behind besides its outputs (findings and peaks of a twin run).
+    `native` is a prepared native call that C++ can time without Python in between, where there is one.
+    """
+
+    run: Callable[[], None]
+    outputs: Mapping[str, torch.Tensor]
+    details: dict[str, Any] = field(default_factory=dict)
+    native: Any = None
+
+
+class Backend(ABC):
+    """A way of running kernels. Subclasses are stateless."""
+
+    name: str
+    evidence: Evidence = Evidence.MEASURED
+    # Checks skip cases with more operations than this: interpreters are slow.
+    check_flops: float = float("inf")
+
+    @abstractmethod
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets this backend can address, run or not."""
+
+    @abstractmethod
+    def cell(self, family: Family, target: Target, precision: Precision) -> Cell:
+        """What this machine can do with the family on a target; cheap, imports neither torch nor triton."""
+
+    @abstractmethod
+    def prepare(
+        self,
+        family: Family,
+        case: Case,
+        inputs: Inputs,
+        config: Config,
+        target: Target,
+        threads: int = 0,
+    ) -> Launch:
+        """Poisoned outputs and a function that fills them; raises Refused or Unavailable with the reason."""
+
+    def refuses(self, family: Family, case: Case, config: Config, target: Target) -> str | None:
+        """Why this backend does not do this case; None if it does."""
+        for tensor in family.spec.tensors:
+            layout = tensor.layout(case)
+            if layout.backends is not None and self.name not in layout.backends:
+                value = case.flags[f"{tensor.name}_layout"]
+                return f"{tensor.layout_flag}={value} is for {', '.join(layout.backends)} only"
+        space = family.spec.space_for(target)
+        return space.illegal(family.spec, case, config, target) if space else None
+
+    def _cell(
+        self, family: Family, target: Target, precision: Precision, state: State, reason: str = ""
+    ) -> Cell:
+        return Cell(family.name, self.name, target.name, precision.name, state, reason)

@@ -1,0 +1,132 @@
+"""Cases: shapes, precision, flags and memory layout of one call, and how a spec lists them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from tilewright.errors import UsageError
+
+if TYPE_CHECKING:
+    from tilewright.spec import KernelSpec, Precision
+
+MEMORY = ("dense", "padded")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A named choice of a family. `values[i]` reaches compiled kernels as the integer i."""
+
+    name: str
+    values: tuple[str, ...]
+    default: str
+
+    @staticmethod
+    def yes_no(name: str, default: str = "no") -> Flag:
+        return Flag(name, ("no", "yes"), default)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One call: sizes, precision, flags, and whether inputs are dense or views of larger memory."""
+
+    sizes: Mapping[str, int]
+    precision: str
+    flags: Mapping[str, str]
+    memory: str = "dense"
+
+    @staticmethod
+    def make(sizes: Mapping[str, int], precision: str, flags: Mapping[str, str], memory: str) -> Case:
+        if memory not in MEMORY:
+            raise UsageError(f"unknown memory '{memory}'; accepted: {', '.join(MEMORY)}")
+        return Case(MappingProxyType(dict(sizes)), precision, MappingProxyType(dict(flags)), memory)
+
+    @property
+    def shape_text(self) -> str:
+        """The sizes in the form `--shape` takes: `M=1,N=577,K=63`."""
+        return ",".join(f"{k}={v}" for k, v in self.sizes.items())
+
+    @property
+    def flags_text(self) -> str:
+        return ",".join(f"{k}={v}" for k, v in self.flags.items())
+
+    def __str__(self) -> str:
+        parts = [self.shape_text, self.flags_text]
+        if self.memory != "dense":
+            parts.append(f"memory={self.memory}")
+        return " ".join(p for p in parts if p)
+
+    def __hash__(self) -> int:
+        return hash((tuple(self.sizes.items()), self.precision, tuple(self.flags.items()), self.memory))
+
+    def as_dict(self) -> dict[str, object]:
+        return {
+            "sizes": dict(self.sizes),
+            "precision": self.precision,
+            "flags": dict(self.flags),
+            "memory": self.memory,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SizeGrid:
+    """A list of sizes; grids add up: `grid(M=(1, 33), N=(5,)) + empty("M")`."""
+
+    sizes: tuple[Mapping[str, int], ...]
+
+    def __add__(self, other: SizeGrid) -> SizeGrid:
+        complete = self.sizes[-1] if self.sizes else {}
+        return SizeGrid(self.sizes + tuple({**complete, **extra} for extra in other.sizes))
+
+    def cover(self, spec: KernelSpec, precision: Precision, backend: str | None) -> Iterator[Case]:
+        """One case a size, plus as many as it takes to meet every flag combination once.
+
+        With a backend, only the layouts it takes.
+        """
+        names = [flag.name for flag in spec.flags]
+        values = [spec.flag_values(flag, precision, backend) for flag in spec.flags]
+        combinations = list(itertools.product(*values))
+        count = max(len(self.sizes), len(combinations))
+        # A stride coprime to both lengths would repeat pairs late; stepping both is enough here,
+        # and the memory layout alternates with a period of its own.
+        for i in range(count):
+            sizes = self.sizes[i % len(self.sizes)]
+            shift = i // len(self.sizes) + i
+            flags = dict(zip(names, combinations[shift % len(combinations)], strict=True))
+            yield spec.case(sizes, precision.name, flags, MEMORY[(i // 3) % 2])
+
+    def defaults(self, spec: KernelSpec, precision: Precision) -> Iterator[Case]:
+        """One dense case a size, flags at their defaults."""
+        for sizes in self.sizes:
+            yield spec.case(sizes, precision.name)
+
+
+def grid(**sizes: tuple[int, ...]) -> SizeGrid:
+    """The cartesian product of sizes."""
+    names = list(sizes)
+    return SizeGrid(tuple(dict(zip(names, point, strict=True)) for point in itertools.product(*sizes.values())))
+
+
+def points(*sizes: Mapping[str, int]) -> SizeGrid:
+    """Exactly these sizes."""
+    return SizeGrid(tuple(dict(s) for s in sizes))
+
+
+def empty(*names: str) -> SizeGrid:
+    """For each name, the last listed size with that one set to zero."""
+    return SizeGrid(tuple({name: 0} for name in names))
+
+
+def parse_shape(text: str) -> dict[str, int]:
+    """`M=1,N=2` to a dict; raises UsageError with the part that is wrong."""
+    sizes: dict[str, int] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, value = part.partition("=")
+        try:
+            sizes[name.strip()] = int(value)
+        except ValueError:
+            raise UsageError(f"'{part}' in --shape is not NAME=INTEGER, such as M=64") from None
+    return sizes

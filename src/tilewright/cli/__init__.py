@@ -1,0 +1,1 @@
+"""The command line. `main.py` names the commands; each body lives in a module of its own and is imported late."""

@@ -1,0 +1,51 @@
+"""Errors a user can meet. Each class is one kind of failure and knows its exit code."""
+
+from __future__ import annotations
+
+
+class TilewrightError(Exception):
+    """Base of all errors that are shown to the user as one sentence, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(TilewrightError):
+    """The request itself is wrong: an unknown name, a value out of range."""
+
+    exit_code = 2
+
+
+class Unavailable(TilewrightError):
+    """It could not be decided or done on this machine; the message says why and what would help."""
+
+    exit_code = 3
+
+
+class Refused(TilewrightError):
+    """A backend declines a case it does not implement; the message is the reason `list` shows."""
+
+    exit_code = 3
+
+
+class CheckFailed(TilewrightError):
+    """An output disagrees with the reference."""
+
+    exit_code = 1
+
+
+class VerificationFailed(TilewrightError):
+    """A bundle is not what its manifest says."""
+
+    exit_code = 1
+
+
+class BuildFailed(TilewrightError):
+    """A compiler rejected generated or user code; the message carries its first error line."""
+
+    exit_code = 1
+
+
+def unknown(kind: str, value: object, accepted: object) -> UsageError:
+    """The one sentence for a name that does not exist: the value, and what would be accepted."""
+    names = [str(name) for name in accepted] if isinstance(accepted, list | tuple | set) else [str(accepted)]
+    return UsageError(f"unknown {kind} '{value}'; accepted: {', '.join(names) or 'none'}")

@@ -1,0 +1,131 @@
+"""Inputs of a case, drawn from a seed: never zeros, never reused silently.
+
+Reference code receives logical tensors; backends receive the physical ones (layout and memory of
+the case). Both come from the same draw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tilewright.dims import evaluate
+from tilewright.registry import Family
+
+if TYPE_CHECKING:
+    import torch
+
+    from tilewright.cases import Case
+    from tilewright.dtypes import DType
+    from tilewright.spec import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """One draw: `logical` for the reference, `physical` for kernels; absent optionals are None."""
+
+    logical: Mapping[str, torch.Tensor | None]
+    physical: Mapping[str, torch.Tensor | None]
+
+
+def draw(family: Family, case: Case, seed: int) -> Inputs:
+    """Draw every input of a case from `seed` (the spec's own `make_inputs`, or by each tensor's `init`)."""
+    import torch
+
+    spec = family.spec
+    generator = torch.Generator().manual_seed(seed)
+    if spec.make_inputs is not None:
+        logical = dict(spec.make_inputs.resolve(family.package)(spec, case, generator))
+    else:
+        logical = {t.name: _draw_one(family, t, case, generator) for t in spec.inputs}
+    return from_logical(family, case, logical)
+
+
+def from_logical(family: Family, case: Case, logical: Mapping[str, torch.Tensor | None]) -> Inputs:
+    """Inputs from logical tensors that the caller already has, such as real weights."""
+    physical = {}
+    for tensor in family.spec.inputs:
+        value = logical.get(tensor.name)
+        physical[tensor.name] = None if value is None else lay_out(family, tensor, case, value)
+    return Inputs(dict(logical), physical)
+
+
+def lay_out(family: Family, tensor: Tensor, case: Case, value: torch.Tensor) -> torch.Tensor:
+    """A logical tensor in the layout and memory of the case."""
+    layout = tensor.layout(case)
+    if layout.pack is not None:
+        value = layout.pack.resolve(family.package)(value, family.spec.sizes_of(case))
+    return padded(value) if case.memory == "padded" else value.contiguous()
+
+
+def padded(value: torch.Tensor) -> torch.Tensor:
+    """The same values as a view into larger memory: rows are not adjacent, the start is not the allocation's."""
+    import torch
+
+    if value.dim() == 0:
+        return value
+    larger = [size + 3 for size in value.shape]
+    room = torch.empty(larger, dtype=value.dtype)
+    if value.dtype.is_floating_point:
+        room.fill_(math.nan)
+    else:
+        room.fill_(77)
+    view = room[tuple(slice(1, 1 + size) for size in value.shape)]
+    view.copy_(value)
+    return view
+
+
+def _draw_one(family: Family, tensor: Tensor, case: Case, generator: torch.Generator) -> torch.Tensor | None:
+    import torch
+
+    if not tensor.present(case):
+        return None
+    sizes = family.spec.sizes_of(case)
+    shape = tuple(int(evaluate(d, sizes)) for d in tensor.dims)
+    dtype = family.spec.dtype_of(tensor, case)
+    if dtype.is_integer:
+        low, high = _integer_range(dtype)
+        return torch.randint(low, high + 1, shape, generator=generator, dtype=torch.int64).to(dtype.torch())
+    values = torch.randn(shape, generator=generator, dtype=torch.float32)
+    if tensor.init == "scale":
+        values = values.abs() * 0.01 + 0.001
+    return values.to(dtype.torch())
+
+
+def _integer_range(dtype: DType) -> tuple[int, int]:
+    if dtype.bytes == 1:
+        return (-128, 127) if dtype.name == "int8" else (0, 255)
+    return -100_000, 100_000
+
+
+def empty_outputs(family: Family, case: Case, poison: bool = True) -> dict[str, torch.Tensor]:
+    """Outputs to be written; poisoned (NaN, or a conspicuous integer) so that an unwritten element shows."""
+    import torch
+
+    outputs = {}
+    for tensor in family.spec.outputs:
+        if not tensor.present(case):
+            continue
+        dtype = family.spec.dtype_of(tensor, case)
+        value = torch.empty(family.spec.shape(tensor, case), dtype=dtype.torch())
+        if poison:
+            value.fill_(math.nan if not dtype.is_integer else min(2**31 - 1, 2 ** (8 * dtype.bytes - 1) - 1))
+        outputs[tensor.name] = value
+    return outputs
+
+
+def reference_outputs(family: Family, case: Case, inputs: Inputs) -> dict[str, torch.Tensor]:
+    """Run the family's reference on the logical inputs, in fp64."""
+    import torch
+
+    function = family.spec.reference.resolve(family.package)
+    wide = {
+        name: None if value is None else (value.to(torch.float64) if value.dtype.is_floating_point else value)
+        for name, value in inputs.logical.items()
+    }
+    present = [t.name for t in family.spec.outputs if t.present(case)]
+    result = function(**wide)
+    values = result if isinstance(result, tuple) else (result,)
+    return dict(zip(present, values, strict=True))

@@ -1,0 +1,248 @@
+"""`KernelSpec`: the one declaration of a kernel family.
+
+Tests, benchmarks, the tuner, generated bindings, docs and bundles are all derived from it. No
+shape, tolerance or cost formula of a family stands anywhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from tilewright.cases import Case, Flag, SizeGrid
+from tilewright.dims import Expr, Number, evaluate
+from tilewright.dtypes import DType
+from tilewright.errors import UsageError, unknown
+from tilewright.numerics import Tolerance
+from tilewright.space import Config, Space
+from tilewright.targets import Target
+
+Size = Expr | int
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A function named `module:function` beside the spec, imported when first used.
+
+    Keeps torch out of the import of a spec.
+    """
+
+    path: str
+
+    def resolve(self, package: str) -> Callable[..., Any]:
+        """Import it; `package` is the package of the family."""
+        module, _, function = self.path.partition(":")
+        found: Callable[..., Any] = getattr(importlib.import_module(f"{package}.{module}"), function)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a tensor lies in memory: its physical shape, and how to get there from the logical one.
+
+    `pack` names a function `(logical, sizes) -> physical`; None means the logical tensor as it is.
+    `backends` limits who takes it; None means everyone.
+    """
+
+    shape: tuple[Size, ...]
+    pack: Ref | None = None
+    backends: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Tensor:
+    """An input or output: a name, logical dims, and optionally layouts and a presence rule.
+
+    `when=("bias", ("yes",))` makes the tensor present only if that flag has one of those values.
+    `init` says how inputs are drawn: "normal", "uniform" (integers over their whole range) or
+    "scale" (positive, around 1/sqrt(size)).
+    """
+
+    name: str
+    dims: tuple[Size, ...]
+    layouts: Mapping[str, Layout]
+    when: tuple[str, tuple[str, ...]] | None
+    init: str
+
+    def __init__(
+        self,
+        name: str,
+        *dims: Size,
+        layouts: Mapping[str, Layout] | None = None,
+        when: tuple[str, tuple[str, ...]] | None = None,
+        init: str = "normal",
+    ) -> None:
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "dims", dims)
+        object.__setattr__(self, "layouts", MappingProxyType(dict(layouts or {})))
+        object.__setattr__(self, "when", when)
+        object.__setattr__(self, "init", init)
+
+    @property
+    def optional(self) -> bool:
+        return self.when is not None
+
+    @property
+    def layout_flag(self) -> str | None:
+        """The flag that chooses the layout, `<name>_layout`; None where there is only one."""
+        return f"{self.name}_layout" if self.layouts else None
+
+    def present(self, case: Case) -> bool:
+        return self.when is None or case.flags[self.when[0]] in self.when[1]
+
+    def layout(self, case: Case) -> Layout:
+        if not self.layouts:
+            return Layout(self.dims)
+        return self.layouts[case.flags[f"{self.name}_layout"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """One combination of element types: tensor name to dtype.
+
+    `sizes` are extra named sizes for layouts (such as how many k values one lane holds); `flags`
+    narrows the values a flag may take under this precision; `accumulate` is the accumulator.
+    """
+
+    name: str
+    dtypes: Mapping[str, DType]
+    accumulate: DType
+    sizes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSpec:
+    """The declaration of a family. See `kernels/gemm/spec.py` for how one reads."""
+
+    name: str
+    summary: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    precisions: tuple[Precision, ...]
+    cases: SizeGrid
+    tolerance: Tolerance
+    flops: Expr
+    space: Mapping[str, Space]
+    default: Mapping[str, Config]
+    reference: Ref
+    flags: tuple[Flag, ...] = ()
+    make_inputs: Ref | None = None
+    peers: Ref | None = None
+    bench_cases: SizeGrid | None = None
+    default_precision: str = ""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.inputs + self.outputs
+
+    def precision(self, name: str | None) -> Precision:
+        """Look one up; the first is the default. Raises UsageError naming the accepted ones."""
+        name = name or self.default_precision or self.precisions[0].name
+        for candidate in self.precisions:
+            if candidate.name == name:
+                return candidate
+        raise unknown(f"precision of {self.name}", name, [p.name for p in self.precisions])
+
+    def sizes_of(self, case: Case) -> dict[str, Number]:
+        """Every named size a formula may use: the case's dims and the precision's extras."""
+        return {**case.sizes, **self.precision(case.precision).sizes}
+
+    def shape(self, tensor: Tensor, case: Case) -> tuple[int, ...]:
+        """Physical shape of a tensor in its layout."""
+        sizes = self.sizes_of(case)
+        return tuple(int(evaluate(d, sizes)) for d in tensor.layout(case).shape)
+
+    def dtype_of(self, tensor: Tensor, case: Case) -> DType:
+        return self.precision(case.precision).dtypes[tensor.name]
+
+    def flops_of(self, case: Case) -> float:
+        """Floating point (or integer) operations of one call."""
+        return float(evaluate(self.flops, self.sizes_of(case)))
+
+    def bytes_of(self, case: Case) -> float:
+        """Bytes that must move at least once: every present tensor, read or written once."""
+        total = 0.0
+        for tensor in self.tensors:
+            if tensor.present(case):
+                count = 1
+                for size in self.shape(tensor, case):
+                    count *= size
+                total += count * self.dtype_of(tensor, case).bytes
+        return total
+
+    def flag(self, name: str) -> Flag:
+        for flag in self.flags:
+            if flag.name == name:
+                return flag
+        raise unknown(f"flag of {self.name}", name, [f.name for f in self.flags])
+
+    def flag_values(self, flag: Flag, precision: Precision, backend: str | None = None) -> tuple[str, ...]:
+        """The values a flag may take under a precision, and for layouts, on a backend."""
+        values = precision.flags.get(flag.name, flag.values)
+        for tensor in self.tensors:
+            if backend is not None and tensor.layout_flag == flag.name:
+                values = tuple(
+                    v for v in values if backend in (tensor.layouts[v].backends or (backend,))
+                )
+        return values
+
+    def dim_names(self) -> tuple[str, ...]:
+        """Names of the free sizes: in the order the cases list them, then of appearance."""
+        names: dict[str, None] = dict.fromkeys(self.cases.sizes[0] if self.cases.sizes else ())
+        for tensor in self.tensors:
+            for size in tensor.dims:
+                if isinstance(size, Expr):
+                    names.update(dict.fromkeys(sorted(size.names())))
+        return tuple(names)
+
+    def case(
+        self,
+        sizes: Mapping[str, int],
+        precision: str | None = None,
+        flags: Mapping[str, str] | None = None,
+        memory: str = "dense",
+    ) -> Case:
+        """A validated case; raises UsageError with the offending name or value."""
+        chosen = self.precision(precision)
+        for name in sizes:
+            if name not in self.dim_names():
+                raise unknown(f"dim of {self.name}", name, list(self.dim_names()))
+        missing = [n for n in self.dim_names() if n not in sizes]
+        if missing:
+            raise UsageError(f"{self.name} needs a size for {', '.join(missing)}; given: {dict(sizes)}")
+        negative = [n for n, v in sizes.items() if v < 0]
+        if negative:
+            raise UsageError(f"{negative[0]}={sizes[negative[0]]} is negative; sizes are 0 or more")
+        values: dict[str, str] = {}
+        for flag in self.flags:
+            accepted = self.flag_values(flag, chosen)
+            default = flag.default if flag.default in accepted else accepted[0]
+            values[flag.name] = str((flags or {}).get(flag.name, default))
+            if values[flag.name] not in accepted:
+                raise unknown(f"{flag.name} for {chosen.name}", values[flag.name], list(accepted))
+        for name in flags or {}:
+            self.flag(name)
+        ordered = {n: int(sizes[n]) for n in self.dim_names()}
+        return Case.make(ordered, chosen.name, values, memory)
+
+    def check_cases(self, precision: Precision, backend: str | None = None) -> Iterator[Case]:
+        """The cases a check runs: every declared size, flags cycled so that every value is met."""
+        yield from self.cases.cover(self, precision, backend)
+
+    def benchmark_cases(self, precision: Precision) -> Iterator[Case]:
+        """The cases a benchmark runs by default: `bench_cases`, or the largest check case."""
+        if self.bench_cases is not None:
+            yield from self.bench_cases.defaults(self, precision)
+            return
+        yield max(self.check_cases(precision), key=self.flops_of)
+
+    def space_for(self, target: Target) -> Space | None:
+        return self.space.get(target.name) or self.space.get(target.kind)
+
+    def default_config(self, target: Target) -> Config:
+        """The untuned config of a target; empty where the family has nothing to tune."""
+        return self.default.get(target.name) or self.default.get(target.kind) or Config({})

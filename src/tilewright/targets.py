@@ -1,0 +1,145 @@
+"""What a kernel can run on, and the hard limits of each architecture.
+
+Limits are data with a source each; nothing else in the project states one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from tilewright.errors import unknown
+
+KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One architectural limit and where it is published."""
+
+    value: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A thing that executes kernels, named `cpu` or `<vendor>:<architecture>`."""
+
+    name: str
+    kind: str
+    arch: str
+    summary: str
+    limits: Mapping[str, Limit] = field(default_factory=lambda: MappingProxyType({}))
+
+    def limit(self, name: str) -> int:
+        """The value of one limit; raises UsageError for a name this target does not have."""
+        try:
+            return self.limits[name].value
+        except KeyError:
+            raise unknown(f"limit of {self.name}", name, list(self.limits)) from None
+
+    @property
+    def file_stem(self) -> str:
+        """The name as part of a file name: `cuda:sm_90` is `cuda-sm_90`."""
+        return self.name.replace(":", "-")
+
+
+_CUDA_GUIDE = "CUDA C++ Programming Guide, table 'Technical Specifications per Compute Capability'"
+_PTX = "PTX ISA, tcgen05 tensor memory"
+_CDNA3 = "AMD Instinct MI300 ISA reference guide (CDNA3), chapters 3 and 11"
+_LLVM = "LLVM AMDGPU backend user guide"
+_ASCEND = "asc-devkit documentation, NPU architecture version 2201"
+_PLATFORM = "platform description files quoted in public 910B repositories"
+
+
+def _cuda(arch: str, shared_kib: int, summary: str) -> Target:
+    return Target(
+        f"cuda:{arch}",
+        "cuda",
+        arch,
+        summary,
+        MappingProxyType(
+            {
+                "shared_bytes": Limit(shared_kib * KIB, _CUDA_GUIDE),
+                "shared_per_sm": Limit((shared_kib + 1) * KIB, _CUDA_GUIDE),
+                "shared_reserved": Limit(1 * KIB, _CUDA_GUIDE),
+                "shared_granule": Limit(128, _CUDA_GUIDE),
+                "regs_per_thread": Limit(255, _CUDA_GUIDE),
+                "regs_per_sm": Limit(65536, _CUDA_GUIDE),
+                "reg_granule": Limit(256, _CUDA_GUIDE),
+                "max_threads": Limit(1024, _CUDA_GUIDE),
+                "max_warps_per_sm": Limit(64, _CUDA_GUIDE),
+                "max_blocks_per_sm": Limit(32, _CUDA_GUIDE),
+                "warp_size": Limit(32, _CUDA_GUIDE),
+                "tmem_columns": Limit(512 if arch == "sm_100" else 0, _PTX),
+            }
+        ),
+    )
+
+
+def _ascend(arch: str, aic: int, mhz: int) -> Target:
+    limits = {
+        "ub_bytes": Limit(192 * KIB, _ASCEND),
+        "l1_bytes": Limit(512 * KIB, _ASCEND),
+        "l0a_bytes": Limit(64 * KIB, _ASCEND),
+        "l0b_bytes": Limit(64 * KIB, _ASCEND),
+        "l0c_bytes": Limit(128 * KIB, _ASCEND),
+        "bt_bytes": Limit(1 * KIB, _ASCEND),
+        "fb_bytes": Limit(2 * KIB, _ASCEND),
+        "aic_cores": Limit(aic, _PLATFORM),
+        "aiv_cores": Limit(2 * aic, _PLATFORM),
+        "mhz": Limit(mhz, _PLATFORM),
+    }
+    return Target(
+        f"ascend:{arch}", "ascend", arch, f"Ascend {arch.upper()}, {aic} cube cores", MappingProxyType(limits)
+    )
+
+
+_GFX942 = MappingProxyType(
+    {
+        "shared_bytes": Limit(64 * KIB, _CDNA3),
+        "shared_per_sm": Limit(64 * KIB, _CDNA3),
+        "shared_reserved": Limit(0, _CDNA3),
+        "shared_granule": Limit(512, _CDNA3),
+        "regs_per_thread": Limit(512, _CDNA3),
+        "regs_per_sm": Limit(4 * 512 * 64, _CDNA3),
+        "reg_granule": Limit(8 * 64, _LLVM),
+        "max_threads": Limit(1024, _LLVM),
+        "max_warps_per_sm": Limit(32, _CDNA3),
+        "max_blocks_per_sm": Limit(32, _CDNA3),
+        "warp_size": Limit(64, _CDNA3),
+        "tmem_columns": Limit(0, _CDNA3),
+    }
+)
+
+CPU = Target("cpu", "cpu", "host", "this machine's processor")
+ALL: Mapping[str, Target] = MappingProxyType(
+    {
+        target.name: target
+        for target in (
+            CPU,
+            _cuda("sm_80", 163, "NVIDIA A100"),
+            _cuda("sm_90", 227, "NVIDIA H100 / H200"),
+            _cuda("sm_100", 227, "NVIDIA B200"),
+            Target("hip:gfx942", "hip", "gfx942", "AMD MI300", _GFX942),
+            _ascend("910b1", 24, 1850),
+            _ascend("910b2", 24, 1800),
+            _ascend("910b3", 20, 1800),
+            _ascend("910b4", 20, 1500),
+        )
+    }
+)
+
+
+def target(name: str) -> Target:
+    """Look a target up by name; raises UsageError naming the accepted ones."""
+    try:
+        return ALL[name]
+    except KeyError:
+        raise unknown("target", name, list(ALL)) from None
+
+
+def targets(names: str) -> tuple[Target, ...]:
+    """A comma-separated list of targets."""
+    return tuple(target(name.strip()) for name in names.split(",") if name.strip())
