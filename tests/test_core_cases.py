@@ -30,7 +30,9 @@ def test_cases_meet_every_size_and_every_flag_value(precision, backend: str) -> 
         tuple(SPEC.case(s, precision.name).sizes.items()) for s in SPEC.cases.sizes
     }
     for flag in SPEC.flags:
-        assert {c.flags[flag.name] for c in cases} == set(SPEC.flag_values(flag, precision, backend))
+        assert {c.flags[flag.name] for c in cases} == set(
+            SPEC.flag_values(flag, precision, backend)
+        )
     assert {c.memory for c in cases} == {"dense", "padded"}
     if backend != "host":
         assert "panel16" not in {c.flags["b_layout"] for c in cases}
@@ -82,10 +84,22 @@ def test_outputs_start_poisoned() -> None:
         ({"sizes": {"M": 1, "N": 2}}, "gemm needs a size for K"),
         ({"sizes": {"M": 1, "N": 2, "K": 3, "Q": 4}}, "unknown dim of gemm 'Q'; accepted: M, N, K"),
         ({"sizes": {"M": -1, "N": 2, "K": 3}}, "M=-1 is negative"),
-        ({"sizes": {"M": 1, "N": 2, "K": 3}, "precision": "fp8"}, "unknown precision of gemm 'fp8'; accepted: fp32"),
-        ({"sizes": {"M": 1, "N": 2, "K": 3}, "flags": {"b_layout": "X"}}, "unknown b_layout for fp32 'X'"),
-        ({"sizes": {"M": 1, "N": 2, "K": 3}, "flags": {"scale": "col"}}, "unknown scale for fp32 'col'"),
-        ({"sizes": {"M": 1, "N": 2, "K": 3}, "flags": {"nope": "1"}}, "unknown flag of gemm 'nope'"),
+        (
+            {"sizes": {"M": 1, "N": 2, "K": 3}, "precision": "fp8"},
+            "unknown precision of gemm 'fp8'; accepted: fp32",
+        ),
+        (
+            {"sizes": {"M": 1, "N": 2, "K": 3}, "flags": {"b_layout": "X"}},
+            "unknown b_layout for fp32 'X'",
+        ),
+        (
+            {"sizes": {"M": 1, "N": 2, "K": 3}, "flags": {"scale": "col"}},
+            "unknown scale for fp32 'col'",
+        ),
+        (
+            {"sizes": {"M": 1, "N": 2, "K": 3}, "flags": {"nope": "1"}},
+            "unknown flag of gemm 'nope'",
+        ),
     ],
 )
 def test_a_wrong_case_is_one_sentence(kwargs: dict, message: str) -> None:
@@ -133,7 +147,9 @@ def test_a_bucket_holds_its_case_and_no_other_model(m: int, n: int, k: int) -> N
 
 def entry(m: int, tile: int, layout: str = "NK") -> tables.Entry:
     config = Config({**SPEC.default_config(target("cpu")), "tile_m": tile})
-    return tables.Entry((m, 576, 576), "fp32", {"b_layout": layout, "bias": "no", "scale": "none"}, config)
+    return tables.Entry(
+        (m, 576, 576), "fp32", {"b_layout": layout, "bias": "no", "scale": "none"}, config
+    )
 
 
 def test_choose_takes_the_bucket_then_the_nearest_then_the_default() -> None:

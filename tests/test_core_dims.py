@@ -45,8 +45,14 @@ def expressions() -> st.SearchStrategy[Expr]:
 
 
 @settings(max_examples=4, deadline=None)
-@given(st.lists(st.tuples(expressions(), st.tuples(*[st.integers(20, 10_000)] * 3)), min_size=8, max_size=16))
-def test_generated_cpp_computes_the_same(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
+@given(
+    st.lists(
+        st.tuples(expressions(), st.tuples(*[st.integers(20, 10_000)] * 3)), min_size=8, max_size=16
+    )
+)
+def test_generated_cpp_computes_the_same(
+    tmp_path_factory: pytest.TempPathFactory, rows: list
+) -> None:
     lines, expected = [], []
     for expression, (m, n, k) in rows:
         value = evaluate(expression, {"M": m, "N": n, "K": k})
@@ -65,5 +71,7 @@ def test_generated_cpp_computes_the_same(tmp_path_factory: pytest.TempPathFactor
     folder: Path = tmp_path_factory.mktemp("cpp")
     (folder / "x.cpp").write_text(source)
     subprocess.run(["g++", "-std=c++20", "-O0", "x.cpp", "-o", "x"], cwd=folder, check=True)
-    printed = subprocess.run([folder / "x"], capture_output=True, text=True, check=True).stdout.split()
+    printed = subprocess.run(
+        [folder / "x"], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert printed == expected

@@ -17,10 +17,15 @@ def reference(seed: int = 0, shape: tuple[int, ...] = (17, 33)) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("dtype", "roundoff"), [(torch.float32, 2**-24), (torch.bfloat16, 2**-8), (torch.float16, 2**-11)])
+@pytest.mark.parametrize(
+    ("dtype", "roundoff"),
+    [(torch.float32, 2**-24), (torch.bfloat16, 2**-8), (torch.float16, 2**-11)],
+)
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
-def test_one_rounding_is_within_the_unit_roundoff(dtype: torch.dtype, roundoff: float, seed: int) -> None:
+def test_one_rounding_is_within_the_unit_roundoff(
+    dtype: torch.dtype, roundoff: float, seed: int
+) -> None:
     ref = reference(seed)
     assert compare(ref.to(dtype), ref, roundoff).ok
     assert not compare(ref.to(dtype), ref, roundoff / 100).ok

@@ -20,7 +20,18 @@ ALLOWED = {
     "models": {"core", "kernels"},
     "quant": {"core", "kernels", "models"},
     "engine": {"core", "kernels", "bindings", "perf", "models", "quant"},
-    "cli": {"core", "ascendc", "kernels", "bindings", "perf", "autotune", "ship", "models", "quant", "engine"},
+    "cli": {
+        "core",
+        "ascendc",
+        "kernels",
+        "bindings",
+        "perf",
+        "autotune",
+        "ship",
+        "models",
+        "quant",
+        "engine",
+    },
 }
 ROOMS = set(ALLOWED) - {"core", "cli"}
 
@@ -64,7 +75,9 @@ def package_of(path: Path) -> str:
 
 def upward_imports(room: str, source: str, package: str) -> list[str]:
     rooms = {module: room_of_module(module) for module in imported_modules(source, package)}
-    return sorted(m for m, r in rooms.items() if r is not None and r != room and r not in ALLOWED[room])
+    return sorted(
+        m for m, r in rooms.items() if r is not None and r != room and r not in ALLOWED[room]
+    )
 
 
 def sources() -> list[Path]:

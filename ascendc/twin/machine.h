@@ -29,6 +29,7 @@ const char* Name(FindingKind kind);
 struct GmBuffer {
   std::string name;
   uint64_t base, bytes;
+  bool backed;  // false: addresses only, for runs that skip data
 };
 
 // Where the bytes of a machine's records end up besides execution: counters, traces, later a scheduler.
@@ -140,7 +141,10 @@ struct Extent {
 Extent ExtentOf(const Operand& operand);
 uint64_t BytesOf(const Operand& operand);
 
+// One line, one object.
 std::string RecordJson(int block, const Record& record);
+std::string FindingsJson(const std::vector<Finding>& findings);
+std::string CountsJson(const Counts& counts);
 std::string Escape(const std::string& text);
 
 }  // namespace tilewright::twin

@@ -58,7 +58,7 @@ py::dict twin_run(const std::string& kernel, const std::string& soc, const std::
   tw_twin_result* raw = nullptr;
   tw_twin_launch launch{};
   launch.abi_version = TW_TWIN_ABI_VERSION;
-  launch.flags = skip_data ? TW_TWIN_SKIP_DATA : 0u;
+  launch.flags = skip_data ? uint32_t{TW_TWIN_SKIP_DATA} : 0u;
   launch.library = library.empty() ? nullptr : library.c_str();
   launch.kernel = kernel.c_str();
   launch.soc = soc.c_str();

@@ -9,9 +9,14 @@
 #include <atomic>
 #include <climits>
 #include <new>
-#include <thread>
 
 #include "_host/export.hpp"
+
+#if defined(__x86_64__) && defined(__GLIBC__)
+// glibc 2.34 moved these into libc under a new version; the old one exists before and after.
+__asm__(".symver pthread_create,pthread_create@GLIBC_2.2.5");
+__asm__(".symver pthread_join,pthread_join@GLIBC_2.2.5");
+#endif
 
 namespace tw {
 namespace {
@@ -49,8 +54,8 @@ int usable_cpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
-  const unsigned n = std::thread::hardware_concurrency();
-  return n ? static_cast<int>(n) : 1;
+  const long n = sysconf(_SC_NPROCESSORS_ONLN);
+  return n > 0 ? static_cast<int>(n) : 1;
 }
 
 class Pool {

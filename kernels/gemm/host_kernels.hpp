@@ -72,13 +72,13 @@ struct Dot {
 };
 
 struct Axpy {
-  const float* a;  // [rows][k]
+  const float* a;  // [rows][k], widened
   int64_t rows, k, cols;
   const char* b;  // [k] rows of contiguous columns
   int64_t b_row_bytes;
   float* acc;
   int64_t acc_stride;
-  int64_t prefetch_bytes;
+  bool prefetch;  // the next rows of B, while these are added
 };
 
 enum Out : int { kOutF32 = 0, kOutBF16 = 1, kOutF16 = 2, kOutI32 = 3 };
@@ -98,6 +98,7 @@ struct Epilogue {
 struct KernelTable {
   int mr;                 // most rows of a row tile
   int np;                 // most panels per call of `tile`
+  bool needs_row_start;   // int8 sums start from -128 * sum(row)
   int a_words[kKinds];    // 32-bit words per row and group of packed A
   int dot_chunk[kKinds];  // k per chunk of `dot`
   int dot_words[kKinds];  // words per chunk of a row prepared for `dot`

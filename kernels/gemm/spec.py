@@ -20,11 +20,20 @@ KR = dim("KR")
 _K_PER_LANE = {FP32: 1, BF16: 2, FP16: 1, INT8: 4}
 
 
-def _precision(name: str, operand: DType, out: DType, bias: DType, scales: tuple[str, ...]) -> Precision:
+def _precision(
+    name: str, operand: DType, out: DType, bias: DType, scales: tuple[str, ...]
+) -> Precision:
     return Precision(
         name,
         dtypes=MappingProxyType(
-            {"a": operand, "b": operand, "bias": bias, "row_scale": FP32, "col_scale": FP32, "c": out}
+            {
+                "a": operand,
+                "b": operand,
+                "bias": bias,
+                "row_scale": FP32,
+                "col_scale": FP32,
+                "c": out,
+            }
         ),
         accumulate=INT32 if operand is INT8 else FP32,
         sizes=MappingProxyType({"KR": _K_PER_LANE[operand]}),
@@ -58,7 +67,12 @@ def _warps_fit_tile(spec: KernelSpec, case: Case, config: Config, target: Target
 
 def _fits_shared_memory(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
     operand = spec.precision(case.precision).dtypes["a"].bytes
-    need = (config["tile_m"] + config["tile_n"]) * config["tile_k"] * operand * max(1, config["num_stages"] - 1)
+    need = (
+        (config["tile_m"] + config["tile_n"])
+        * config["tile_k"]
+        * operand
+        * max(1, config["num_stages"] - 1)
+    )
     limit = target.limit("shared_bytes")
     return f"needs {need} bytes of shared memory of {limit}" if need > limit else None
 
@@ -84,7 +98,9 @@ SPEC = KernelSpec(
             layouts={
                 "KN": Layout((K, N)),
                 "NK": Layout((N, K), Ref("reference:to_nk")),
-                "panel16": Layout((cdiv(N, 16), cdiv(K, KR), 16, KR), Ref("reference:to_panel16"), ("host",)),
+                "panel16": Layout(
+                    (cdiv(N, 16), cdiv(K, KR), 16, KR), Ref("reference:to_panel16"), ("host",)
+                ),
             },
         ),
         Tensor("bias", N, when=("bias", ("yes",))),
@@ -107,7 +123,9 @@ SPEC = KernelSpec(
         Flag("scale", ("none", "row_col", "col"), "none"),
     ),
     reference=Ref("reference:gemm"),
-    cases=grid(M=(1, 33), N=(17, 577), K=(1, 63, 576)) + empty("M", "N", "K") + grid(M=(256,), N=(1536,), K=(576,)),
+    cases=grid(M=(1, 33), N=(17, 577), K=(1, 63, 576))
+    + empty("M", "N", "K")
+    + grid(M=(256,), N=(1536,), K=(576,)),
     bench_cases=grid(M=(1, 16, 64, 256, 1024), N=(576, 1536), K=(576, 1536)),
     tolerance=dot_product_error(K),
     flops=2 * M * N * K,

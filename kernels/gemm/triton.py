@@ -16,7 +16,7 @@ import triton.language as tl
 
 from tilewright import interpret as interpreter
 from tilewright.aot.grid import Grid
-from tilewright.aot.source import AotSource, KernelArg, Requirement, argument
+from tilewright.aot.source import AotSource, Requirement, argument
 from tilewright.errors import Refused, unknown
 
 if TYPE_CHECKING:

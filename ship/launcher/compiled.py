@@ -30,12 +30,17 @@ def dispatch_row(
     if not kernel.ok:
         raise UsageError(f"{kernel.family} for {kernel.target} cannot be shipped: {kernel.error}")
     sources = {parameter.source: parameter for parameter in kernel.parameters}
-    data = {source.removeprefix("data:"): p for source, p in sources.items() if source.startswith("data:")}
+    data = {
+        source.removeprefix("data:"): p
+        for source, p in sources.items()
+        if source.startswith("data:")
+    }
+    flags = _flags(spec, kernel, data)
     row: dict[str, Any] = {
-        "id": _identifier(spec, kernel),
+        "id": _identifier(spec, kernel, flags),
         "family": kernel.family,
         "precision": kernel.precision,
-        "flags": _flags(spec, kernel, data),
+        "flags": flags,
         "target": kernel.target,
         "symbol": kernel.kernel_symbol,
         "binary": binary,
@@ -53,16 +58,20 @@ def dispatch_row(
     return row
 
 
-def _identifier(spec: KernelSpec, kernel: CompiledKernel) -> str:
-    flags = "".join(f".{name}={value}" for name, value in kernel.flags.items())
+def _identifier(spec: KernelSpec, kernel: CompiledKernel, conditions: Mapping[str, int]) -> str:
+    flags = "".join(f".{name}={kernel.flags[name]}" for name in conditions)
     aligned = ".aligned" if any(p.multiple_of > 1 for p in kernel.parameters) else ""
     return f"{spec.name}.{kernel.precision}.{target(kernel.target).file_stem}{flags}{aligned}"
 
 
-def _flags(spec: KernelSpec, kernel: CompiledKernel, data: Mapping[str, KernelArg]) -> dict[str, int]:
-    # A flag that only says whether a nullable tensor is there is no condition: one binary serves both.
+def _flags(
+    spec: KernelSpec, kernel: CompiledKernel, data: Mapping[str, KernelArg]
+) -> dict[str, int]:
+    # A flag that only says whether a nullable tensor is there is no condition: one binary for both.
     free = {t.when[0] for t in spec.tensors if t.when and t.name in data and data[t.name].nullable}
-    bound = {t.when[0] for t in spec.tensors if t.when and not (t.name in data and data[t.name].nullable)}
+    bound = {
+        t.when[0] for t in spec.tensors if t.when and not (t.name in data and data[t.name].nullable)
+    }
     return {
         name: spec.flag(name).values.index(value)
         for name, value in kernel.flags.items()
@@ -77,7 +86,9 @@ def _shape(tensor: Tensor, kernel: CompiledKernel) -> tuple[Expr | int, ...]:
     return tensor.layouts[kernel.flags.get(flag, next(iter(tensor.layouts)))].shape
 
 
-def _tensor(spec: KernelSpec, tensor: Tensor, kernel: CompiledKernel, arg: KernelArg | None) -> dict[str, Any]:
+def _tensor(
+    spec: KernelSpec, tensor: Tensor, kernel: CompiledKernel, arg: KernelArg | None
+) -> dict[str, Any]:
     names = [size.name if isinstance(size, Expr) else size for size in _shape(tensor, kernel)]
     presence = "absent" if arg is None else "optional" if arg.nullable else "required"
     dtype = spec.precision(kernel.precision).dtypes[tensor.name].name
@@ -85,9 +96,11 @@ def _tensor(spec: KernelSpec, tensor: Tensor, kernel: CompiledKernel, arg: Kerne
     for requirement in kernel.requirements:
         kind, _, place = requirement.source.partition(":")
         name, _, axis = place.partition(":")
-        if requirement.kind == "equals" and name == tensor.name:
-            if kind != "stride" or requirement.value != 1 or row.setdefault("unit_stride", int(axis)) != int(axis):
-                raise _unknown(kernel, requirement)
+        if requirement.kind != "equals" or name != tensor.name:
+            continue
+        unit = kind == "stride" and requirement.value == 1
+        if not unit or row.setdefault("unit_stride", int(axis)) != int(axis):
+            raise _unknown(kernel, requirement)
     return row
 
 
@@ -102,14 +115,26 @@ def _args(spec: KernelSpec, kernel: CompiledKernel) -> list[dict[str, Any]]:
                 rows.append({"kind": "tensor", "name": name, **divisible})
             case "size":
                 dim = _dim(spec, kernel, name, int(axis))
-                rows.append({"kind": "dim", "name": dim, "ctype": _CTYPES[parameter.type], **divisible})
+                rows.append(
+                    {"kind": "dim", "name": dim, "ctype": _CTYPES[parameter.type], **divisible}
+                )
             case "stride":
                 ctype = _CTYPES[parameter.type]
-                rows.append({"kind": "stride", "tensor": name, "dim": int(axis), "ctype": ctype, **divisible})
+                rows.append(
+                    {
+                        "kind": "stride",
+                        "tensor": name,
+                        "dim": int(axis),
+                        "ctype": ctype,
+                        **divisible,
+                    }
+                )
             case "scratch":
                 continue
             case _:
-                raise UsageError(f"{kernel.family}: the launcher cannot fill a parameter from '{parameter.source}'")
+                raise UsageError(
+                    f"{kernel.family}: the launcher has nothing to fill {parameter.source!r}"
+                )
     hidden = [p.source for p in kernel.parameters[-2:]]
     if hidden == ["scratch", "scratch"]:
         rows.append({"kind": "scratch"})
@@ -119,15 +144,23 @@ def _args(spec: KernelSpec, kernel: CompiledKernel) -> list[dict[str, Any]]:
 def _scratch(kernel: CompiledKernel) -> int:
     sizes = [p.scratch_bytes for p in kernel.parameters if p.source == "scratch"]
     if any(sizes[1:]):
-        raise UsageError(f"{kernel.family} was compiled with profiling on; a bundle takes it without")
+        raise UsageError(
+            f"{kernel.family} was compiled with profiling on; a bundle takes it without"
+        )
     return sizes[0] if sizes else 0
 
 
-def _grid(spec: KernelSpec, kernel: CompiledKernel, tokens: tuple[str | int, ...]) -> list[str | int]:
+def _grid(
+    spec: KernelSpec, kernel: CompiledKernel, tokens: tuple[str | int, ...]
+) -> list[str | int]:
     # Formulas name the kernel's parameters; a dispatch entry names the spec's dims.
-    sizes = {p.name: p.source.split(":")[1:] for p in kernel.parameters if p.source.startswith("size:")}
+    sizes = {
+        p.name: p.source.split(":")[1:] for p in kernel.parameters if p.source.startswith("size:")
+    }
     return [
-        _dim(spec, kernel, sizes[token][0], int(sizes[token][1])) if isinstance(token, str) and token in sizes else token
+        _dim(spec, kernel, sizes[token][0], int(sizes[token][1]))
+        if isinstance(token, str) and token in sizes
+        else token
         for token in tokens
     ]
 
@@ -137,11 +170,12 @@ def _dim(spec: KernelSpec, kernel: CompiledKernel, name: str, axis: int) -> str:
     size = _shape(tensor, kernel)[axis]
     dim = size.name if isinstance(size, Expr) else None
     if dim is None:
-        raise UsageError(f"{kernel.family}: axis {axis} of '{name}' is {size}, which is no named dim")
+        raise UsageError(
+            f"{kernel.family}: axis {axis} of '{name}' is {size}, which is no named dim"
+        )
     return dim
 
 
 def _unknown(kernel: CompiledKernel, requirement: Requirement) -> UsageError:
-    return UsageError(
-        f"{kernel.family}: the launcher cannot check '{requirement.source} {requirement.kind} {requirement.value}'"
-    )
+    condition = f"{requirement.source} {requirement.kind} {requirement.value}"
+    return UsageError(f"{kernel.family}: the launcher cannot check '{condition}'")

@@ -11,11 +11,11 @@ using Result = int;
 using Device = int;
 using Pointer = unsigned long long;
 
-constexpr int kComputeCapabilityMajor = 75;    // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-constexpr int kComputeCapabilityMinor = 76;    // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
-constexpr int kMaxSharedOptin = 97;            // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
-constexpr int kFunctionStaticShared = 1;       // CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
-constexpr int kFunctionMaxDynamicShared = 8;   // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+constexpr int kComputeCapabilityMajor = 75;   // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+constexpr int kComputeCapabilityMinor = 76;   // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
+constexpr int kMaxSharedOptin = 97;           // CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN
+constexpr int kFunctionStaticShared = 1;      // CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES
+constexpr int kFunctionMaxDynamicShared = 8;  // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 constexpr uint32_t kSharedWithoutOptin = 48 * 1024;
 constexpr int64_t kMaxGridX = 2147483647;
 constexpr int64_t kMaxGridYZ = 65535;
@@ -47,7 +47,7 @@ class Cuda final : public Driver {
     Check(device_count_(&count_), "cuDeviceGetCount", Failure::kNoDevice);
   }
 
-  const char* name() const override { return "cuda"; }
+  Api api() const override { return Api::kCuda; }
   int DeviceCount() override { return count_; }
 
   std::string Arch(int device) override {
@@ -79,14 +79,15 @@ class Cuda final : public Driver {
                           std::string(symbol) + " needs " + std::to_string(shared_bytes + fixed) +
                               " bytes of shared memory per block; this device has " + std::to_string(limit));
       }
-      Check(function_set_(function, kFunctionMaxDynamicShared, static_cast<int>(shared_bytes)), "cuFuncSetAttribute");
+      Check(function_set_(function, kFunctionMaxDynamicShared, static_cast<int>(shared_bytes)),
+            "cuFuncSetAttribute");
     }
     return function;
   }
 
   void Start(const Launch& l) override {
-    Check(launch_(l.function, l.grid[0], l.grid[1], l.grid[2], l.block, 1, 1, l.shared_bytes, l.stream, l.parameters,
-                  nullptr),
+    Check(launch_(l.function, l.grid[0], l.grid[1], l.grid[2], l.block, 1, 1, l.shared_bytes, l.stream,
+                  l.parameters, nullptr),
           "cuLaunchKernel");
   }
 
@@ -121,8 +122,8 @@ class Cuda final : public Driver {
     const char* text = nullptr;
     error_name_(code, &label);
     error_string_(code, &text);
-    throw LaunchError(failure, what + " failed: " + (label ? label : std::to_string(code)) + (text ? ", " : "") +
-                                   (text ? text : ""));
+    throw LaunchError(failure, what + " failed: " + (label ? label : std::to_string(code)) +
+                                   (text ? ", " : "") + (text ? text : ""));
   }
 
   Device Get(int ordinal) {
@@ -162,8 +163,8 @@ class Cuda final : public Driver {
   Result (*module_function_)(void**, void*, const char*) = nullptr;
   Result (*function_get_)(int*, int, void*) = nullptr;
   Result (*function_set_)(void*, int, int) = nullptr;
-  Result (*launch_)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**,
-                    void**) = nullptr;
+  Result (*launch_)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
+                    void**, void**) = nullptr;
   Result (*allocate_)(Pointer*, size_t, void*) = nullptr;
   Result (*release_)(Pointer, void*) = nullptr;
 };

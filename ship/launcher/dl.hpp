@@ -1,5 +1,5 @@
-// dlopen, dlsym and dladdr bound to the oldest symbol version there is: glibc 2.34 moved them into libc under a new
-// version, and a library linked against that one would not load on the older systems a bundle promises.
+// dlopen, dlsym and dladdr bound to the oldest symbol version there is: glibc 2.34 moved them into libc under
+// a new version, and a library linked against that one would not load on the older systems a bundle promises.
 #pragma once
 
 #include <dlfcn.h>

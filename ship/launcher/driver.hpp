@@ -1,4 +1,5 @@
-// A GPU driver library opened at run time. Its types are declared here by their ABI; no vendor header is needed.
+// A GPU driver library opened at run time. Its types are declared here by their ABI; no vendor header is
+// needed.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +28,8 @@ enum class Failure : uint8_t {
 
 class LaunchError : public std::runtime_error {
  public:
-  LaunchError(Failure failure, const std::string& sentence) : std::runtime_error(sentence), failure_(failure) {}
+  LaunchError(Failure failure, const std::string& sentence)
+      : std::runtime_error(sentence), failure_(failure) {}
   Failure failure() const { return failure_; }
 
  private:
@@ -47,7 +49,8 @@ struct Launch {
 class Driver {
  public:
   virtual ~Driver() = default;
-  virtual const char* name() const = 0;
+  virtual Api api() const = 0;
+  const char* name() const { return api() == Api::kCuda ? "cuda" : "hip"; }
   virtual int DeviceCount() = 0;
   // `sm_86`, `gfx942`.
   virtual std::string Arch(int device) = 0;

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from tilewright.ship.launcher.grid_cpp import Formula, cpp, evaluate, formula
+
 from tilewright import dtypes
 from tilewright.errors import UsageError
-from tilewright.ship.launcher.grid_cpp import Formula, cpp, evaluate, formula
 
 ArgKind = Literal["tensor", "dim", "stride", "attr", "const", "scratch"]
 CType = Literal["ptr", "i32", "i64", "fp32"]
@@ -36,7 +37,7 @@ class TensorDecl:
 
 @dataclass(frozen=True, slots=True)
 class Arg:
-    """One parameter of the kernel. `divisible` is what the binary was specialised for (1 = nothing)."""
+    """One parameter of the kernel. `divisible`: what the binary was specialised for (1: nothing)."""
 
     kind: ArgKind
     name: str = ""
@@ -69,8 +70,10 @@ class DispatchEntry:
 
     @property
     def dims(self) -> tuple[str, ...]:
-        """Names of the dims, in order of first appearance in `tensors`; absent tensors bind none."""
-        seen = [d for t in self.tensors if t.presence != "absent" for d in t.dims if isinstance(d, str)]
+        """Names of the dims in order of first appearance in `tensors`; absent ones bind none."""
+        seen = [
+            d for t in self.tensors if t.presence != "absent" for d in t.dims if isinstance(d, str)
+        ]
         return tuple(dict.fromkeys(seen))
 
     @property
@@ -121,10 +124,14 @@ class _Row:
             raise UsageError(f"{self.where}: {key} is {value!r}; a non-empty string is needed")
         return value
 
-    def integer(self, key: str, default: int | None = None, low: int = -(2**63), high: int = 2**63 - 1) -> int:
+    def integer(
+        self, key: str, default: int | None = None, low: int = -(2**63), high: int = 2**63 - 1
+    ) -> int:
         value = self.row.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise UsageError(f"{self.where}: {key} is {value!r}; an integer from {low} to {high} is needed")
+            raise UsageError(
+                f"{self.where}: {key} is {value!r}; an integer from {low} to {high} is needed"
+            )
         return value
 
     def sequence(self, key: str) -> list[object]:
@@ -164,13 +171,23 @@ def _entry(raw: object, number: int) -> DispatchEntry:
     if binary.startswith("/") or ".." in binary.split("/"):
         raise UsageError(f"{row.where}: binary '{binary}' must be a path inside the bundle")
     entry = DispatchEntry(
-        id=name, family=family, precision=precision, target=target, symbol=row.text("symbol"),
-        binary=binary, sha256=sha256, num_warps=row.integer("num_warps", low=1, high=32),
-        shared_bytes=row.integer("shared_bytes", low=0, high=2**20), tensors=tensors,
-        args=tuple(_arg(item, row.where) for item in row.sequence("args")), grid=(grid[0], grid[1], grid[2]),
-        flags=flags, config=row.integers("config"), when=_ranges(row),
+        id=name,
+        family=family,
+        precision=precision,
+        target=target,
+        symbol=row.text("symbol"),
+        binary=binary,
+        sha256=sha256,
+        num_warps=row.integer("num_warps", low=1, high=32),
+        shared_bytes=row.integer("shared_bytes", low=0, high=2**20),
+        tensors=tensors,
+        args=tuple(_arg(item, row.where) for item in row.sequence("args")),
+        grid=(grid[0], grid[1], grid[2]),
+        flags=flags,
+        config=row.integers("config"),
+        when=_ranges(row),
         global_scratch_bytes=row.integer("global_scratch_bytes", 0, low=0, high=2**31),
-    )  # fmt: skip
+    )
     _check(entry, row.where)
     return entry
 
@@ -181,7 +198,9 @@ def _formula(raw: object, where: str) -> Formula:
     tokens = tuple(raw) if isinstance(raw, list | tuple) else (raw,)
     kept = tuple(t for t in tokens if isinstance(t, str | int) and not isinstance(t, bool))
     if not tokens or len(kept) != len(tokens):
-        raise UsageError(f"{where}: grid {raw!r}; a formula, an integer or a list of postfix tokens is needed")
+        raise UsageError(
+            f"{where}: grid {raw!r}; a formula, an integer or a list of postfix tokens is needed"
+        )
     return kept
 
 
@@ -202,7 +221,11 @@ def _tensor(raw: object, where: str) -> TensorDecl:
         if not (dim is None or named or fixed):
             raise UsageError(f"{row.where}: dim {dim!r}; a name, an extent >= 0 or null is needed")
     unit = row.row.get("unit_stride")
-    axis = None if unit is None else row.integer("unit_stride", low=-len(dims), high=len(dims) - 1) % len(dims)
+    axis = (
+        None
+        if unit is None
+        else row.integer("unit_stride", low=-len(dims), high=len(dims) - 1) % len(dims)
+    )
     kept = tuple(d for d in dims if d is None or isinstance(d, str | int))
     return TensorDecl(name, dtypes.dtype(row.text("dtype")).name, kept, _presence(presence), axis)
 
@@ -240,7 +263,11 @@ def _arg(raw: object, where: str) -> Arg:
         if found == "fp32" and isinstance(given, int | float):
             value = float(given)
         else:
-            value = row.integer("value", low=-(2**31) if found == "i32" else -(2**63), high=2**31 - 1 if found == "i32" else 2**63 - 1)
+            value = row.integer(
+                "value",
+                low=-(2**31) if found == "i32" else -(2**63),
+                high=2**31 - 1 if found == "i32" else 2**63 - 1,
+            )
     name = row.text("tensor") if kind == "stride" else row.text("name") if "name" in fields else ""
     axis = row.integer("dim", low=0, high=MAX_DIMS - 1) if kind == "stride" else 0
     return Arg(_kind(kind), name, axis, found, divisible, value)
@@ -256,9 +283,13 @@ def _ranges(row: _Row) -> dict[str, tuple[int | None, int | None]]:
     for name in inner.row:
         ends = inner.sequence(name)
         if len(ends) != 2:
-            raise UsageError(f"{inner.where} {name}: {ends!r}; [low, high] is needed, null for an open end")
+            raise UsageError(
+                f"{inner.where} {name}: {ends!r}; [low, high] is needed, null for an open end"
+            )
         pair = _Row({"low": ends[0], "high": ends[1]}, f"{inner.where} {name}")
-        low, high = (None if pair.row[key] is None else pair.integer(key) for key in ("low", "high"))
+        low, high = (
+            None if pair.row[key] is None else pair.integer(key) for key in ("low", "high")
+        )
         ranges[name] = (low, high)
     return ranges
 
@@ -269,16 +300,24 @@ def _check(entry: DispatchEntry, where: str) -> None:
         raise UsageError(f"{where}: two tensors have the same name")
     for arg in entry.args:
         if arg.kind in ("tensor", "stride") and arg.name not in tensors:
-            raise UsageError(f"{where}: arg names tensor '{arg.name}'; declared: {', '.join(tensors)}")
+            raise UsageError(
+                f"{where}: arg names tensor '{arg.name}'; declared: {', '.join(tensors)}"
+            )
         if arg.kind == "stride" and arg.dim >= len(tensors[arg.name].dims):
-            raise UsageError(f"{where}: '{arg.name}' has {len(tensors[arg.name].dims)} dims, no dim {arg.dim}")
+            raise UsageError(
+                f"{where}: '{arg.name}' has {len(tensors[arg.name].dims)} dims, no dim {arg.dim}"
+            )
         if arg.kind == "dim" and arg.name not in entry.dims:
-            raise UsageError(f"{where}: arg names dim '{arg.name}'; declared: {', '.join(entry.dims)}")
+            raise UsageError(
+                f"{where}: arg names dim '{arg.name}'; declared: {', '.join(entry.dims)}"
+            )
     for name in entry.when:
         if name not in entry.dims:
             raise UsageError(f"{where}: when names dim '{name}'; declared: {', '.join(entry.dims)}")
     if any(arg.kind == "scratch" for arg in entry.args[:-1]):
-        raise UsageError(f"{where}: 'scratch' must be the last arg: Triton appends its hidden pointers")
+        raise UsageError(
+            f"{where}: 'scratch' must be the last arg: Triton appends its hidden pointers"
+        )
     if entry.global_scratch_bytes and (not entry.args or entry.args[-1].kind != "scratch"):
         raise UsageError(f"{where}: global_scratch_bytes needs a last arg of kind 'scratch'")
     if len(entry.args) > MAX_ARGS or len(entry.dims) > MAX_NAMED_DIMS:

@@ -90,8 +90,8 @@ bool StridesFit(const Entry& entry, const tw_call& call, std::string* why) {
     // A stride along an axis of one element is never used.
     if (tensor.shape[decl.unit_axis] > 1 && tensor.stride[decl.unit_axis] != 1) {
       if (why) {
-        *why = Quoted(decl.name) + " has stride " + std::to_string(tensor.stride[decl.unit_axis]) + " along axis " +
-               std::to_string(decl.unit_axis) + ", it takes 1";
+        *why = Quoted(decl.name) + " has stride " + std::to_string(tensor.stride[decl.unit_axis]) +
+               " along axis " + std::to_string(decl.unit_axis) + ", it takes 1";
       }
       return false;
     }
@@ -104,19 +104,23 @@ bool ArgsFit(const Entry& entry, const tw_call& call, const Bound& bound, std::s
     const Arg& arg = entry.args[i];
     const int64_t value = ArgValue(arg, call, bound);
     if (arg.ctype == CType::kI32 && (value > INT32_MAX || value < INT32_MIN)) {
-      if (why) *why = Quoted(arg.name) + " needs the value " + std::to_string(value) + ", which does not fit 32 bits";
+      if (why)
+        *why =
+            Quoted(arg.name) + " needs the value " + std::to_string(value) + ", which does not fit 32 bits";
       return false;
     }
     // A stride along an axis of at most one element only ever multiplies 0.
     const bool unused = arg.kind == ArgKind::kStride && Present(call.tensors[arg.index]) &&
                         call.tensors[arg.index].shape[arg.axis] <= 1;
-    if (arg.divisible > 1 && !unused && static_cast<uint64_t>(value) % static_cast<uint64_t>(arg.divisible) != 0) {
+    if (arg.divisible > 1 && !unused &&
+        static_cast<uint64_t>(value) % static_cast<uint64_t>(arg.divisible) != 0) {
       if (why) {
-        *why = (arg.kind == ArgKind::kTensor   ? "the address of " + Quoted(arg.name)
-                : arg.kind == ArgKind::kStride ? "stride " + std::to_string(arg.axis) + " of " + Quoted(arg.name)
-                                               : std::string(arg.name)) +
-               " must be divisible by " + std::to_string(arg.divisible) +
-               (arg.kind == ArgKind::kTensor ? std::string() : " and is " + std::to_string(value));
+        *why =
+            (arg.kind == ArgKind::kTensor   ? "the address of " + Quoted(arg.name)
+             : arg.kind == ArgKind::kStride ? "stride " + std::to_string(arg.axis) + " of " + Quoted(arg.name)
+                                            : std::string(arg.name)) +
+            " must be divisible by " + std::to_string(arg.divisible) +
+            (arg.kind == ArgKind::kTensor ? std::string() : " and is " + std::to_string(value));
       }
       return false;
     }
@@ -156,7 +160,8 @@ Stage Fit(const Entry& entry, const tw_call& call, Bound& bound, std::string* wh
     const int64_t have = AttrValue(call, flag.name, 0);
     if (have == flag.value) continue;
     if (why) {
-      *why = "flag " + Quoted(flag.name) + " is " + std::to_string(have) + ", it takes " + std::to_string(flag.value);
+      *why = "flag " + Quoted(flag.name) + " is " + std::to_string(have) + ", it takes " +
+             std::to_string(flag.value);
     }
     return Stage::kFlags;
   }
@@ -165,7 +170,8 @@ Stage Fit(const Entry& entry, const tw_call& call, Bound& bound, std::string* wh
     const Range& range = entry.when[i];
     const int64_t value = bound.dims[range.dim];
     if (value >= range.low && value <= range.high) continue;
-    if (why) *why = std::string(entry.dims[range.dim]) + " = " + std::to_string(value) + " is outside its range";
+    if (why)
+      *why = std::string(entry.dims[range.dim]) + " = " + std::to_string(value) + " is outside its range";
     return Stage::kRange;
   }
   if (!StridesFit(entry, call, why)) return Stage::kStrides;

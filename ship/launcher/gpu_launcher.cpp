@@ -73,10 +73,12 @@ std::string ArchOf(Driver& driver, int device) {
 
 void CheckDevice(Driver& driver, int device) {
   const int count = driver.DeviceCount();
-  if (count == 0) throw LaunchError(Failure::kNoDevice, std::string("the ") + driver.name() + " driver has no device");
+  if (count == 0)
+    throw LaunchError(Failure::kNoDevice, std::string("the ") + driver.name() + " driver has no device");
   if (device < 0 || device >= count) {
     throw LaunchError(Failure::kNoDevice, "device " + std::to_string(device) + " does not exist; " +
-                                              std::to_string(count) + " " + driver.name() + " device(s) are here");
+                                              std::to_string(count) + " " + driver.name() +
+                                              " device(s) are here");
   }
 }
 
@@ -92,12 +94,14 @@ std::vector<const Entry*> Candidates(const char* family, std::string_view wanted
   const std::vector<Entry> all(table.entries, table.entries + table.count);
   std::vector<const Entry*> of_family, out;
   for (int32_t i = 0; i < table.count; ++i) {
-    if (family != nullptr && std::strcmp(table.entries[i].family, family) == 0) of_family.push_back(&table.entries[i]);
+    if (family != nullptr && std::strcmp(table.entries[i].family, family) == 0)
+      of_family.push_back(&table.entries[i]);
   }
   if (of_family.empty()) {
-    throw LaunchError(Failure::kRefusedCall, std::string("no GPU binary of family '") + (family ? family : "") +
-                                                 "'; families here: " +
-                                                 Listed(all, [](const Entry& e) { return std::string(e.family); }));
+    throw LaunchError(
+        Failure::kRefusedCall,
+        std::string("no GPU binary of family '") + (family ? family : "") +
+            "'; families here: " + Listed(all, [](const Entry& e) { return std::string(e.family); }));
   }
   for (const Entry* entry : of_family) {
     const bool whole_api = wanted == "auto" || wanted == (entry->api == Api::kCuda ? "cuda" : "hip");
@@ -105,8 +109,9 @@ std::vector<const Entry*> Candidates(const char* family, std::string_view wanted
   }
   if (out.empty()) {
     throw LaunchError(Failure::kRefusedCall,
-                      "no GPU binary '" + std::string(wanted) + "' of family '" + family + "'; accepted: auto, cuda, " +
-                          "hip, " + Listed(of_family, [](const Entry* e) { return std::string(e->id); }));
+                      "no GPU binary '" + std::string(wanted) + "' of family '" + family +
+                          "'; accepted: auto, cuda, " + "hip, " +
+                          Listed(of_family, [](const Entry* e) { return std::string(e->id); }));
   }
   return out;
 }
@@ -116,12 +121,14 @@ Driver& FirstDriver(const std::vector<const Entry*>& candidates) {
   std::string reasons;
   Failure failure = Failure::kNoDriver;
   for (const Api api : {Api::kCuda, Api::kHip}) {
-    if (std::none_of(candidates.begin(), candidates.end(), [api](const Entry* e) { return e->api == api; })) continue;
+    if (std::none_of(candidates.begin(), candidates.end(), [api](const Entry* e) { return e->api == api; }))
+      continue;
     try {
       Driver& driver = DriverOf(api);
       if (driver.DeviceCount() > 0) return driver;
       failure = Failure::kNoDevice;
-      reasons += (reasons.empty() ? "" : "; ") + std::string("the ") + driver.name() + " driver has no device";
+      reasons +=
+          (reasons.empty() ? "" : "; ") + std::string("the ") + driver.name() + " driver has no device";
     } catch (const LaunchError& error) {
       reasons += (reasons.empty() ? "" : "; ") + std::string(error.what());
     }
@@ -137,12 +144,12 @@ Choice Choose(const tw_call& call, int device, const char* family, const char* e
   const std::string arch = ArchOf(driver, device);
   std::vector<const Entry*> runnable;
   for (const Entry* e : candidates) {
-    if (&DriverOf(e->api) == &driver && driver.Runs(e->arch, arch)) runnable.push_back(e);
+    if (e->api == driver.api() && driver.Runs(e->arch, arch)) runnable.push_back(e);
   }
   if (runnable.empty()) {
     throw LaunchError(Failure::kUnsupportedDevice,
-                      std::string(family) + ": device " + std::to_string(device) + " is " + driver.name() + ":" + arch +
-                          "; binaries are here for " +
+                      std::string(family) + ": device " + std::to_string(device) + " is " + driver.name() +
+                          ":" + arch + "; binaries are here for " +
                           Listed(candidates, [](const Entry* e) { return std::string(e->target); }));
   }
   Choice choice{nullptr, &driver, {}};
@@ -158,8 +165,8 @@ Choice Choose(const tw_call& call, int device, const char* family, const char* e
   }
   std::string why;
   Fit(*nearest, call, choice.bound, &why);
-  throw LaunchError(Failure::kRefusedCall, std::string("no GPU binary takes this call; nearest is ") + nearest->id +
-                                               ": " + why);
+  throw LaunchError(Failure::kRefusedCall,
+                    std::string("no GPU binary takes this call; nearest is ") + nearest->id + ": " + why);
 }
 
 void LoadInto(Loaded& slot, const Entry& entry, Driver& driver, int device) {
@@ -170,7 +177,8 @@ void LoadInto(Loaded& slot, const Entry& entry, Driver& driver, int device) {
     from = Directory() + "/" + entry.binary;
     std::ifstream file(from, std::ios::binary);
     if (!file) {
-      throw LaunchError(Failure::kMissingBinary, std::string(entry.id) + ": its binary " + from + " cannot be read");
+      throw LaunchError(Failure::kMissingBinary,
+                        std::string(entry.id) + ": its binary " + from + " cannot be read");
     }
     slot.bytes.assign(std::istreambuf_iterator<char>(file), {});
     image = slot.bytes.data();
@@ -178,8 +186,9 @@ void LoadInto(Loaded& slot, const Entry& entry, Driver& driver, int device) {
   }
   const std::string digest = Sha256(image, size);
   if (digest != entry.sha256) {
-    throw LaunchError(Failure::kBadBinary, std::string(entry.id) + ": " + from + " is not the file that was shipped (sha256 " +
-                                               digest + ", the table says " + entry.sha256 + ")");
+    throw LaunchError(Failure::kBadBinary, std::string(entry.id) + ": " + from +
+                                               " is not the file that was shipped (sha256 " + digest +
+                                               ", the table says " + entry.sha256 + ")");
   }
   slot.function = driver.Load(device, image, entry.symbol, entry.shared_bytes);
 }
@@ -233,8 +242,9 @@ void Run(const tw_call& call, void* stream, int device, const char* family, cons
   for (int axis = 0; axis < 3; ++axis) {
     const int64_t blocks = entry.grid[axis](choice.bound.dims);
     if (blocks > driver.GridLimit(axis, entry.block)) {
-      throw LaunchError(Failure::kRefusedCall, std::string(entry.id) + ": the grid has " + std::to_string(blocks) +
-                                                   " blocks along " + "xyz"[axis] + "; at most " +
+      throw LaunchError(Failure::kRefusedCall, std::string(entry.id) + ": the grid has " +
+                                                   std::to_string(blocks) + " blocks along " + "xyz"[axis] +
+                                                   "; at most " +
                                                    std::to_string(driver.GridLimit(axis, entry.block)));
     }
     if (blocks <= 0) return;
@@ -292,12 +302,14 @@ int Guarded(const tw_call* call, Body body) {
 
 extern "C" {
 
-TW_EXPORT int tw_gpu_launch(const tw_call* call, void* stream, int32_t device, const char* family, const char* entry) {
-  return tilewright::launch::Guarded(call, [&] { tilewright::launch::Run(*call, stream, device, family, entry); });
+TW_EXPORT int tw_gpu_launch(const tw_call* call, void* stream, int32_t device, const char* family,
+                            const char* entry) {
+  return tilewright::launch::Guarded(call,
+                                     [&] { tilewright::launch::Run(*call, stream, device, family, entry); });
 }
 
-TW_EXPORT int tw_gpu_choose(const tw_call* call, int32_t device, const char* family, const char* entry, char* id,
-                            size_t id_size) {
+TW_EXPORT int tw_gpu_choose(const tw_call* call, int32_t device, const char* family, const char* entry,
+                            char* id, size_t id_size) {
   return tilewright::launch::Guarded(call, [&] {
     const tilewright::launch::Choice choice = tilewright::launch::Choose(*call, device, family, entry);
     if (id != nullptr && id_size > 0) {

@@ -9,7 +9,15 @@ from tilewright.errors import UsageError
 
 Token = str | int
 Formula = tuple[Token, ...]
-_FUNCTIONS = {"+": "Add", "-": "Sub", "*": "Mul", "/": "FloorDiv", "cdiv": "CeilDiv", "min": "Min", "max": "Max"}
+_FUNCTIONS = {
+    "+": "Add",
+    "-": "Sub",
+    "*": "Mul",
+    "/": "FloorDiv",
+    "cdiv": "CeilDiv",
+    "min": "Min",
+    "max": "Max",
+}
 
 
 def formula(text: str) -> Formula:
@@ -46,9 +54,15 @@ def cpp(tokens: Formula, dims: Sequence[str], constants: Mapping[str, int]) -> s
                 raise UsageError(f"grid formula {list(tokens)} lacks an operand of '{token}'")
             (right, b), (left, a) = stack.pop(), stack.pop()
             if token in ("/", "cdiv") and (b is None or b <= 0):
-                raise UsageError(f"grid formula {list(tokens)} divides by something that is no positive constant")
+                raise UsageError(
+                    f"grid formula {list(tokens)} divides by something that is no positive constant"
+                )
             folded = None if a is None or b is None else _apply(token, a, b)
-            stack.append((f"{_FUNCTIONS[token]}({left}, {right})", None) if folded is None else _constant(folded))
+            stack.append(
+                (f"{_FUNCTIONS[token]}({left}, {right})", None)
+                if folded is None
+                else _constant(folded)
+            )
         elif token in dims:
             stack.append((f"d[{dims.index(token)}]", None))
         else:
@@ -64,7 +78,9 @@ def _constant(value: int) -> tuple[str, int]:
 
 def _lookup(name: str, values: Mapping[str, int]) -> int:
     if name not in values:
-        raise UsageError(f"grid formula uses '{name}'; known here: {', '.join(values) or 'nothing'}")
+        raise UsageError(
+            f"grid formula uses '{name}'; known here: {', '.join(values) or 'nothing'}"
+        )
     return values[name]
 
 

@@ -37,7 +37,7 @@ class Hip final : public Driver {
     Check(device_count_(&count_), "hipGetDeviceCount", Failure::kNoDevice);
   }
 
-  const char* name() const override { return "hip"; }
+  Api api() const override { return Api::kHip; }
   int DeviceCount() override { return count_; }
 
   std::string Arch(int device) override {
@@ -53,21 +53,21 @@ class Hip final : public Driver {
 
   void* Load(int, const void* image, const char* symbol, uint32_t shared_bytes) override {
     if (shared_bytes > kMaxLds) {
-      throw LaunchError(Failure::kUnsupportedDevice, std::string(symbol) + " needs " + std::to_string(shared_bytes) +
-                                                         " bytes of shared memory per block; this device has " +
-                                                         std::to_string(kMaxLds));
+      throw LaunchError(Failure::kUnsupportedDevice,
+                        std::string(symbol) + " needs " + std::to_string(shared_bytes) +
+                            " bytes of shared memory per block; this device has " + std::to_string(kMaxLds));
     }
     void* module = nullptr;
     Check(module_load_(&module, image), "hipModuleLoadData", Failure::kBadBinary);
     void* function = nullptr;
-    Check(module_function_(&function, module, symbol), std::string("hipModuleGetFunction of '") + symbol + "'",
-          Failure::kMissingSymbol);
+    Check(module_function_(&function, module, symbol),
+          std::string("hipModuleGetFunction of '") + symbol + "'", Failure::kMissingSymbol);
     return function;
   }
 
   void Start(const Launch& l) override {
-    Check(launch_(l.function, l.grid[0], l.grid[1], l.grid[2], l.block, 1, 1, l.shared_bytes, l.stream, l.parameters,
-                  nullptr),
+    Check(launch_(l.function, l.grid[0], l.grid[1], l.grid[2], l.block, 1, 1, l.shared_bytes, l.stream,
+                  l.parameters, nullptr),
           "hipModuleLaunchKernel");
   }
 
@@ -98,8 +98,8 @@ class Hip final : public Driver {
     if (code == 0) return;
     const char* label = error_name_(code);
     const char* text = error_string_(code);
-    throw LaunchError(failure, what + " failed: " + (label ? label : std::to_string(code)) + (text ? ", " : "") +
-                                   (text ? text : ""));
+    throw LaunchError(failure, what + " failed: " + (label ? label : std::to_string(code)) +
+                                   (text ? ", " : "") + (text ? text : ""));
   }
 
   Library library_;
@@ -113,8 +113,8 @@ class Hip final : public Driver {
   Result (*set_device_)(int) = nullptr;
   Result (*module_load_)(void**, const void*) = nullptr;
   Result (*module_function_)(void**, void*, const char*) = nullptr;
-  Result (*launch_)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**,
-                    void**) = nullptr;
+  Result (*launch_)(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*,
+                    void**, void**) = nullptr;
   Result (*allocate_)(void**, size_t, void*) = nullptr;
   Result (*release_)(void*, void*) = nullptr;
 };

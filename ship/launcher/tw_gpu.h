@@ -14,10 +14,11 @@ extern "C" {
 int tw_gpu_launch(const tw_call* call, void* stream, int32_t device, const char* family, const char* entry);
 
 // Writes the id of the entry that tw_gpu_launch would run to `id`; same status and sentence, starts nothing.
-int tw_gpu_choose(const tw_call* call, int32_t device, const char* family, const char* entry, char* id, size_t id_size);
+int tw_gpu_choose(const tw_call* call, int32_t device, const char* family, const char* entry, char* id,
+                  size_t id_size);
 
-// Folder that `binary` paths are relative to; null: the folder of this shared library. Set it before the first
-// launch of an entry: a loaded binary stays.
+// Folder that `binary` paths are relative to; null: the folder of this shared library. Set it before the
+// first launch of an entry: a loaded binary stays.
 void tw_gpu_set_directory(const char* path);
 
 // Number of entries, and the id of the index-th (null past the end).

@@ -39,7 +39,9 @@ class Case:
     memory: str = "dense"
 
     @staticmethod
-    def make(sizes: Mapping[str, int], precision: str, flags: Mapping[str, str], memory: str) -> Case:
+    def make(
+        sizes: Mapping[str, int], precision: str, flags: Mapping[str, str], memory: str
+    ) -> Case:
         if memory not in MEMORY:
             raise UsageError(f"unknown memory '{memory}'; accepted: {', '.join(MEMORY)}")
         return Case(MappingProxyType(dict(sizes)), precision, MappingProxyType(dict(flags)), memory)
@@ -60,7 +62,9 @@ class Case:
         return " ".join(p for p in parts if p)
 
     def __hash__(self) -> int:
-        return hash((tuple(self.sizes.items()), self.precision, tuple(self.flags.items()), self.memory))
+        return hash(
+            (tuple(self.sizes.items()), self.precision, tuple(self.flags.items()), self.memory)
+        )
 
     def as_dict(self) -> dict[str, object]:
         return {
@@ -107,7 +111,9 @@ class SizeGrid:
 def grid(**sizes: tuple[int, ...]) -> SizeGrid:
     """The cartesian product of sizes."""
     names = list(sizes)
-    return SizeGrid(tuple(dict(zip(names, point, strict=True)) for point in itertools.product(*sizes.values())))
+    return SizeGrid(
+        tuple(dict(zip(names, point, strict=True)) for point in itertools.product(*sizes.values()))
+    )
 
 
 def points(*sizes: Mapping[str, int]) -> SizeGrid:

@@ -68,15 +68,15 @@ def jobs(
 
     Without `sizes` the spec's own cases are taken, those a slow backend cannot do in time left out.
     """
+    wanted_targets = {target(t).name for t in targets}
     for family in families:
+        precisions = family.spec.select_precisions(dtypes)
         for one in [backend(b) for b in backends] or list(all_backends().values()):
             for name in one.targets():
-                if targets and name not in targets:
+                if wanted_targets and name not in wanted_targets:
                     continue
                 where = target(name)
-                for precision in family.spec.precisions:
-                    if dtypes and precision.name not in dtypes:
-                        continue
+                for precision in precisions:
                     if not one.cell(family, where, precision).state.checks:
                         continue
                     chosen = family.spec.default_config(where)
@@ -158,7 +158,9 @@ def _row(job: Job, verdict: Comparison, reason: str, failure: Path | None = None
 
 
 def run_all(
-    selected: Sequence[Job], report: Callable[[CheckRow], None] | None = None, failures: Path | None = None
+    selected: Sequence[Job],
+    report: Callable[[CheckRow], None] | None = None,
+    failures: Path | None = None,
 ) -> list[CheckRow]:
     """Check every job; an interrupted run keeps the verdicts it has."""
     rows: list[CheckRow] = []

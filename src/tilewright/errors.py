@@ -47,5 +47,9 @@ class BuildFailed(TilewrightError):
 
 def unknown(kind: str, value: object, accepted: object) -> UsageError:
     """The one sentence for a name that does not exist: the value, and what would be accepted."""
-    names = [str(name) for name in accepted] if isinstance(accepted, list | tuple | set) else [str(accepted)]
+    names = (
+        [str(name) for name in accepted]
+        if isinstance(accepted, list | tuple | set)
+        else [str(accepted)]
+    )
     return UsageError(f"unknown {kind} '{value}'; accepted: {', '.join(names) or 'none'}")

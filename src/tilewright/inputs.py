@@ -77,7 +77,9 @@ def padded(value: torch.Tensor) -> torch.Tensor:
     return view
 
 
-def _draw_one(family: Family, tensor: Tensor, case: Case, generator: torch.Generator) -> torch.Tensor | None:
+def _draw_one(
+    family: Family, tensor: Tensor, case: Case, generator: torch.Generator
+) -> torch.Tensor | None:
     import torch
 
     if not tensor.present(case):
@@ -87,7 +89,9 @@ def _draw_one(family: Family, tensor: Tensor, case: Case, generator: torch.Gener
     dtype = family.spec.dtype_of(tensor, case)
     if dtype.is_integer:
         low, high = _integer_range(dtype)
-        return torch.randint(low, high + 1, shape, generator=generator, dtype=torch.int64).to(dtype.torch())
+        return torch.randint(low, high + 1, shape, generator=generator, dtype=torch.int64).to(
+            dtype.torch()
+        )
     values = torch.randn(shape, generator=generator, dtype=torch.float32)
     if tensor.init == "scale":
         values = values.abs() * 0.01 + 0.001
@@ -111,7 +115,9 @@ def empty_outputs(family: Family, case: Case, poison: bool = True) -> dict[str, 
         dtype = family.spec.dtype_of(tensor, case)
         value = torch.empty(family.spec.shape(tensor, case), dtype=dtype.torch())
         if poison:
-            value.fill_(math.nan if not dtype.is_integer else min(2**31 - 1, 2 ** (8 * dtype.bytes - 1) - 1))
+            value.fill_(
+                math.nan if not dtype.is_integer else min(2**31 - 1, 2 ** (8 * dtype.bytes - 1) - 1)
+            )
         outputs[tensor.name] = value
     return outputs
 
@@ -122,7 +128,9 @@ def reference_outputs(family: Family, case: Case, inputs: Inputs) -> dict[str, t
 
     function = family.spec.reference.resolve(family.package)
     wide = {
-        name: None if value is None else (value.to(torch.float64) if value.dtype.is_floating_point else value)
+        name: None
+        if value is None
+        else (value.to(torch.float64) if value.dtype.is_floating_point else value)
         for name, value in inputs.logical.items()
     }
     present = [t.name for t in family.spec.outputs if t.present(case)]

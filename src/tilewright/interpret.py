@@ -15,6 +15,7 @@ fp32, so the meaning is that of the compiled kernel.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import threading
 import types
@@ -85,7 +86,7 @@ def run_interpreted(
 def interpreting() -> Iterator[None]:
     """Stand interpreted twins in for `triton.language`'s jit functions; undo all at the end."""
     import triton.language as tl
-    from triton.runtime.interpreter import InterpreterBuilder, ReduceScanOpInterface
+    from triton.runtime import interpreter
 
     # The first launch of a process imports gluon, which must not happen among the twins.
     importlib.import_module("triton.experimental.gluon")
@@ -96,8 +97,10 @@ def interpreting() -> Iterator[None]:
         tl.standard,
         tl.math,
         *classes,
-        InterpreterBuilder,
-        ReduceScanOpInterface,
+        interpreter.InterpreterBuilder,
+        interpreter.ReduceScanOpInterface,
+        interpreter.InterpretedFunction,
+        interpreter.interpreter_builder,
     )
     with language_lock:
         before = [dict(vars(place)) for place in places]
@@ -110,11 +113,21 @@ def interpreting() -> Iterator[None]:
                 for name, value in list(vars(cls).items()):
                     if _is_jit(value):
                         setattr(cls, name, _method(_twin(value)))
-            _mend_bf16(InterpreterBuilder, ReduceScanOpInterface)
+            _mend_bf16(interpreter.InterpreterBuilder, interpreter.ReduceScanOpInterface)
+            # Patched once for all: a call of a helper would patch the language again, for 4 ms.
+            interpreter._patch_lang(types.SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
+            interpreter.InterpretedFunction.__call__ = _call
+            # It computes every integer operation twice for assertions that it then leaves out.
+            builder = interpreter.interpreter_builder
+            builder.options = dataclasses.replace(builder.options, sanitize_overflow=False)
             yield
         finally:
             for place, names in zip(places, before, strict=True):
                 _restore(place, names)
+
+
+def _call(function: Any, *args: Any, **kwargs: Any) -> Any:
+    return function.rewrite()(*args, **kwargs)
 
 
 def _is_jit(value: object) -> bool:

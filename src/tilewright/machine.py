@@ -34,7 +34,9 @@ def _cpuinfo() -> dict[str, str]:
 
 def usable_cores() -> int:
     """Cores this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    return (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    )
 
 
 def cpu_level(flags: frozenset[str]) -> str:
@@ -51,7 +53,9 @@ def host() -> Host:
     """This machine. Cheap: reads /proc/cpuinfo and no library."""
     info = _cpuinfo()
     model = info.get("model name", platform.processor() or platform.machine())
-    identity = "/".join(info.get(k, "?") for k in ("vendor_id", "cpu family", "model", "model name", "cache size"))
+    identity = "/".join(
+        info.get(k, "?") for k in ("vendor_id", "cpu family", "model", "model name", "cache size")
+    )
     level = cpu_level(frozenset(info.get("flags", "").split()))
     cores = usable_cores()
     digest = hashlib.sha256(f"{identity}/{level}/{cores}".encode()).hexdigest()[:12]
@@ -68,7 +72,11 @@ def host() -> Host:
 def cache_folder(*parts: str) -> Path:
     """A folder of this user for things that can be made again; TILEWRIGHT_CACHE overrides the place."""
     root = os.environ.get("TILEWRIGHT_CACHE")
-    base = Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tilewright"
+    base = (
+        Path(root)
+        if root
+        else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tilewright"
+    )
     return base.joinpath(*parts)
 
 
@@ -76,6 +84,8 @@ def data_folder(*parts: str) -> Path:
     """A folder of this user for things worth keeping (studies, tuned configs); TILEWRIGHT_DATA overrides."""
     root = os.environ.get("TILEWRIGHT_DATA")
     base = (
-        Path(root) if root else Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "tilewright"
+        Path(root)
+        if root
+        else Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "tilewright"
     )
     return base.joinpath(*parts)

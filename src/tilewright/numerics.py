@@ -43,8 +43,10 @@ def dot_product_error(length: Expr | int) -> Tolerance:
         terms = max(1.0, float(evaluate(length, spec.sizes_of(case))))
         precision = spec.precision(case.precision)
         out = spec.dtype_of(spec.outputs[0], case)
-        return out.unit_roundoff + 4.0 * math.sqrt(terms) * precision.accumulate.unit_roundoff + (
-            0.0 if out.is_integer else 2.0**-24
+        return (
+            out.unit_roundoff
+            + 4.0 * math.sqrt(terms) * precision.accumulate.unit_roundoff
+            + (0.0 if out.is_integer else 2.0**-24)
         )
 
     return Tolerance(bound, f"u(output) + 4 sqrt({length}) u(accumulator) + one fp32 rounding")

@@ -101,7 +101,9 @@ def _external_folders() -> Iterator[Path]:
         elif path.is_dir():
             yield from sorted(p.parent for p in path.glob("*/spec.py"))
         else:
-            raise UsageError(f"{FAMILIES_VARIABLE} names '{entry}', which is not a folder with a spec.py")
+            raise UsageError(
+                f"{FAMILIES_VARIABLE} names '{entry}', which is not a folder with a spec.py"
+            )
 
 
 def _discover() -> Iterator[Family]:

@@ -51,10 +51,15 @@ def save(
         "worst": _worst_elements(job, inputs, outputs),
     }
     tensors = {f"input.{k}": v.contiguous() for k, v in inputs.logical.items() if v is not None}
-    if not keep_inputs and sum(t.numel() * t.element_size() for t in tensors.values()) > LARGEST_KEPT:
+    if (
+        not keep_inputs
+        and sum(t.numel() * t.element_size() for t in tensors.values()) > LARGEST_KEPT
+    ):
         tensors = {}
     tensors |= {
-        f"output.{k}": v.contiguous() for k, v in outputs.items() if v.numel() * v.element_size() <= LARGEST_KEPT
+        f"output.{k}": v.contiguous()
+        for k, v in outputs.items()
+        if v.numel() * v.element_size() <= LARGEST_KEPT
     }
     text = json.dumps(description)
     name = f"{job.family.name}-{job.backend.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}.safetensors"
@@ -64,7 +69,9 @@ def save(
     return path
 
 
-def _worst_elements(job: Job, inputs: Inputs, outputs: Mapping[str, torch.Tensor]) -> list[dict[str, Any]]:
+def _worst_elements(
+    job: Job, inputs: Inputs, outputs: Mapping[str, torch.Tensor]
+) -> list[dict[str, Any]]:
     """The ten elements furthest from the reference, not-a-number first."""
     import torch
 
@@ -109,7 +116,9 @@ def load(path: Path) -> tuple[Job, Inputs]:
         raise UsageError(f"{path} is not a failure file of tilewright check: {error}") from None
     found = family(description["family"])
     content = description["case"]
-    case = found.spec.case(content["sizes"], content["precision"], content["flags"], content["memory"])
+    case = found.spec.case(
+        content["sizes"], content["precision"], content["flags"], content["memory"]
+    )
     job = Job(
         found,
         backend(description["backend"]),

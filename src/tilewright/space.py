@@ -23,7 +23,9 @@ class Config(Mapping[str, int]):
     __slots__ = ("_values",)
 
     def __init__(self, values: Mapping[str, int] | None = None, **fields: int) -> None:
-        self._values = MappingProxyType({k: int(v) for k, v in {**(values or {}), **fields}.items()})
+        self._values = MappingProxyType(
+            {k: int(v) for k, v in {**(values or {}), **fields}.items()}
+        )
 
     def __getitem__(self, name: str) -> int:
         return self._values[name]
@@ -101,7 +103,12 @@ class Space:
         for name in given:
             if name not in self.fields:
                 raise unknown("config field", name, list(self.fields))
-        return Config({name: given.get(name, default.get(name, values[0])) for name, values in self.fields.items()})
+        return Config(
+            {
+                name: given.get(name, default.get(name, values[0]))
+                for name, values in self.fields.items()
+            }
+        )
 
 
 def parse_config(text: str) -> dict[str, int]:
@@ -109,9 +116,13 @@ def parse_config(text: str) -> dict[str, int]:
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
-        raise UsageError(f"--config is not JSON ({error.msg} at column {error.colno}): {text}") from None
+        raise UsageError(
+            f"--config is not JSON ({error.msg} at column {error.colno}): {text}"
+        ) from None
     if not isinstance(values, dict) or not all(
         isinstance(v, int) and not isinstance(v, bool) for v in values.values()
     ):
-        raise UsageError(f'--config must be an object of integers such as {{"tile_m":64}}, not {text}')
+        raise UsageError(
+            f'--config must be an object of integers such as {{"tile_m":64}}, not {text}'
+        )
     return values

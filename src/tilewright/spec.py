@@ -7,7 +7,7 @@ shape, tolerance or cost formula of a family stands anywhere else.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -35,7 +35,9 @@ class Ref:
     def resolve(self, package: str) -> Callable[..., Any]:
         """Import it; `package` is the package of the family."""
         module, _, function = self.path.partition(":")
-        found: Callable[..., Any] = getattr(importlib.import_module(f"{package}.{module}"), function)
+        found: Callable[..., Any] = getattr(
+            importlib.import_module(f"{package}.{module}"), function
+        )
         return found
 
 
@@ -147,6 +149,14 @@ class KernelSpec:
                 return candidate
         raise unknown(f"precision of {self.name}", name, [p.name for p in self.precisions])
 
+    def select_precisions(self, names: Sequence[str]) -> list[Precision]:
+        """The named precisions, all of them for no name; `int8` also names every `int8->...`."""
+        chosen: dict[str, Precision] = {}
+        for name in names:
+            found = [p for p in self.precisions if p.name == name or p.name.startswith(f"{name}->")]
+            chosen.update({p.name: p for p in found or [self.precision(name)]})
+        return list(chosen.values()) if names else list(self.precisions)
+
     def sizes_of(self, case: Case) -> dict[str, Number]:
         """Every named size a formula may use: the case's dims and the precision's extras."""
         return {**case.sizes, **self.precision(case.precision).sizes}
@@ -180,7 +190,9 @@ class KernelSpec:
                 return flag
         raise unknown(f"flag of {self.name}", name, [f.name for f in self.flags])
 
-    def flag_values(self, flag: Flag, precision: Precision, backend: str | None = None) -> tuple[str, ...]:
+    def flag_values(
+        self, flag: Flag, precision: Precision, backend: str | None = None
+    ) -> tuple[str, ...]:
         """The values a flag may take under a precision, and for layouts, on a backend."""
         values = precision.flags.get(flag.name, flag.values)
         for tensor in self.tensors:
@@ -213,7 +225,9 @@ class KernelSpec:
                 raise unknown(f"dim of {self.name}", name, list(self.dim_names()))
         missing = [n for n in self.dim_names() if n not in sizes]
         if missing:
-            raise UsageError(f"{self.name} needs a size for {', '.join(missing)}; given: {dict(sizes)}")
+            raise UsageError(
+                f"{self.name} needs a size for {', '.join(missing)}; given: {dict(sizes)}"
+            )
         negative = [n for n, v in sizes.items() if v < 0]
         if negative:
             raise UsageError(f"{negative[0]}={sizes[negative[0]]} is negative; sizes are 0 or more")

@@ -88,7 +88,9 @@ class Table:
     @staticmethod
     def _same_kind(entry: Entry, case: Case) -> bool:
         layouts = {k: v for k, v in case.flags.items() if k.endswith("_layout")}
-        return entry.precision == case.precision and all(entry.flags.get(k) == v for k, v in layouts.items())
+        return entry.precision == case.precision and all(
+            entry.flags.get(k) == v for k, v in layouts.items()
+        )
 
 
 def _distance(one: Bucket, other: Bucket) -> float:
@@ -120,7 +122,11 @@ def read(path: Path, family: Family, target: Target) -> Table:
         rows = content["devices"].get(_key(target), {}).get("entries", [])
         entries = tuple(
             Entry(
-                tuple(row["bucket"]), row["precision"], row["flags"], Config(row["config"]), row["provenance"]
+                tuple(row["bucket"]),
+                row["precision"],
+                row["flags"],
+                Config(row["config"]),
+                row["provenance"],
             )
             for row in rows
         )
@@ -138,14 +144,25 @@ def load(family: Family, target: Target) -> Table:
 
 def store(path: Path, family: Family, target: Target, entry: Entry) -> None:
     """Put one entry into a table file, replacing the one of the same bucket, precision and flags."""
-    content: dict[str, Any] = {"schema": SCHEMA, "family": family.name, "target": target.name, "devices": {}}
+    content: dict[str, Any] = {
+        "schema": SCHEMA,
+        "family": family.name,
+        "target": target.name,
+        "devices": {},
+    }
     if path.exists():
         read(path, family, target)
         content = json.loads(path.read_text(encoding="utf-8"))
     device = content["devices"].setdefault(_key(target), {"entries": []})
     row = entry.as_dict()
-    kept = [r for r in device["entries"] if any(r[k] != row[k] for k in ("bucket", "precision", "flags"))]
-    device["entries"] = sorted([*kept, row], key=lambda r: (r["precision"], str(r["flags"]), r["bucket"]))
+    kept = [
+        r
+        for r in device["entries"]
+        if any(r[k] != row[k] for k in ("bucket", "precision", "flags"))
+    ]
+    device["entries"] = sorted(
+        [*kept, row], key=lambda r: (r["precision"], str(r["flags"]), r["bucket"])
+    )
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -160,7 +177,10 @@ def choose(family: Family, case: Case, target: Target, table: Table | None = Non
         return Choice(default, "default: nothing tuned for this precision and layout")
     reason = space.illegal(family.spec, case, entry.config, target) if space else None
     if reason:
-        return Choice(default, f"default: the tuned config of bucket {entry.bucket} is illegal here ({reason})")
+        return Choice(
+            default,
+            f"default: the tuned config of bucket {entry.bucket} is illegal here ({reason})",
+        )
     if exact:
         return Choice(entry.config, f"tuned for bucket {entry.bucket}", entry)
     return Choice(entry.config, f"nearest tuned bucket {entry.bucket} to {bucket(case)}", entry)

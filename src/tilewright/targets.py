@@ -92,7 +92,11 @@ def _ascend(arch: str, aic: int, mhz: int) -> Target:
         "mhz": Limit(mhz, _PLATFORM),
     }
     return Target(
-        f"ascend:{arch}", "ascend", arch, f"Ascend {arch.upper()}, {aic} cube cores", MappingProxyType(limits)
+        f"ascend:{arch}",
+        "ascend",
+        arch,
+        f"Ascend {arch.upper()}, {aic} cube cores",
+        MappingProxyType(limits),
     )
 
 

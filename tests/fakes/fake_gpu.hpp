@@ -1,10 +1,11 @@
-// What the recording fakes of libcuda and libamdhip64 share: a JSON-lines log, ELF reading, and the parameter sizes
-// that a compiled kernel declares itself (a driver copies exactly these bytes out of kernelParams).
+// What the recording fakes of libcuda and libamdhip64 share: a JSON-lines log, ELF reading, and the parameter
+// sizes that a compiled kernel declares itself (a driver copies exactly these bytes out of kernelParams).
 //
 // Environment: TILEWRIGHT_FAKE_LOG (file to append to), TILEWRIGHT_FAKE_ARCH (`sm_90`, `gfx942:sramecc+`),
 // TILEWRIGHT_FAKE_DEVICES (default 1), TILEWRIGHT_FAKE_FAIL (`function=code`: that call returns the code).
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -12,6 +13,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "launcher/sha256.hpp"
@@ -143,6 +145,8 @@ inline std::string Triple(unsigned x, unsigned y, unsigned z) {
   return "[" + std::to_string(x) + ", " + std::to_string(y) + ", " + std::to_string(z) + "]";
 }
 
-inline long long Address(const void* pointer) { return static_cast<long long>(reinterpret_cast<intptr_t>(pointer)); }
+inline long long Address(const void* pointer) {
+  return static_cast<long long>(reinterpret_cast<intptr_t>(pointer));
+}
 
 }  // namespace fake

@@ -5,8 +5,8 @@
 
 namespace {
 
-constexpr int kInvalidValue = 1, kInvalidImage = 200, kNoBinaryForGpu = 209, kNoDevice = 100, kInvalidDevice = 101,
-              kNotFound = 500;
+constexpr int kInvalidValue = 1, kInvalidImage = 200, kNoBinaryForGpu = 209, kNoDevice = 100,
+              kInvalidDevice = 101, kNotFound = 500;
 
 struct Module {
   fake::Elf elf;
@@ -16,7 +16,9 @@ thread_local int g_device = 0;
 
 // The low byte of an AMDGPU e_flags is the processor: EF_AMDGPU_MACH of the LLVM AMDGPU user guide.
 constexpr uint32_t kMachGfx942 = 0x4c, kMachGfx90a = 0x3f;
-uint32_t Mach() { return fake::Env("TILEWRIGHT_FAKE_ARCH", "gfx942").rfind("gfx942", 0) == 0 ? kMachGfx942 : kMachGfx90a; }
+uint32_t Mach() {
+  return fake::Env("TILEWRIGHT_FAKE_ARCH", "gfx942").rfind("gfx942", 0) == 0 ? kMachGfx942 : kMachGfx90a;
+}
 
 // The code object's metadata note is MessagePack; each element of `.args` has one `.size`, in order.
 bool ReadArguments(const fake::Elf& elf, fake::Kernel& kernel) {
@@ -98,8 +100,8 @@ int hipModuleGetFunction(void** function, void* module, const char* symbol) {
   *function = kernel.release();
   return 0;
 }
-int hipModuleLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                          unsigned shared, void* stream, void** parameters, void** extra) {
+int hipModuleLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                          unsigned bz, unsigned shared, void* stream, void** parameters, void** extra) {
   FAKE_TOLD("hipModuleLaunchKernel");
   const auto& kernel = *static_cast<fake::Kernel*>(function);
   constexpr unsigned kLds = 64 * 1024;

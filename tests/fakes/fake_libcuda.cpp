@@ -7,8 +7,8 @@
 
 namespace {
 
-constexpr int kInvalidValue = 1, kNoDevice = 100, kInvalidDevice = 101, kInvalidImage = 200, kInvalidContext = 201,
-              kNoBinaryForGpu = 209, kNotFound = 500;
+constexpr int kInvalidValue = 1, kNoDevice = 100, kInvalidDevice = 101, kInvalidImage = 200,
+              kInvalidContext = 201, kNoBinaryForGpu = 209, kNotFound = 500;
 
 struct Module {
   fake::Elf elf;
@@ -20,9 +20,12 @@ thread_local std::vector<void*> g_stack;
 int Arch() { return std::atoi(fake::Env("TILEWRIGHT_FAKE_ARCH", "sm_90").c_str() + 3); }
 
 // cubin e_flags: the virtual architecture stands in bits 0-7 up to ABI 7, in bits 8-15 from ABI 8 on.
-int BuiltFor(const fake::Elf& elf) { return elf.abi_version() >= 8 ? elf.flags() >> 8 & 0xff : elf.flags() & 0xff; }
+int BuiltFor(const fake::Elf& elf) {
+  return elf.abi_version() >= 8 ? elf.flags() >> 8 & 0xff : elf.flags() & 0xff;
+}
 
-// .nv.info.<kernel>: records of {format, attribute, size}; KPARAM_INFO gives ordinal and size, REQNTID the block.
+// .nv.info.<kernel>: records of {format, attribute, size}; KPARAM_INFO gives ordinal and size, REQNTID the
+// block.
 bool ReadInfo(const fake::Elf& elf, fake::Kernel& kernel) {
   const fake::Section* info = elf.Find(".nv.info." + kernel.symbol);
   if (info == nullptr) return false;
@@ -136,8 +139,8 @@ int cuFuncSetAttribute(void* function, int attribute, int value) {
   static_cast<fake::Kernel*>(function)->max_dynamic_shared = static_cast<uint32_t>(value);
   return 0;
 }
-int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                   unsigned shared, void* stream, void** parameters, void** extra) {
+int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared, void* stream, void** parameters, void** extra) {
   FAKE_TOLD("cuLaunchKernel");
   if (g_stack.empty()) return kInvalidContext;
   const auto& kernel = *static_cast<fake::Kernel*>(function);
@@ -162,7 +165,9 @@ int cuMemAllocAsync(unsigned long long* memory, size_t bytes, void* stream) {
   return 0;
 }
 int cuMemFreeAsync(unsigned long long memory, void* stream) {
-  fake::Line("cuMemFreeAsync").Number("memory", static_cast<long long>(memory)).Number("stream", fake::Address(stream));
+  fake::Line("cuMemFreeAsync")
+      .Number("memory", static_cast<long long>(memory))
+      .Number("stream", fake::Address(stream));
   std::free(reinterpret_cast<void*>(memory));
   return 0;
 }

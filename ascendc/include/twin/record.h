@@ -87,6 +87,7 @@ struct Load3dParams {
   uint8_t stride_w, stride_h, dilation_w, dilation_h;
   bool transpose;
   uint64_t pad_value;
+  uint64_t map;  // where the feature map starts in L1; the operand starts at the first byte read
 };
 enum class CInit : uint8_t { Zero, Accumulate, Bias };
 struct MmadArgs {

@@ -1,6 +1,10 @@
 // The vector layer of AVX-512 (F, BW, CD, DQ, VL) with VNNI and BF16.
 #pragma once
 
+// GCC 12's own header leaves the pass-through operand of unmasked intrinsics uninitialised.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
 #include <immintrin.h>
 
 namespace tw::TW_ISA {

@@ -23,12 +23,12 @@ typedef int32_t VS __attribute__((vector_size(4 * kLanes)));
 TW_INLINE VF zero_f() { return VF{}; }
 TW_INLINE VI zero_i() { return VI{}; }
 TW_INLINE VF load(const float* p) {
-  VF v;
+  VF v{};
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
 TW_INLINE VI load_i(const void* p) {
-  VI v;
+  VI v{};
   __builtin_memcpy(&v, p, sizeof v);
   return v;
 }
@@ -42,7 +42,7 @@ TW_INLINE VF fma(VF a, VF b, VF c) { return a * b + c; }
 #else
 TW_INLINE VF fma(VF a, VF b, VF c) {
   // Exact product and one more rounding in fp64: differs from a fused one only in double-rounding ties.
-  VF r;
+  VF r{};
   for (int i = 0; i < kLanes; ++i) r[i] = static_cast<float>(static_cast<double>(a[i]) * b[i] + c[i]);
   return r;
 }
@@ -92,12 +92,12 @@ TW_INLINE VF dpbf16(VF acc, VI a, VI b) {
 }
 
 TW_INLINE VF load_bf16(const uint16_t* p) {
-  VF v;
+  VF v{};
   for (int i = 0; i < kLanes; ++i) v[i] = bf16_to_float(p[i]);
   return v;
 }
 TW_INLINE VF load_fp16(const uint16_t* p) {
-  VF v;
+  VF v{};
   for (int i = 0; i < kLanes; ++i) v[i] = fp16_to_float(p[i]);
   return v;
 }
@@ -109,7 +109,7 @@ TW_INLINE void store_fp16(uint16_t* p, VF v) {
 }
 // 2 * kLanes signed bytes, widened to 16 bits.
 TW_INLINE VI load_i8_as_i16(const int8_t* p) {
-  VI v;
+  VI v{};
   for (int i = 0; i < kLanes; ++i) {
     v[i] = static_cast<uint16_t>(p[2 * i]) | static_cast<uint32_t>(static_cast<uint16_t>(p[2 * i + 1])) << 16;
   }

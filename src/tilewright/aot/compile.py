@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import tempfile
@@ -284,6 +286,8 @@ def _build(source: AotSource, target: Target) -> cache.Stored:
         tempfile.TemporaryDirectory(prefix="tilewright-triton-") as scratch,
         knobs.compilation.scope(),
         knobs.cache.scope(),
+        # Triton prints the whole PTX when its assembler fails; stdout may be carrying our JSON.
+        contextlib.redirect_stdout(io.StringIO()),
     ):
         # Line tables would put the paths of this checkout into the binary.
         knobs.compilation.disable_line_info = True

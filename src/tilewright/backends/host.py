@@ -26,7 +26,13 @@ def view(name: str, value: torch.Tensor | None) -> TensorView:
     """A tensor as the C ABI takes it: name, address, dtype code, shape, strides in elements."""
     if value is None:
         return (name, 0, 0, (-1,), ())
-    return (name, value.data_ptr(), from_torch(value.dtype).code, tuple(value.shape), tuple(value.stride()))
+    return (
+        name,
+        value.data_ptr(),
+        from_torch(value.dtype).code,
+        tuple(value.shape),
+        tuple(value.stride()),
+    )
 
 
 def attributes(spec: KernelSpec, case: Case, config: Mapping[str, int]) -> dict[str, int]:

@@ -67,7 +67,9 @@ class Triton(Backend):
 
     def cell(self, family: Family, target: Target, precision: Precision) -> Cell:
         if not family.has("triton.py"):
-            return self._cell(family, target, precision, State.ABSENT, "the family has no triton.py")
+            return self._cell(
+                family, target, precision, State.ABSENT, "the family has no triton.py"
+            )
         if not installed():
             return self._cell(family, target, precision, State.ABSENT, NO_TRITON)
         if device_present(target.kind) and device_arch() == target.arch:
@@ -75,7 +77,9 @@ class Triton(Backend):
         if target.name == INTERPRETED:
             reason = "no such GPU here: interpreted for correctness, compiled for static facts"
             return self._cell(family, target, precision, State.INTERPRET, reason)
-        return self._cell(family, target, precision, State.COMPILE, "no such GPU here: compiled for static facts")
+        return self._cell(
+            family, target, precision, State.COMPILE, "no such GPU here: compiled for static facts"
+        )
 
     def prepare(
         self,
@@ -91,7 +95,9 @@ class Triton(Backend):
             raise Refused(f"triton refuses {family.name} {case}: {reason}")
         state = self.cell(family, target, family.spec.precision(case.precision)).state
         if state is State.COMPILE:
-            raise Unavailable(f"no {target.name} device here; `tilewright compile {family.name}` gives static facts")
+            raise Unavailable(
+                f"no {target.name} device here; `tilewright compile {family.name}` gives static facts"
+            )
         if state is State.ABSENT:
             raise Unavailable(NO_TRITON)
         launch = family.module("triton").launch

@@ -13,7 +13,7 @@ from tilewright.cli.output import emit, number, progress, quiet, say, table
 if TYPE_CHECKING:
     from tilewright.check import CheckRow
 
-app = typer.Typer()
+app = options.application()
 
 
 @app.command()
@@ -27,11 +27,18 @@ def run(
     config: options.ConfigText = None,
     seed: options.Seed = 0,
     all_: Annotated[
-        bool, typer.Option("--all", help="Every family, backend and target that can run here (the default selection).")
+        bool,
+        typer.Option(
+            "--all",
+            help="Every family, backend and target that can run here (the default selection).",
+        ),
     ] = False,
-    threads: Annotated[int, typer.Option("--threads", help="Threads of host kernels; 0 is all.")] = 0,
+    threads: Annotated[
+        int, typer.Option("--threads", help="Threads of host kernels; 0 is all.")
+    ] = 0,
     replay: Annotated[
-        Path | None, typer.Option("--replay", metavar="FILE", help="Run the one call of a failure file again.")
+        Path | None,
+        typer.Option("--replay", metavar="FILE", help="Run the one call of a failure file again."),
     ] = None,
     failures: Annotated[
         Path | None, typer.Option("--failures", metavar="DIR", help="Where failure files go.")
@@ -44,7 +51,10 @@ def run(
     Inputs are drawn from --seed; outputs start as NaN. A failure leaves one file with inputs, config,
     outputs and worst elements, and prints the command that replays it.
 
-    Examples:  tilewright check gemm --backend host      tilewright check gemm --shape M=1,N=577,K=63 --dtype bf16
+    \b
+    Examples:
+      tilewright check gemm --backend host
+      tilewright check gemm --shape M=1,N=577,K=63 --dtype bf16 --flags b_layout=KN
     """
     from dataclasses import replace
 
@@ -74,13 +84,18 @@ def run(
         if not selected:
             raise UsageError("nothing that can run here matches; `tilewright list` shows what can")
         with progress("check", len(selected), json) as step:
-            rows = check.run_all(selected, lambda row: step(f"{row.family} {row.backend} {row.dtype}"), failures)
+            rows = check.run_all(
+                selected, lambda row: step(f"{row.family} {row.backend} {row.dtype}"), failures
+            )
     failed = [r for r in rows if not r.ok]
     emit(json, "check", rows)
     if not quiet(json):
         _summary(rows)
     for row in failed[:10]:
-        say(f"FAILED {row.family} {row.backend} {row.target} {row.dtype} {row.case}: {row.reason}", json)
+        say(
+            f"FAILED {row.family} {row.backend} {row.target} {row.dtype} {row.case}: {row.reason}",
+            json,
+        )
         if row.replay:
             say(f"  replay: {row.replay}", json)
     say(f"{len(rows) - len(failed)} of {len(rows)} checks ok, seed {seed}", json)

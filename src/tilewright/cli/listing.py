@@ -7,7 +7,7 @@ import typer
 from tilewright.cli import options
 from tilewright.cli.output import emit, quiet, say, table
 
-app = typer.Typer()
+app = options.application()
 
 
 @app.command()
@@ -30,13 +30,14 @@ def run(
 
     backends = {backend_named(n).name for n in options.names(backend)}
     targets = {target_named(n).name for n in options.names(target)}
-    dtypes = set(options.names(dtype))
+    chosen = select(families or [])
+    dtypes = {p.name for f in chosen for p in f.spec.select_precisions(options.names(dtype))}
     rows = [
         c
-        for c in cells(select(families or []))
+        for c in cells(chosen)
         if (not backends or c.backend in backends)
         and (not targets or c.target in targets)
-        and (not dtypes or c.dtype in dtypes)
+        and c.dtype in dtypes
     ]
     emit(json, "list", rows)
     if quiet(json):

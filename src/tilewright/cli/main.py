@@ -4,99 +4,72 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
-
-import click
-import typer
-from typer.core import TyperGroup
 
 # Command name to its module and one line for --help. Each module has `app`, a typer application.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "list": ("tilewright.cli.listing", "Show every family, backend and target, and what this machine can do."),
-    "doctor": ("tilewright.cli.doctor", "Show instruction levels, measured ceilings, devices and toolchains."),
-    "check": ("tilewright.cli.check", "Compare outputs with the fp64 reference."),
-    "bench": ("tilewright.cli.bench", "Check, then time; against peers in interleaved pairs if asked."),
-    "tune": ("tilewright.cli.tune", "Search a family's configs on a target; keep the best."),
-    "compile": ("tilewright.cli.compile", "Compile Triton kernels ahead of time and read static facts."),
-    "twin": ("tilewright.cli.twin", "Run AscendC kernels on the host twin of the 910B."),
-    "model": ("tilewright.cli.model", "Predict times from the twin's instruction stream (a model, not a measurement)."),
-    "ship": ("tilewright.cli.ship", "Write a bundle of compiled ops that installs with no compiler."),
-    "verify": ("tilewright.cli.verify", "Verify a bundle on this machine with its own verify.py."),
-    "report": ("tilewright.cli.report", "Write one offline HTML file from the JSON of other commands."),
+    "list": ("listing", "Show every family, backend and target, and what this machine can do."),
+    "doctor": ("doctor", "Show instruction levels, measured ceilings, devices, toolchains."),
+    "check": ("check", "Compare outputs with the fp64 reference."),
+    "bench": ("bench", "Check, then time; against peers in interleaved pairs if asked."),
+    "tune": ("tune", "Search a family's configs on a target; keep the best."),
+    "compile": ("compile", "Compile Triton kernels ahead of time and read static facts."),
+    "twin": ("twin", "Run AscendC kernels on the host twin of the 910B."),
+    "model": ("model", "Bound times from the twin's instruction stream: a model."),
+    "ship": ("ship", "Write a bundle of compiled ops that installs with no compiler."),
+    "verify": ("verify", "Verify a bundle on this machine with its own verify.py."),
+    "report": ("report", "Write one offline HTML file from the JSON of other commands."),
 }
 
 
-class LazyGroup(TyperGroup):
-    """A command group that imports a command's module when that command is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = COMMANDS.get(cmd_name)
-        if entry is None:
-            return None
-        return _command(cmd_name, entry[0])
-
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Names and lines from the table: no command is imported to print the list."""
-        formatter.write_usage("tilewright", "[--version] COMMAND [OPTIONS]")
-        formatter.write_paragraph()
-        formatter.write_text(
-            "Declare an inference kernel once; check, benchmark, tune, model and ship it. Every number says whether "
-            "it was measured, modelled, compiled or published."
-        )
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
-        formatter.write_paragraph()
-        formatter.write_text(
-            "tilewright COMMAND --help explains one. Exit codes: 0 good; 1 the check, verdict or verification failed; "
-            "2 wrong usage; 3 could not be decided or is not available here."
-        )
-
-
-def _command(name: str, module: str) -> click.Command:
-    loaded: Any = importlib.import_module(module)
-    made = typer.main.get_command(loaded.app)
-    made.name = name
-    return made
-
-
-app = typer.Typer(cls=LazyGroup, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-
-
-@app.callback(invoke_without_command=True)
-def root(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
-    """Declare an inference kernel once; check, benchmark, tune, model and ship it."""
-    if version:
-        from tilewright import __version__
-
-        print(__version__)
-        raise typer.Exit
+def overview() -> str:
+    """What `tilewright --help` prints."""
+    lines = [f"  {name:<9}{line}" for name, (_, line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Usage: tilewright [--version] COMMAND [OPTIONS]",
+            "",
+            "Declare an inference kernel once; check, benchmark, tune, model and ship it.",
+            "Every number says whether it was measured, modelled, compiled or published.",
+            "",
+            "Commands:",
+            *lines,
+            "",
+            "tilewright COMMAND --help explains one; --json FILE|- writes what it found.",
+            "Exit codes: 0 good; 1 the check, verdict or verification failed; 2 wrong usage;",
+            "3 could not be decided or is not available here, with the reason in words.",
+        ]
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command line and return its exit code; a known failure is one sentence on standard error."""
-    from tilewright.errors import TilewrightError
+    """Run a command line and return its exit code; a known failure is one sentence on stderr."""
+    from tilewright.errors import TilewrightError, unknown
 
-    command = typer.main.get_command(app)
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given or given[0] in ("--help", "-h"):
+        print(overview())
+        return 0 if given else 2
+    if given[0] == "--version":
+        from tilewright import __version__
+
+        print(__version__)
+        return 0
     try:
-        outcome = command.main(args=arguments, prog_name="tilewright", standalone_mode=False)
+        if given[0] not in COMMANDS:
+            raise unknown("command", given[0], list(COMMANDS))
+        return _run(given[0], given[1:])
     except TilewrightError as error:
         print(f"tilewright: {error}", file=sys.stderr)
         return error.exit_code
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (click.Abort, KeyboardInterrupt):
-        print("tilewright: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 0
-    return outcome if isinstance(outcome, int) else 0
 
 
+def _run(name: str, arguments: list[str]) -> int:
+    module = importlib.import_module(f"tilewright.cli.{COMMANDS[name][0]}")
+    try:
+        module.app(arguments, prog_name=f"tilewright {name}")
+    except SystemExit as finished:
+        return finished.code if isinstance(finished.code, int) else int(finished.code is not None)
+    return 0

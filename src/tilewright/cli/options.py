@@ -6,34 +6,57 @@ from typing import Annotated
 
 import typer
 
+
+def application() -> typer.Typer:
+    """One command's application: plain help that keeps its line breaks, errors left to `main`."""
+    return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+
+
 Json = Annotated[
     str | None,
-    typer.Option("--json", metavar="FILE|-", help="Write one JSON document there; - is standard output."),
+    typer.Option(
+        "--json", metavar="FILE|-", help="Write one JSON document there; - is standard output."
+    ),
 ]
 Families = Annotated[
-    list[str] | None, typer.Argument(metavar="[FAMILY...]", help="Families; all of them if none is named.")
+    list[str] | None,
+    typer.Argument(metavar="FAMILY", help="Families; all of them if none is named."),
 ]
 Backend = Annotated[
-    str | None, typer.Option("--backend", metavar="NAME,...", help="reference, host, triton or ascendc.")
+    str | None,
+    typer.Option("--backend", metavar="NAME,...", help="reference, host, triton or ascendc."),
 ]
 TargetNames = Annotated[
     str | None,
-    typer.Option("--target", metavar="T,...", help="cpu, cuda:sm_90, hip:gfx942, ascend:910b1, ..."),
+    typer.Option(
+        "--target", metavar="T,...", help="cpu, cuda:sm_90, hip:gfx942, ascend:910b1, ..."
+    ),
 ]
 Shape = Annotated[
-    str | None, typer.Option("--shape", metavar="K=V,...", help="Sizes of the case, such as M=64,N=576,K=576.")
+    str | None,
+    typer.Option("--shape", metavar="K=V,...", help="Sizes of the case, such as M=64,N=576,K=576."),
 ]
 Dtype = Annotated[
-    str | None, typer.Option("--dtype", metavar="NAME,...", help="Precisions, such as bf16 or int8->fp16.")
+    str | None,
+    typer.Option("--dtype", metavar="NAME,...", help="Precisions, such as bf16 or int8->fp16."),
 ]
 Flags = Annotated[
-    str | None, typer.Option("--flags", metavar="K=V,...", help="Flags of the family, such as b_layout=NK,bias=yes.")
+    str | None,
+    typer.Option(
+        "--flags", metavar="K=V,...", help="Flags of the family, such as b_layout=NK,bias=yes."
+    ),
 ]
 ConfigText = Annotated[
     str | None,
-    typer.Option("--config", metavar="JSON", help='Fields to change in the config, such as \'{"tile_m":64}\'.'),
+    typer.Option(
+        "--config",
+        metavar="JSON",
+        help="Fields to change in the config, such as '{\"tile_m\":64}'.",
+    ),
 ]
-Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the inputs; printed with every verdict.")]
+Seed = Annotated[
+    int, typer.Option("--seed", metavar="N", help="Seed of the inputs; printed with every verdict.")
+]
 
 
 def names(text: str | None) -> list[str]:

@@ -32,7 +32,9 @@ def say(text: str = "", json: str | None = None) -> None:
     print(text, file=sys.stderr if quiet(json) else sys.stdout)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", json: str | None = None) -> None:
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", json: str | None = None
+) -> None:
     """A table for people; silent when standard output carries JSON."""
     if quiet(json):
         return
@@ -55,7 +57,13 @@ def progress(what: str, total: int | None, json: str | None = None) -> Iterator[
     """A progress bar with time left on a terminal; plain lines at most every five seconds elsewhere."""
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         bar = Progress(
             TextColumn("{task.description}"),
@@ -88,7 +96,11 @@ def _plain_lines(what: str, total: int | None) -> Step:
         done += advance
         if time.monotonic() - said >= 5 or done == total:
             said = time.monotonic()
-            print(f"{what}: {done}{f' of {total}' if total else ''} {note}".rstrip(), file=sys.stderr, flush=True)
+            print(
+                f"{what}: {done}{f' of {total}' if total else ''} {note}".rstrip(),
+                file=sys.stderr,
+                flush=True,
+            )
 
     return in_lines
 

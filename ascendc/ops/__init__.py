@@ -1,0 +1,1 @@
+"""AscendC kernels, one folder a family."""

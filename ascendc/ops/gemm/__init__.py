@@ -1,0 +1,1 @@
+"""AscendC gemm: kernel, tiling and host adapter."""

@@ -1,0 +1,36 @@
+"""Limits of the 910B parts, as the host side needs them to judge a tiling. Sources: ``twin/soc.cpp``, which a test compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+_K = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Soc:
+    """One part: cube cores, clock in MHz, and bytes of each memory of a cube core."""
+
+    name: str
+    cube_cores: int
+    clock_mhz: int
+    l1: int = 512 * _K
+    l0a: int = 64 * _K
+    l0b: int = 64 * _K
+    l0c: int = 128 * _K
+    ub: int = 192 * _K
+    bt: int = 1 * _K
+    fb: int = 2 * _K
+
+
+SOCS = MappingProxyType(
+    {s.name: s for s in (Soc("910b1", 24, 1850), Soc("910b2", 24, 1800), Soc("910b3", 20, 1800), Soc("910b4", 20, 1500))}
+)
+
+
+def find(name: str) -> Soc:
+    """The part called ``name``. Raises ValueError for an unknown one."""
+    if name not in SOCS:
+        raise ValueError(f"unknown soc '{name}', known are {', '.join(SOCS)}")
+    return SOCS[name]

@@ -1,0 +1,1 @@
+"""The twin: runs, checks and records AscendC kernels on the host."""

@@ -1,0 +1,265 @@
+// Launching: find the kernel, give each block a core, run them on host threads, gather what was found.
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "machine.h"
+#include "twin.h"
+
+struct tw_twin_result {
+  std::vector<tilewright::twin::Finding> findings;
+  std::vector<tw_twin_finding> views;
+  tilewright::twin::Counts counts;
+  std::string json;
+};
+
+namespace tilewright::twin {
+
+namespace {
+
+thread_local Core* current = nullptr;
+thread_local std::string last_error;
+
+struct Refusal {
+  std::string why;
+};
+
+class TraceSink : public RecordSink {
+ public:
+  explicit TraceSink(const char* path) : file_(std::fopen(path, "w")) {
+    if (file_ == nullptr) throw Refusal{std::string("cannot write the trace to '") + path + "'"};
+  }
+  ~TraceSink() override { std::fclose(file_); }
+  void OnRecord(int block, const Record& record) override {
+    const std::string line = RecordJson(block, record) + "\n";
+    const std::lock_guard<std::mutex> lock(mutex_);
+    std::fwrite(line.data(), 1, line.size(), file_);
+  }
+
+ private:
+  std::FILE* file_;
+  std::mutex mutex_;
+};
+
+// Integer and pointer arguments and float arguments travel in separate register files on x86-64 and AArch64 Linux, and
+// a callee that takes fewer ignores the rest; so one signature calls every kernel with up to 8 floats.
+using Word = uint64_t;
+using AnyKernel = void (*)(Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word,
+                           Word, Word, Word, Word, Word, Word, Word, Word, double, double, double, double, double, double,
+                           double, double);
+
+void Call(void* symbol, const Word (&w)[TW_TWIN_MAX_ARGS], const double (&f)[8]) {
+  AnyKernel kernel;
+  std::memcpy(&kernel, &symbol, sizeof kernel);
+  kernel(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15], w[16], w[17],
+         w[18], w[19], w[20], w[21], w[22], w[23], f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]);
+}
+
+void* FindKernel(const tw_twin_launch& launch) {
+  if (launch.kernel == nullptr || launch.kernel[0] == '\0') throw Refusal{"no kernel named"};
+  std::string path = launch.library != nullptr ? launch.library : "";
+  if (path.empty()) {
+    Dl_info info{};
+    if (dladdr(reinterpret_cast<void*>(&tw_twin_run), &info) == 0) throw Refusal{"cannot locate the twin's own library"};
+    path = info.dli_fname;
+  }
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open: kernels live as long as the process
+  if (handle == nullptr) throw Refusal{std::string("cannot load '") + path + "': " + dlerror()};
+  void* symbol = dlsym(handle, launch.kernel);
+  if (symbol == nullptr) throw Refusal{std::string("no kernel '") + launch.kernel + "' in '" + path + "'"};
+  return symbol;
+}
+
+struct Arguments {
+  Word words[TW_TWIN_MAX_ARGS] = {};
+  double floats[8] = {};
+};
+
+Arguments Bind(const tw_twin_launch& launch, Machine& machine) {
+  Arguments out;
+  uint64_t unbacked = uint64_t{1} << 46;  // above user space's heap and below nothing: never dereferenced
+  uint32_t words = 0, floats = 0;
+  if (launch.arg_count > TW_TWIN_MAX_ARGS)
+    throw Refusal{std::to_string(launch.arg_count) + " arguments, at most " + std::to_string(TW_TWIN_MAX_ARGS) + " are passed"};
+  for (uint32_t i = 0; i < launch.arg_count; ++i) {
+    const tw_twin_arg& arg = launch.args[i];
+    const std::string name = arg.name != nullptr ? arg.name : "argument " + std::to_string(i);
+    if (arg.kind == TW_TWIN_FLOAT) {
+      if (floats == 8) throw Refusal{"at most 8 float arguments are passed"};
+      std::memcpy(&out.floats[floats++], &arg.value, sizeof(double));
+    } else if (arg.kind == TW_TWIN_SCALAR) {
+      out.words[words++] = arg.value;
+    } else if (arg.data != nullptr || arg.bytes == 0) {
+      const auto base = reinterpret_cast<uintptr_t>(arg.data);
+      if (arg.data != nullptr) machine.buffers.push_back({name, base, arg.bytes, true});
+      out.words[words++] = base;
+    } else if (machine.options.skip_data) {
+      machine.buffers.push_back({name, unbacked, arg.bytes, false});
+      out.words[words++] = unbacked;
+      unbacked += (arg.bytes + 0xfffff) & ~uint64_t{0xfff};
+    } else {
+      throw Refusal{"'" + name + "' has no data; only a run that skips data may leave it out"};
+    }
+  }
+  return out;
+}
+
+void Collect(tw_twin_result& result, const Core& core) {
+  result.counts.Merge(core.counts());
+  result.findings.insert(result.findings.end(), core.findings().begin(), core.findings().end());
+}
+
+// The same line on several blocks is one finding, that of the lowest block.
+void MergeFindings(std::vector<Finding>& findings) {
+  std::stable_sort(findings.begin(), findings.end(), [](const Finding& a, const Finding& b) { return a.block < b.block; });
+  std::vector<Finding> merged;
+  for (Finding& f : findings) {
+    const auto same = std::find_if(merged.begin(), merged.end(), [&f](const Finding& g) {
+      return g.kind == f.kind && g.at.line == f.at.line && g.mem == f.mem && std::strcmp(g.at.file, f.at.file) == 0;
+    });
+    if (same == merged.end())
+      merged.push_back(std::move(f));
+    else
+      same->count += f.count;
+  }
+  findings = std::move(merged);
+}
+
+int Run(const tw_twin_launch& launch) {
+  if (launch.abi_version != TW_TWIN_ABI_VERSION)
+    throw Refusal{"abi_version " + std::to_string(launch.abi_version) + ", this twin speaks " + std::to_string(TW_TWIN_ABI_VERSION)};
+  if (launch.block_dim == 0 || launch.block_dim > 65535)
+    throw Refusal{"block_dim " + std::to_string(launch.block_dim) + ", allowed are 1..65535"};
+  Machine machine{};
+  machine.soc = FindSoc(launch.soc);
+  if (machine.soc == nullptr)
+    throw Refusal{std::string("unknown soc '") + (launch.soc != nullptr ? launch.soc : "") + "', known are 910b1, 910b2, 910b3, 910b4"};
+  machine.options.skip_data = (launch.flags & TW_TWIN_SKIP_DATA) != 0;
+  if (launch.max_findings != 0) machine.options.max_findings = launch.max_findings;
+  machine.block_dim = launch.block_dim;
+  void* symbol = FindKernel(launch);
+  const Arguments args = Bind(launch, machine);
+  std::unique_ptr<TraceSink> trace;
+  if (launch.trace_path != nullptr) trace = std::make_unique<TraceSink>(launch.trace_path);
+  machine.sink = trace.get();
+
+  auto result = std::make_unique<tw_twin_result>();
+  std::mutex mutex;
+  std::atomic<uint32_t> next{0};
+  const auto work = [&] {
+    Core core(machine);
+    current = &core;
+    for (uint32_t block = next++; block < launch.block_dim; block = next++) {
+      core.Begin(static_cast<int>(block));
+      Call(symbol, args.words, args.floats);
+      core.End();
+    }
+    current = nullptr;
+    const std::lock_guard<std::mutex> lock(mutex);
+    Collect(*result, core);
+  };
+  uint32_t threads = launch.threads > 0 ? static_cast<uint32_t>(launch.threads) : std::max(1u, std::thread::hardware_concurrency());
+  threads = std::min(threads, launch.block_dim);
+  std::vector<std::thread> pool;
+  for (uint32_t t = 1; t < threads; ++t) pool.emplace_back(work);
+  work();
+  for (std::thread& t : pool) t.join();
+
+  MergeFindings(result->findings);
+  for (const Finding& f : result->findings) {
+    result->views.push_back({Name(f.kind), f.message.c_str(), f.at.file, f.at.line, f.block, Name(f.pipe),
+                             f.has_memory ? Name(f.mem) : "", f.begin, f.end, f.allowed_begin, f.allowed_end, f.count});
+  }
+  const bool ok = result->findings.empty();
+  result->json = "{\"ok\": " + std::string(ok ? "true" : "false") + ", \"soc\": \"" + machine.soc->name +
+                 "\", \"blocks\": " + std::to_string(launch.block_dim) + ", \"findings\": " + FindingsJson(result->findings) +
+                 ", " + CountsJson(result->counts).substr(1);
+  if (launch.result != nullptr) *launch.result = result.release();
+  return ok ? 0 : 1;
+}
+
+}  // namespace
+
+}  // namespace tilewright::twin
+
+using namespace tilewright::twin;
+
+#define TW_EXPORT __attribute__((visibility("default")))
+
+extern "C" {
+
+TW_EXPORT int tw_twin_run(const tw_twin_launch* launch) {
+  last_error.clear();
+  try {
+    return Run(*launch);
+  } catch (const Refusal& refusal) {
+    last_error = refusal.why;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+  }
+  return 2;
+}
+
+TW_EXPORT const char* tw_twin_error(void) { return last_error.c_str(); }
+
+TW_EXPORT size_t tw_twin_result_findings(const tw_twin_result* result, const tw_twin_finding** findings) {
+  *findings = result->views.data();
+  return result->views.size();
+}
+
+TW_EXPORT uint64_t tw_twin_result_count(const tw_twin_result* result, const char* pipe, const char* op) {
+  uint64_t total = 0;
+  for (int p = 0; p < kPipes; ++p)
+    for (int o = 0; o < kOps; ++o)
+      if ((pipe == nullptr || std::strcmp(pipe, Name(static_cast<Pipe>(p))) == 0) &&
+          (op == nullptr || std::strcmp(op, Name(static_cast<Op>(o))) == 0))
+        total += result->counts.issued[p][o];
+  return total;
+}
+
+TW_EXPORT uint64_t tw_twin_result_peak(const tw_twin_result* result, const char* memory) {
+  for (int m = 1; m < kMems; ++m)
+    if (std::strcmp(memory, Name(static_cast<Mem>(m))) == 0) return result->counts.peak[m];
+  return 0;
+}
+
+TW_EXPORT const char* tw_twin_result_json(const tw_twin_result* result) { return result->json.c_str(); }
+TW_EXPORT void tw_twin_result_free(tw_twin_result* result) { delete result; }
+
+TW_EXPORT const char* tw_twin_soc_json(const char* soc) {
+  static std::mutex mutex;
+  static std::map<std::string, std::string> made;
+  const Soc* found = FindSoc(soc);
+  if (found == nullptr) return nullptr;
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::string& text = made[found->name];
+  if (text.empty()) text = SocJson(*found);
+  return text.c_str();
+}
+
+// Kernel side. Outside of a launch nothing is recorded and nothing is done.
+TW_EXPORT const CoreInfo* twi_core() {
+  static const CoreInfo none{0, 1, 0, 1};
+  return current != nullptr ? &current->info() : &none;
+}
+TW_EXPORT bool twi_emit(Record* record) { return current != nullptr && current->Emit(*record); }
+TW_EXPORT Region twi_alloc(Mem mem, uint32_t bytes, const char* holder, Place at) {
+  return current != nullptr ? current->Reserve(mem, bytes, holder, at) : Region{0, bytes};
+}
+TW_EXPORT void twi_release_all() {
+  if (current != nullptr) current->ReleaseAll();
+}
+TW_EXPORT uint32_t twi_capacity(Mem mem) {
+  return current != nullptr ? current->machine().soc->capacity[static_cast<int>(mem)] : 0;
+}
+TW_EXPORT void twi_finding(FindingKind kind, const char* message, Pipe pipe, Place at) {
+  if (current != nullptr) current->Report(kind, message, pipe, at);
+}
+
+}  // extern "C"

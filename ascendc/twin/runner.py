@@ -1,0 +1,228 @@
+"""Run a kernel on the twin from Python, through its C interface (``twin.h``) and ctypes alone."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+ABI_VERSION = 1
+SKIP_DATA = 1
+_BUFFER, _SCALAR, _FLOAT = 0, 1, 2
+
+
+class TwinError(RuntimeError):
+    """The twin could not run the launch at all; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A GM argument: ``bytes_`` bytes at host address ``address`` (0 for none). ``owner`` keeps the memory alive."""
+
+    name: str
+    address: int
+    nbytes: int
+    owner: Any = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, name: str, array: Any) -> Buffer:
+        """A buffer over a contiguous array that has ``nbytes`` and an array interface (numpy) or ``data_ptr`` (torch)."""
+        if array is None:
+            return cls(name, 0, 0)
+        if hasattr(array, "data_ptr"):
+            return cls(name, int(array.data_ptr()), int(array.nbytes), array)
+        return cls(name, int(array.__array_interface__["data"][0]), int(array.nbytes), array)
+
+    @classmethod
+    def of_bytes(cls, name: str, data: bytes) -> Buffer:
+        """A buffer over a private copy of ``data``."""
+        copy = ctypes.create_string_buffer(data, max(len(data), 1))
+        return cls(name, ctypes.addressof(copy), len(data), copy)
+
+    @classmethod
+    def unbacked(cls, name: str, nbytes: int) -> Buffer:
+        """Addresses only, ``nbytes`` of them; for runs that skip data."""
+        return cls(name, 0, nbytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """An argument passed by value: an integer, or a float where ``is_float``."""
+
+    name: str
+    value: int | float
+    is_float: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the twin found at one line of a kernel. Ranges are bytes in ``memory``, end exclusive."""
+
+    kind: str
+    message: str
+    file: str
+    line: int
+    block: int
+    pipe: str
+    memory: str
+    range: tuple[int, int]
+    allowed: tuple[int, int]
+    count: int
+
+    def __str__(self) -> str:
+        times = f" ({self.count} times)" if self.count > 1 else ""
+        return f"{self.file}:{self.line}: {self.kind}: {self.message} [block {self.block}, pipe {self.pipe}]{times}"
+
+
+@dataclass(frozen=True, slots=True)
+class TwinResult:
+    """One launch: ``ok`` is true where nothing was found. ``peak`` in bytes; ``counts`` is pipe -> op -> issued."""
+
+    ok: bool
+    findings: tuple[Finding, ...]
+    peak: MappingProxyType[str, int]
+    counts: MappingProxyType[str, MappingProxyType[str, int]]
+    bytes_written: MappingProxyType[str, int]
+    macs: int
+    soc: str
+    blocks: int
+
+    def count(self, op: str, pipe: str | None = None) -> int:
+        """Instructions of kind ``op`` issued on ``pipe`` (all pipes by default), over all blocks."""
+        return sum(ops.get(op, 0) for name, ops in self.counts.items() if pipe in (None, name))
+
+
+class _Arg(ctypes.Structure):
+    _fields_ = [
+        ("name", ctypes.c_char_p),
+        ("data", ctypes.c_void_p),
+        ("bytes", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("kind", ctypes.c_int32),
+    ]
+
+
+class _Launch(ctypes.Structure):
+    _fields_ = [
+        ("abi_version", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("library", ctypes.c_char_p),
+        ("kernel", ctypes.c_char_p),
+        ("soc", ctypes.c_char_p),
+        ("args", ctypes.POINTER(_Arg)),
+        ("arg_count", ctypes.c_uint32),
+        ("block_dim", ctypes.c_uint32),
+        ("threads", ctypes.c_int32),
+        ("max_findings", ctypes.c_uint32),
+        ("trace_path", ctypes.c_char_p),
+        ("result", ctypes.POINTER(ctypes.c_void_p)),
+    ]
+
+
+@lru_cache(maxsize=None)
+def _load(path: str) -> ctypes.CDLL:
+    # Kernel libraries built apart from the twin find its symbols here.
+    lib = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    lib.tw_twin_run.argtypes = [ctypes.POINTER(_Launch)]
+    lib.tw_twin_error.restype = ctypes.c_char_p
+    lib.tw_twin_result_json.argtypes = [ctypes.c_void_p]
+    lib.tw_twin_result_json.restype = ctypes.c_char_p
+    lib.tw_twin_result_free.argtypes = [ctypes.c_void_p]
+    lib.tw_twin_soc_json.argtypes = [ctypes.c_char_p]
+    lib.tw_twin_soc_json.restype = ctypes.c_char_p
+    return lib
+
+
+def _arg(arg: Buffer | Scalar) -> _Arg:
+    if isinstance(arg, Buffer):
+        return _Arg(arg.name.encode(), arg.address or None, arg.nbytes, 0, _BUFFER)
+    if arg.is_float:
+        bits = int.from_bytes(bytes(ctypes.c_float(float(arg.value))), "little")
+        return _Arg(arg.name.encode(), None, 0, bits, _FLOAT)
+    return _Arg(arg.name.encode(), None, 0, int(arg.value) & (2**64 - 1), _SCALAR)
+
+
+def soc_parameters(lib_path: str | Path, soc: str) -> dict[str, Any]:
+    """The twin's parameter set for ``soc``: cores, ``clock_mhz``, ``bytes`` per memory. Raises TwinError if unknown."""
+    text = _load(str(lib_path)).tw_twin_soc_json(soc.encode())
+    if text is None:
+        raise TwinError(f"unknown soc '{soc}', known are 910b1, 910b2, 910b3, 910b4")
+    parameters: dict[str, Any] = json.loads(text)
+    return parameters
+
+
+def run(
+    lib_path: str | Path,
+    kernel: str,
+    block_dim: int,
+    buffers: Sequence[Buffer | Scalar],
+    tiling_bytes: bytes | None = None,
+    soc: str = "910b1",
+    *,
+    threads: int = 0,
+    skip_data: bool = False,
+    trace: str | Path | None = None,
+    max_findings: int = 0,
+    kernel_library: str | Path | None = None,
+) -> TwinResult:
+    """Launch ``kernel`` on ``block_dim`` blocks of the twin in ``lib_path`` and return what happened.
+
+    ``buffers`` are the kernel's arguments in order; ``tiling_bytes``, where given, is passed as one more, last.
+    ``kernel_library`` names another shared object to take the kernel from. ``threads`` 0 uses all host threads.
+    ``skip_data`` checks and counts without moving data. ``trace`` receives one JSON object a line and instruction.
+    Raises TwinError where the launch is refused (unknown kernel or soc, bad arguments).
+    """
+    lib = _load(str(lib_path))
+    args = list(buffers)
+    if tiling_bytes is not None:
+        args.append(Buffer.of_bytes("tiling", tiling_bytes))
+    table = (_Arg * max(len(args), 1))(*[_arg(a) for a in args])
+    handle = ctypes.c_void_p()
+    launch = _Launch(
+        abi_version=ABI_VERSION,
+        flags=SKIP_DATA if skip_data else 0,
+        library=str(kernel_library).encode() if kernel_library is not None else None,
+        kernel=kernel.encode(),
+        soc=soc.encode(),
+        args=table,
+        arg_count=len(args),
+        block_dim=block_dim,
+        threads=threads,
+        max_findings=max_findings,
+        trace_path=str(trace).encode() if trace is not None else None,
+        result=ctypes.pointer(handle),
+    )
+    if lib.tw_twin_run(ctypes.byref(launch)) == 2:
+        raise TwinError(lib.tw_twin_error().decode())
+    try:
+        return _result(json.loads(lib.tw_twin_result_json(handle)))
+    finally:
+        lib.tw_twin_result_free(handle)
+
+
+def empty_result(soc: str) -> TwinResult:
+    """The result of a case that needed no launch."""
+    none: MappingProxyType[str, Any] = MappingProxyType({})
+    peak = MappingProxyType({m: 0 for m in ("l1", "l0a", "l0b", "l0c", "ub", "bt", "fb")})
+    return TwinResult(True, (), peak, none, none, 0, soc, 0)
+
+
+def _result(document: dict[str, Any]) -> TwinResult:
+    findings = tuple(
+        Finding(**{**f, "range": tuple(f["range"]), "allowed": tuple(f["allowed"])}) for f in document["findings"]
+    )
+    return TwinResult(
+        ok=document["ok"],
+        findings=findings,
+        peak=MappingProxyType(document["peak"]),
+        counts=MappingProxyType({k: MappingProxyType(v) for k, v in document["counts"].items()}),
+        bytes_written=MappingProxyType(document["bytes_written"]),
+        macs=document["macs"],
+        soc=document["soc"],
+        blocks=document["blocks"],
+    )

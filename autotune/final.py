@@ -1,0 +1,209 @@
+"""The end of a tuning: the default and the best are valued again side by side, and one is chosen.
+
+Screening picks a few finalists; interleaved rounds then tell which are distinguishable. The default
+is always among them and wins unless another is faster beyond noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tilewright.autotune.objective import Noisy, Objective, Rounds
+from tilewright.autotune.trials import State, TrialRow
+from tilewright.perf.statistics import FEWEST_QUADS, Estimate, ratio_estimate
+
+from tilewright.document import plain
+from tilewright.errors import CheckFailed
+from tilewright.space import Config
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+FINALISTS = 6
+# A finalist's screening value is at most this many times the best one.
+_WITHIN = 1.15
+_FIRST_ROUNDS = FEWEST_QUADS + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A config with its value in the objective's unit; `trial` is the number of its trial.
+
+    `ratio` is the default's value over this one's with its 95 % interval: above 1 is faster.
+    """
+
+    config: Config
+    trial: int
+    value: float
+    value_us: float | None
+    unit: str
+    ratio: float | None = None
+    ratio_low: float | None = None
+    ratio_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which config won and how sure that is. `rounds` is how often the finalists were valued again."""
+
+    best: Scored
+    default: Scored | None
+    tie_set: tuple[Config, ...]
+    verdict: str
+    rounds: int
+    confirmed: bool
+
+
+def content(decision: Decision) -> dict[str, Any]:
+    """As JSON types, to be kept with the study."""
+    kept: dict[str, Any] = plain(decision)
+    return kept
+
+
+def read(kept: Mapping[str, Any]) -> Decision:
+    """What `content` wrote."""
+
+    def scored(one: Mapping[str, Any]) -> Scored:
+        return Scored(**{**one, "config": Config(one["config"])})
+
+    return Decision(
+        best=scored(kept["best"]),
+        default=scored(kept["default"]) if kept["default"] else None,
+        tie_set=tuple(Config(c) for c in kept["tie_set"]),
+        verdict=kept["verdict"],
+        rounds=kept["rounds"],
+        confirmed=kept["confirmed"],
+    )
+
+
+def ranked(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """The trials that succeeded, best first; equal values by number."""
+    good = [r for r in rows if r.state is State.OK and r.value is not None]
+    return sorted(good, key=lambda r: (r.value, r.number))
+
+
+def finalists(rows: Sequence[TrialRow], default: Config, most: int = FINALISTS) -> list[TrialRow]:
+    """The default first (if it succeeded), then the best others by screening."""
+    best = ranked(rows)
+    if not best:
+        return []
+    own = [r for r in best if r.config == default]
+    limit = _WITHIN * (best[0].value or 0.0)
+    others = [r for r in best if r.config != default and (r.value or 0.0) <= limit]
+    return own + others[: most - 1]
+
+
+def decide(objective: Objective, rows: Sequence[TrialRow], default: Config, seconds: float, most: int) -> Decision:
+    """Value the finalists again (if values are noisy) and choose. `rows` holds at least one success."""
+    chosen = finalists(rows, default, most)
+    if isinstance(objective, Noisy) and len(chosen) > 1:
+        return _race(objective.rounds, chosen, default, seconds)
+    return by_screening(rows, default, confirmed=True)
+
+
+def by_screening(rows: Sequence[TrialRow], default: Config, confirmed: bool) -> Decision:
+    """Choose by the values of the trials alone: right where they are exact, a stopgap where they are not."""
+    best = ranked(rows)
+    winner = next((r for r in best if r.config == default and r.value == best[0].value), best[0])
+    own = next((r for r in best if r.config == default), None)
+    ties = tuple(r.config for r in best if r.value == winner.value)
+    ratio = own.value / winner.value if own and own.value and winner.value else None
+    exact = Estimate(ratio, ratio, ratio) if ratio is not None and confirmed else None
+    verdict = "only one succeeded" if own is None else "same" if winner is own else "faster"
+    if not confirmed:
+        verdict = "inconclusive"
+    return Decision(_scored(winner, exact, ratio), _scored(own) if own else None, ties, verdict, 0, confirmed)
+
+
+def _race(
+    rounds: Callable[[Sequence[Config], float, int], Rounds],
+    chosen: list[TrialRow],
+    default: Config,
+    seconds: float,
+) -> Decision:
+    """All finalists for a few rounds; those still in question for the rest of the time."""
+    first = rounds([r.config for r in chosen], 0.4 * seconds, _FIRST_ROUNDS)
+    alive = [i for i in range(len(chosen)) if i not in first.failed]
+    if not alive:
+        raise CheckFailed(f"no finalist was right when valued again; the first: {first.failed[0]}")
+    leader = _leader(first.times, alive)
+    open_ = [i for i in alive if chosen[i].config == default or _ties(first.times, leader, i)]
+    times, kept = first.times[:, open_], [chosen[i] for i in open_]
+    if len(kept) > 1:
+        more = rounds([r.config for r in kept], 0.6 * seconds, _FIRST_ROUNDS)
+        good = [i for i in range(len(kept)) if i not in more.failed]
+        times = np.concatenate([times, more.times])[:, good]
+        if not good:
+            raise CheckFailed(f"no finalist was right when valued again; the first: {more.failed[0]}")
+        kept = [kept[i] for i in good]
+    return _choose(times, kept, default)
+
+
+def _choose(times: npt.NDArray[np.float64], kept: list[TrialRow], default: Config) -> Decision:
+    everyone = list(range(len(kept)))
+    leader = _leader(times, everyone)
+    base = next((i for i in everyone if kept[i].config == default), None)
+    winner, verdict = leader, "only one succeeded"
+    if base is not None:
+        gain = _ratio(times, base, leader)
+        verdict = "faster" if leader != base and gain.low > 1.0 else "same"
+        winner = leader if verdict == "faster" else base
+    tied = [i for i in everyone if i == winner or _ties(times, winner, i)]
+    tied.sort(key=lambda i: (i != winner, float(np.median(times[:, i]))))
+    estimate = None if base is None else _ratio(times, base, winner)
+    return Decision(
+        _scored(kept[winner], estimate, estimate.value if estimate else None, _median(times, winner)),
+        None if base is None else _scored(kept[base], value=_median(times, base)),
+        tuple(kept[i].config for i in tied),
+        verdict,
+        len(times),
+        True,
+    )
+
+
+def _median(times: npt.NDArray[np.float64], which: int) -> float:
+    return float(np.median(times[:, which]))
+
+
+def _leader(times: npt.NDArray[np.float64], among: Sequence[int]) -> int:
+    """The smallest time relative to the round it was taken in."""
+    logs = np.log(times[:, list(among)])
+    relative = np.median(logs - logs.mean(axis=1, keepdims=True), axis=0)
+    return among[int(np.argmin(relative))]
+
+
+def _ratio(times: npt.NDArray[np.float64], over: int, under: int) -> Estimate:
+    """Value of `over` / value of `under`, paired by round."""
+    if over == under:
+        return Estimate(1.0, 1.0, 1.0)
+    return ratio_estimate(np.log(times[:, over]) - np.log(times[:, under]))
+
+
+def _ties(times: npt.NDArray[np.float64], leader: int, other: int) -> bool:
+    """Whether the rounds cannot tell them apart, or say that the other is better."""
+    return _ratio(times, other, leader).low <= 1.0
+
+
+def _scored(
+    row: TrialRow, estimate: Estimate | None = None, ratio: float | None = None, value: float | None = None
+) -> Scored:
+    found = value if value is not None else row.value
+    assert found is not None
+    return Scored(
+        row.config,
+        row.number,
+        found,
+        found if row.unit == "us" else None,
+        row.unit,
+        ratio,
+        _finite(estimate.low) if estimate else None,
+        _finite(estimate.high) if estimate else None,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,139 @@
+"""Configs valued by the clock: the target is this machine's processor or a device that is present."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tilewright.autotune.checked import Checker
+from tilewright.autotune.objective import CRASHES, Enter, Rounds
+from tilewright.autotune.trials import Outcome, Stage
+from tilewright.perf.engine import Effort, batch_for, measure
+from tilewright.perf.gate import poison
+from tilewright.perf.timers import Timer, settle, timer_of, undisturbed
+
+from tilewright.evidence import Evidence
+
+if TYPE_CHECKING:
+    from tilewright.backends.base import Backend, Launch
+    from tilewright.cases import Case
+    from tilewright.registry import Family
+    from tilewright.space import Config
+    from tilewright.targets import Target
+
+# Screening: enough to rank; the best are timed again in interleaved rounds.
+SCREEN = Effort(width=0.04, seconds=0.3, fewest=7, warmup_s=0.01)
+_BLOCK_NS = 4e6
+_KEPT_SAMPLES = 32
+
+
+class MeasuredTime:
+    """Median time of a call on warm caches, in us; the very launch that was checked is timed."""
+
+    evidence = Evidence.MEASURED
+    unit = "us"
+    mode = "warm median"
+
+    def __init__(
+        self,
+        family: Family,
+        case: Case,
+        target: Target,
+        backend: Backend,
+        seed: int = 0,
+        threads: int = 0,
+        screen: Effort = SCREEN,
+        timer: Callable[[Launch], Timer] = timer_of,
+    ) -> None:
+        self.checker = Checker(family, case, target, backend, seed, threads)
+        self.screen = screen
+        self.timer = timer
+
+    def evaluate(self, config: Config, enter: Enter) -> Outcome:
+        stage = Stage.GATE
+        try:
+            with enter(stage):
+                reason = self.checker.refusal(config)
+            if reason:
+                return Outcome.failed(stage, reason)
+            stage = Stage.CHECK
+            with enter(stage):
+                launch, failure = self.checker.run(config)
+            if failure:
+                return failure
+            stage = Stage.TIME
+            with enter(stage):
+                poison(launch.outputs)
+                found = measure(self.timer(launch), self.screen)
+        except CRASHES as error:
+            return Outcome.failed(stage, f"{type(error).__name__}: {error}")
+        failure = self.checker.wrong(config, launch, after_timing=True)
+        if failure:
+            return failure
+        return Outcome.ok(
+            found.median.value / 1e3,
+            [round(float(s) / 1e3, 4) for s in found.samples[:_KEPT_SAMPLES]],
+            low=_finite(found.median.low / 1e3),
+            high=_finite(found.median.high / 1e3),
+            count=len(found.samples),
+            clock=found.clock,
+            quiet=found.disturbance.quiet,
+        )
+
+    def rounds(self, configs: Sequence[Config], seconds: float, fewest: int) -> Rounds:
+        timers: dict[int, Timer] = {}
+        launches: dict[int, Launch] = {}
+        failed: dict[int, str] = {}
+        for i, config in enumerate(configs):
+            try:
+                launch, failure = self.checker.run(config)
+            except CRASHES as error:
+                failed[i] = f"{type(error).__name__}: {error}"
+                continue
+            if failure:
+                failed[i] = failure.reason
+                continue
+            launches[i], timers[i] = launch, self.timer(launch)
+            poison(launch.outputs)
+        times = self._interleaved(timers, len(configs), seconds, fewest)
+        for i, launch in launches.items():
+            if late := self.checker.wrong(configs[i], launch, after_timing=True):
+                failed[i] = late.reason
+        return Rounds(times, failed)
+
+    def _interleaved(
+        self, timers: Mapping[int, Timer], width: int, seconds: float, fewest: int
+    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        """Rounds of one block each way: the order of a round is there and back again, turned every round."""
+        found: list[list[float]] = []
+        if not timers:
+            return np.full((0, width), np.nan)
+        with undisturbed():
+            calls = {i: float(np.median(t.sample(3, 1, 0))) for i, t in timers.items()}
+            batches = {i: batch_for(calls[i], t.clock, False) for i, t in timers.items()}
+            counts = {i: int(np.clip(_BLOCK_NS / (calls[i] * batches[i]), 2, 40)) for i in timers}
+            end = time.monotonic() + seconds
+            order = list(timers)
+            while len(found) < fewest or time.monotonic() < end:
+                blocks: dict[int, list[float]] = {i: [] for i in timers}
+                for i in [*order, *reversed(order)]:
+                    settle()
+                    timers[i].once()
+                    blocks[i].append(float(np.median(timers[i].sample(counts[i], batches[i], 0))))
+                row = [float("nan")] * width
+                for i, (there, back) in blocks.items():
+                    row[i] = float(np.sqrt(there * back)) / 1e3
+                found.append(row)
+                order = order[1:] + order[:1]
+        return np.array(found)
+
+    def versions(self) -> Mapping[str, Any]:
+        import torch
+
+        return {"torch": torch.__version__}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

@@ -1,0 +1,151 @@
+"""The legal configs of a case on a target, enumerated once and numbered.
+
+Search happens over these numbers. Optuna sees one integer parameter per field, so that its views
+(importance, parallel coordinates) mean something, but only ever points of the pool.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tilewright.errors import UsageError
+from tilewright.space import Config, Space
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+    from tilewright.cases import Case
+    from tilewright.spec import KernelSpec
+    from tilewright.targets import Target
+
+Indices = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+# A field whose largest value is this many times its smallest is searched on a logarithmic axis.
+_LOG_AXIS = 8
+
+
+class Pool:
+    """The legal configs in the order of `Space.points`, and the default config, legal or not.
+
+    An illegal default stays in the pool so that it can be trial 0 and fail with its reason.
+    """
+
+    def __init__(self, fields: Mapping[str, tuple[int, ...]], ordinals: Indices, default: Config) -> None:
+        self.names = tuple(fields)
+        self.values = tuple(tuple(v) for v in fields.values())
+        self._radix = _radix(self.values)
+        order = np.argsort(ordinals @ self._radix, kind="stable")
+        self.ordinals: Indices = ordinals[order]
+        self._ranks: Indices = self.ordinals @ self._radix
+        index = self.index(default)
+        if index is None:
+            raise UsageError(f"the default config {default} is not a point of the space {dict(fields)}")
+        self.default = index
+
+    @staticmethod
+    def of(spec: KernelSpec, case: Case, target: Target) -> Pool:
+        """Enumerate; raises UsageError where the family declares nothing to tune."""
+        space = spec.space_for(target)
+        if space is None or space.size <= 1:
+            raise UsageError(f"{spec.name} declares nothing to tune on {target.name}")
+        default = spec.default_config(target)
+        legal = {c for c in space.points() if space.illegal(spec, case, c, target) is None}
+        return Pool.from_configs(space, legal | {default}, default)
+
+    @staticmethod
+    def from_configs(space: Space, configs: set[Config], default: Config) -> Pool:
+        """A pool of exactly these configs."""
+        places = [{value: i for i, value in enumerate(values)} for values in space.fields.values()]
+        rows = []
+        for config in configs:
+            try:
+                rows.append([place[config[name]] for name, place in zip(space.fields, places, strict=True)])
+            except KeyError:
+                raise UsageError(f"config {config} is not a point of the space {dict(space.fields)}") from None
+        return Pool(space.fields, np.array(rows, dtype=np.int64), default)
+
+    def __len__(self) -> int:
+        return len(self._ranks)
+
+    def config(self, index: int) -> Config:
+        ordinals = self.ordinals[index]
+        return Config({n: v[o] for n, v, o in zip(self.names, self.values, ordinals, strict=True)})
+
+    def index(self, config: Mapping[str, int]) -> int | None:
+        """The number of a config; None if it is not in the pool."""
+        rank = 0
+        for name, values, radix in zip(self.names, self.values, self._radix, strict=True):
+            if config.get(name) not in values:
+                return None
+            rank += values.index(config[name]) * int(radix)
+        place = int(np.searchsorted(self._ranks, rank))
+        return place if place < len(self._ranks) and self._ranks[place] == rank else None
+
+    @cached_property
+    def features(self) -> Floats:
+        """Ordinals scaled to [0, 1] per field, shape [len(self), fields]."""
+        spans = np.array([max(1, len(v) - 1) for v in self.values], dtype=np.float64)
+        return self.ordinals / spans
+
+    def neighbours(self, index: int) -> Indices:
+        """Configs that differ in exactly one field, in any of its values."""
+        own = self._ranks[index]
+        steps = [
+            own + (np.arange(len(values)) - self.ordinals[index, f]) * self._radix[f]
+            for f, values in enumerate(self.values)
+        ]
+        ranks = np.unique(np.concatenate(steps))
+        places = np.minimum(np.searchsorted(self._ranks, ranks), len(self._ranks) - 1)
+        found = places[self._ranks[places] == ranks]
+        return np.asarray(found[found != index], dtype=np.int64)
+
+    def nearest(self, params: Mapping[str, float], free: npt.NDArray[np.bool_]) -> int:
+        """The free config closest to a point between the values, in scaled ordinals."""
+        point = np.array(
+            [
+                np.interp(params[name], values, np.arange(len(values))) / max(1, len(values) - 1)
+                for name, values in zip(self.names, self._sorted_values, strict=True)
+            ]
+        )
+        distance = np.abs(self.features - point).sum(axis=1)
+        distance[~free] = np.inf
+        return int(np.argmin(distance))
+
+    @cached_property
+    def _sorted_values(self) -> tuple[tuple[int, ...], ...]:
+        for name, values in zip(self.names, self.values, strict=True):
+            if list(values) != sorted(set(values)):
+                raise UsageError(f"the values of {name} are not in increasing order: {values}")
+        return self.values
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        """One integer parameter per field, covering its values."""
+        from optuna.distributions import IntDistribution
+
+        return {
+            name: IntDistribution(values[0], values[-1], log=values[0] > 0 and values[-1] >= _LOG_AXIS * values[0])
+            for name, values in zip(self.names, self._sorted_values, strict=True)
+        }
+
+    @cached_property
+    def hash(self) -> str:
+        """Identifies fields, values and which points are legal."""
+        digest = hashlib.sha256(json.dumps([self.names, self.values]).encode())
+        digest.update(self._ranks.astype("<i8").tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _radix(values: tuple[tuple[int, ...], ...]) -> Indices:
+    radix, product = [], 1
+    for choices in reversed(values):
+        radix.append(product)
+        product *= len(choices)
+    return np.array(radix[::-1], dtype=np.int64)

@@ -1,0 +1,84 @@
+"""What a tuning returns, and how it is written down."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tilewright.autotune.final import Decision, Scored
+from tilewright.autotune.provenance import StudyKey
+from tilewright.autotune.trials import State, TrialRow
+
+from tilewright.space import Config
+
+
+@dataclass(frozen=True, slots=True)
+class TuneResult:
+    """A finished or interrupted tuning.
+
+    `decision` is None when no trial succeeded. `measured` is how many trials this run valued (0 for a
+    study that was complete); `stored` where the winner was written.
+    """
+
+    key: StudyKey
+    study: str
+    storage: str
+    sampler: str
+    seed: int
+    evidence: str
+    unit: str
+    pool: int
+    rows: tuple[TrialRow, ...]
+    decision: Decision | None
+    measured: int
+    seconds: float
+    interrupted: bool
+    stored: Path | None = None
+
+    @property
+    def best(self) -> Scored | None:
+        return self.decision.best if self.decision else None
+
+    @property
+    def default(self) -> Scored | None:
+        return self.decision.default if self.decision else None
+
+    @property
+    def gain(self) -> float | None:
+        """The default's value over the winner's: 1.2 is a fifth faster. None without both."""
+        return self.best.ratio if self.best else None
+
+    @property
+    def tie_set(self) -> tuple[Config, ...]:
+        """Configs that cannot be told from the best, the best first."""
+        return self.decision.tie_set if self.decision else ()
+
+    @property
+    def failures(self) -> tuple[TrialRow, ...]:
+        return tuple(r for r in self.rows if r.state is State.FAILED)
+
+    def top(self) -> dict[str, Any]:
+        """The top-level fields of `tune`'s document, beside `rows`."""
+        decided = self.decision
+        return {
+            "best": self.best,
+            "default": self.default,
+            "gain": self.gain,
+            "tie_set": list(self.tie_set),
+            "verdict": decided.verdict if decided else "inconclusive",
+            "confirmed": decided.confirmed if decided else False,
+            "rounds": decided.rounds if decided else 0,
+            "evidence": self.evidence,
+            "unit": self.unit,
+            "seed": self.seed,
+            "sampler": self.sampler,
+            "study": self.study,
+            "storage": self.storage,
+            "key": asdict(self.key),
+            "pool": self.pool,
+            "measured": self.measured,
+            "seconds": round(self.seconds, 3),
+            "interrupted": self.interrupted,
+            "stored": self.stored,
+        }

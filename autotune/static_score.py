@@ -1,0 +1,137 @@
+"""Configs valued without a device: a static score of the compiled binary. A model, labelled so.
+
+The score is the modelled time over that of a machine whose every multiprocessor works at full rate:
+1 is ideal, 2 twice as long. It ranks binaries by what the compiler wrote; it is no time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tilewright.autotune.checked import Checker
+from tilewright.autotune.objective import CRASHES, Enter, NoObjective
+from tilewright.autotune.trials import Outcome, Stage
+
+from tilewright.backends.base import Launch
+from tilewright.errors import Unavailable
+from tilewright.evidence import Evidence
+from tilewright.inputs import empty_outputs
+
+if TYPE_CHECKING:
+    from tilewright.aot import CompiledKernel
+    from tilewright.backends.base import Backend
+    from tilewright.cases import Case
+    from tilewright.registry import Family
+    from tilewright.space import Config
+    from tilewright.targets import Target
+
+# The interpreter takes about a second per 10 million operations; a check is given a fraction of it.
+_CHECK_FLOPS = 3.0e6
+# Where the target does not say how many multiprocessors it has.
+_MULTIPROCESSORS = 100
+# Resident warps that hide the latency of one another, less where copies run ahead on their own.
+_WARPS_SYNC, _WARPS_ASYNC = 16.0, 8.0
+# Elements of a tile's edge at which loading the operands takes as long as multiplying them.
+_BALANCE = 32.0
+_WITHOUT_MATRIX_UNITS = 12.0
+_SPILLED_WORD = 0.02
+
+
+class StaticScore:
+    """Compile for the target, check on a small case in Triton's interpreter, score the binary."""
+
+    evidence = Evidence.MODELLED
+    unit = "score"
+    mode = "static score of the binary"
+
+    def __init__(self, family: Family, case: Case, target: Target, backend: Backend, seed: int = 0) -> None:
+        self.family, self.case, self.target, self.backend = family, case, target, backend
+        self.module = family.module("triton")
+        small = _small_case(family, case, backend)
+        self.checker = _Interpreted(family, small, target, backend, seed)
+
+    def evaluate(self, config: Config, enter: Enter) -> Outcome:
+        stage = Stage.GATE
+        try:
+            with enter(stage):
+                reason = self.backend.refuses(self.family, self.case, config, self.target)
+                compiled = None if reason else self._compile(config)
+            if compiled is None or not compiled.ok:
+                return Outcome.failed(stage, reason or (compiled.error if compiled else ""))
+            stage = Stage.CHECK
+            with enter(stage):
+                _, failure = self.checker.run(config)
+            if failure:
+                return failure
+            stage = Stage.TIME
+            with enter(stage):
+                return Outcome.ok(self._score(config, compiled), **self._facts(compiled))
+        except Unavailable as error:
+            raise NoObjective(f"{self.family.name} cannot be tuned on {self.target.name} here: {error}") from None
+        except CRASHES as error:
+            return Outcome.failed(stage, f"{type(error).__name__}: {error}")
+
+    def _compile(self, config: Config) -> CompiledKernel:
+        from tilewright.aot import compile_config
+
+        return compile_config(self.module, self.case.precision, self.case.flags, config, self.target.name)
+
+    def _programs(self, config: Config) -> int:
+        source = self.module.aot(self.case.precision, self.case.flags, config, self.target.name)
+        programs: int = math.prod(source.grid.evaluate(self.case.sizes))
+        return max(1, programs)
+
+    def _score(self, config: Config, compiled: CompiledKernel) -> float:
+        programs = self._programs(config)
+        edges = [config[name] for name in ("tile_m", "tile_n") if name in config]
+        out = self.family.spec.outputs[0]
+        elements = max(1, math.prod(self.family.spec.shape(out, self.case)))
+        padding = max(1.0, programs * math.prod(edges) / elements) if edges else 1.0
+        multiprocessors = self.target.limits["sms"].value if "sms" in self.target.limits else _MULTIPROCESSORS
+        per_multiprocessor = math.ceil(programs / multiprocessors)
+        warps = compiled.threads / self.target.limit("warp_size")
+        resident = warps * min(max(1, compiled.blocks_per_sm), per_multiprocessor)
+        rate = min(1.0, resident / (_WARPS_ASYNC if compiled.async_copies else _WARPS_SYNC))
+        loads = 1.0 + sum(_BALANCE / edge for edge in edges) / 2
+        spills = 1.0 + _SPILLED_WORD * compiled.spill_bytes / 4
+        units = 1.0 if compiled.matrix_instructions else _WITHOUT_MATRIX_UNITS
+        busy = per_multiprocessor * multiprocessors / programs
+        return padding * busy * loads * spills * units / rate
+
+    @staticmethod
+    def _facts(compiled: CompiledKernel) -> dict[str, Any]:
+        return {
+            "regs": compiled.regs,
+            "spill_bytes": compiled.spill_bytes,
+            "shared_bytes": compiled.shared_bytes,
+            "blocks_per_sm": compiled.blocks_per_sm,
+            "matrix_instructions": dict(compiled.matrix_instructions),
+            "async_copies": dict(compiled.async_copies),
+            "binary_sha256": compiled.binary_sha256,
+        }
+
+    def versions(self) -> Mapping[str, Any]:
+        from tilewright.aot.compile import toolchain
+
+        return {"compiler": toolchain(), "checked_on": f"interpreter, {self.checker.case}"}
+
+
+class _Interpreted(Checker):
+    """Launches through the interpreter, which has no architecture and so no limits of one."""
+
+    def prepare(self, config: Config) -> Launch:
+        outputs = empty_outputs(self.family, self.case)
+        tensors = {**self.inputs.physical, **outputs}
+        launch = self.family.module("triton").launch
+        return Launch(lambda: launch(tensors, self.case.flags, config, interpret=True), outputs)
+
+
+def _small_case(family: Family, case: Case, backend: Backend) -> Case:
+    """The largest case of the spec that the interpreter does quickly, with the flags of the tuned one."""
+    spec = family.spec
+    sizes = [c.sizes for c in spec.check_cases(spec.precision(case.precision), backend.name)]
+    cases = [spec.case(s, case.precision, case.flags) for s in sizes]
+    quick = [c for c in [*cases, case] if 0 < spec.flops_of(c) <= _CHECK_FLOPS]
+    return max(quick, key=spec.flops_of, default=case)

@@ -1,0 +1,298 @@
+"""`tune`: search the legal configs of one case on one target, keep the best with its provenance."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from tilewright.autotune import final, provenance, trials, workers
+from tilewright.autotune.interrupt import Interruption
+from tilewright.autotune.locks import held, lock_path
+from tilewright.autotune.objective import Objective, objective_for, pick_backend
+from tilewright.autotune.pool import Pool
+from tilewright.autotune.result import TuneResult
+from tilewright.autotune.samplers import sampler as sampler_named
+from tilewright.autotune.search import Budget, Search
+from tilewright.autotune.storage import open_place
+from tilewright.autotune.trials import TrialRow
+from tilewright.autotune.workers import Assignment
+
+from tilewright import tables
+from tilewright.backends.base import Backend
+from tilewright.errors import UsageError
+from tilewright.registry import Family
+from tilewright.registry import family as family_named
+from tilewright.targets import Target
+from tilewright.targets import target as target_named
+
+if TYPE_CHECKING:
+    from tilewright.autotune.final import Decision
+    from tilewright.autotune.provenance import StudyKey
+
+    from tilewright.cases import Case
+
+DEFAULT_TRIALS = 40
+_DECISION = "decision"
+# Seconds for the interleaved comparison at the end, and after Ctrl-C.
+FINAL_S = 6.0
+_HURRIED_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One tuning, resolved: what, where, with what, for how long."""
+
+    family: Family
+    case: Case
+    target: Target
+    backend: Backend
+    sampler: str
+    seed: int
+    threads: int
+    trials: int | None
+    seconds: float | None
+    storage: str | None
+    workers: int
+    final_s: float
+
+
+def tune(
+    family: Family | str,
+    case: Case,
+    target: Target | str = "cpu",
+    trials: int | None = None,
+    *,
+    seconds: float | None = None,
+    backend: Backend | str | None = None,
+    sampler: str = "portfolio",
+    storage: str | None = None,
+    workers: int = 1,
+    seed: int = 0,
+    threads: int = 0,
+    install: bool = False,
+    store: bool = True,
+    objective: Objective | None = None,
+    report: Callable[[TrialRow], None] | None = None,
+    final_s: float = FINAL_S,
+) -> TuneResult:
+    """Search configs of `case`; the default is trial 0 and is compared with the best at the end.
+
+    `trials` counts the study's trials altogether, so that running it again resumes and then measures
+    nothing; `seconds` bounds this run. With neither, 40 trials. `storage` is `journal:PATH` or a
+    database URL, by default a journal of this user. Ctrl-C ends the search and keeps what was found.
+    The winner goes to this user's table and, with `install`, to the family's own; `store=False` writes
+    neither. Raises UsageError for a wrong request, Unavailable where nothing can value configs.
+    """
+    found = family_named(family) if isinstance(family, str) else family
+    where = target_named(target) if isinstance(target, str) else target
+    _require(trials, seconds, workers)
+    one = backend if isinstance(backend, Backend) else pick_backend(found, where, case.precision, backend)
+    limit = DEFAULT_TRIALS if trials is None and seconds is None else trials
+    plan = Plan(found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers, final_s)
+    given = objective
+    chosen = given or objective_for(found, case, where, one, seed, threads)
+    return _run(plan, chosen, given, report, install, store)
+
+
+def default_case(family: Family, dtype: str | None = None, flags: dict[str, str] | None = None) -> Case:
+    """The benchmark case of median work: what is tuned when no shape is named."""
+    precision = family.spec.precision(dtype)
+    cases = [
+        family.spec.case(c.sizes, precision.name, {**c.flags, **(flags or {})})
+        for c in family.spec.benchmark_cases(precision)
+    ]
+    return sorted(cases, key=family.spec.flops_of)[len(cases) // 2]
+
+
+def _require(trials: int | None, seconds: float | None, count: int) -> None:
+    if trials is not None and trials < 1:
+        raise UsageError(f"{trials} trials were asked for; accepted: 1 (the default config alone) or more")
+    if seconds is not None and seconds <= 0:
+        raise UsageError(f"{seconds:g} seconds were asked for; accepted: more than 0")
+    if count < 1:
+        raise UsageError(f"{count} workers were asked for; accepted: 1 or more")
+
+
+def _run(
+    plan: Plan,
+    objective: Objective,
+    given: Objective | None,
+    report: Callable[[TrialRow], None] | None,
+    install: bool,
+    store: bool,
+) -> TuneResult:
+    started = time.monotonic()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pool = Pool.of(plan.family.spec, plan.case, plan.target)
+    chosen = sampler_named(plan.sampler, pool, plan.seed)
+    key = provenance.key_of(plan.family, plan.case, plan.target, plan.backend, pool, objective, plan.threads)
+    place = open_place(plan.storage, plan.family.name, plan.target.file_stem)
+    with held(lock_path("ask", key.name)):
+        study = optuna.create_study(
+            study_name=key.name, storage=place.storage, sampler=chosen, direction="minimize", load_if_exists=True
+        )
+        _describe(study, key, objective)
+    until = None if plan.seconds is None else time.time() + plan.seconds
+    budget = Budget(plan.trials, until)
+    quiet = f"{plan.target.name} {key.device}"
+
+    def read() -> tuple[TrialRow, ...]:
+        return trials.rows(study.get_trials(deepcopy=False), pool, objective.unit, str(objective.evidence))
+
+    with Interruption() as interruption:
+        if plan.workers == 1:
+            search = Search(study, pool, objective, budget, quiet, plan.target.kind == "cpu", place.local)
+            measured = search.run(interruption, report)
+        else:
+            assignment = _assignment(plan, place.url, key.name, quiet, budget, given)
+            measured = workers.run(assignment, plan.workers, read, interruption, report)
+        interrupted = interruption.requested
+        interruption.again()
+        rows = read()
+        decision = _decide(study, objective, rows, pool, plan, quiet, interruption, interrupted)
+        interrupted = interrupted or interruption.requested
+    result = TuneResult(
+        key=key,
+        study=key.name,
+        storage=place.shown,
+        sampler=plan.sampler,
+        seed=plan.seed,
+        evidence=str(objective.evidence),
+        unit=objective.unit,
+        pool=len(pool),
+        rows=rows,
+        decision=decision,
+        measured=measured,
+        seconds=time.monotonic() - started,
+        interrupted=interrupted,
+        stored=_store(plan, key, objective, decision, len(rows), install) if store else None,
+    )
+    return result
+
+
+def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
+    """What the study is about, for whoever opens it in a dashboard; written once."""
+    if "key" not in study.user_attrs:
+        study.set_user_attr("key", asdict(key))
+        study.set_user_attr("evidence", str(objective.evidence))
+        study.set_user_attr("unit", objective.unit)
+
+
+def _decide(
+    study: optuna.Study,
+    objective: Objective,
+    rows: tuple[TrialRow, ...],
+    pool: Pool,
+    plan: Plan,
+    quiet: str,
+    interruption: Interruption,
+    hurried: bool,
+) -> Decision | None:
+    """The decision kept in the study if no trial was added since, else a new one."""
+    if not final.ranked(rows):
+        return None
+    default = pool.config(pool.default)
+    finished = sum(r.state is not trials.State.RUNNING for r in rows)
+    kept = study.user_attrs.get(_DECISION)
+    if kept and kept["trials"] == finished and kept["seed"] == plan.seed:
+        return final.read(kept["decision"])
+    seconds, most = (min(_HURRIED_S, plan.final_s), 2) if hurried else (plan.final_s, final.FINALISTS)
+    try:
+        with interruption.breakable(), held(lock_path("measure", quiet)):
+            decision = final.decide(objective, rows, default, seconds, most)
+    except KeyboardInterrupt:
+        return final.by_screening(rows, default, confirmed=False)
+    if not hurried:
+        content = {"trials": finished, "seed": plan.seed, "decision": final.content(decision)}
+        study.set_user_attr(_DECISION, content)
+    return decision
+
+
+def _store(
+    plan: Plan, key: StudyKey, objective: Objective, decision: Decision | None, count: int, install: bool
+) -> Path | None:
+    """Write the winner to the tables; nothing that was not confirmed gets there."""
+    if decision is None or not decision.confirmed:
+        return None
+    best, default = decision.best, decision.default
+    record: dict[str, Any] = {
+        **asdict(key),
+        "versions": dict(provenance.versions(objective)),
+        "study": key.name,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "value": best.value,
+        "default_value": default.value if default else None,
+        "gain": best.ratio,
+        "gain_low": best.ratio_low,
+        "gain_high": best.ratio_high,
+        "verdict": decision.verdict,
+        "tied": len(decision.tie_set),
+        "trials": count,
+        "evidence": str(objective.evidence),
+        "sampler": plan.sampler,
+        "seed": plan.seed,
+    }
+    entry = tables.Entry(tables.bucket(plan.case), plan.case.precision, plan.case.flags, best.config, record)
+    path = tables.user_path(plan.family, plan.target)
+    places = [path, tables.installed_path(plan.family, plan.target)] if install else [path]
+    for one in places:
+        with held(lock_path("table", str(one))):
+            tables.store(one, plan.family, plan.target, entry)
+    return places[-1]
+
+
+def _assignment(
+    plan: Plan, url: str, name: str, quiet: str, budget: Budget, objective: Objective | None
+) -> Assignment:
+    return Assignment(
+        search_path=tuple(sys.path),
+        family=plan.family.name,
+        case=plan.case.as_dict(),
+        target=plan.target.name,
+        backend=plan.backend.name,
+        seed=plan.seed,
+        threads=plan.threads,
+        sampler=plan.sampler,
+        storage_url=url,
+        study_name=name,
+        quiet_device=quiet,
+        checks_disturb=plan.target.kind == "cpu",
+        budget=budget,
+        objective=objective,
+    )
+
+
+def objective_of(assignment: Assignment) -> Objective:
+    """The objective a worker uses: the one it was sent, or its own."""
+    from tilewright.backends import backend
+
+    if assignment.objective is not None:
+        return assignment.objective
+    family, where = family_named(assignment.family), target_named(assignment.target)
+    one = backend(assignment.backend)
+    return objective_for(family, _case(family, assignment), where, one, assignment.seed, assignment.threads)
+
+
+def join(assignment: Assignment) -> Search:
+    """A search on an existing study, in a worker process."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    family, where = family_named(assignment.family), target_named(assignment.target)
+    pool = Pool.of(family.spec, _case(family, assignment), where)
+    place = open_place(assignment.storage_url, assignment.family, where.file_stem)
+    chosen = sampler_named(assignment.sampler, pool, assignment.seed)
+    study = optuna.load_study(study_name=assignment.study_name, storage=place.storage, sampler=chosen)
+    objective = objective_of(assignment)
+    return Search(
+        study, pool, objective, assignment.budget, assignment.quiet_device, assignment.checks_disturb, place.local
+    )
+
+
+def _case(family: Family, assignment: Assignment) -> Case:
+    content: dict[str, Any] = dict(assignment.case)
+    return family.spec.case(content["sizes"], content["precision"], content["flags"], content["memory"])

@@ -1,0 +1,331 @@
+#include "border.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace tw::border {
+namespace {
+
+std::string join(const std::vector<std::string>& parts, const char* separator = ", ") {
+  std::string text;
+  for (const std::string& part : parts) text += (text.empty() ? "" : separator) + part;
+  return text.empty() ? "none" : text;
+}
+
+std::string text_of(const std::vector<int64_t>& shape) {
+  std::vector<std::string> parts;
+  for (const int64_t size : shape) parts.push_back(std::to_string(size));
+  return shape.empty() ? "[]" : "[" + join(parts) + "]";
+}
+
+std::string text_of(std::span<const Dim> dims) {
+  std::vector<std::string> parts;
+  for (const Dim& dim : dims) parts.emplace_back(dim.text);
+  return dims.empty() ? "[]" : "[" + join(parts) + "]";
+}
+
+[[noreturn]] void wrong(const OpSpec& op, const std::string& what) { throw UsageError(std::string(op.name) + ": " + what); }
+
+class Resolver {
+ public:
+  Resolver(const OpSpec& op, const Request& request) : op_(op), request_(request) {}
+
+  Launch resolve() {
+    require_inputs();
+    flags();
+    precision();
+    sizes();
+    config();
+    return std::move(launch_);
+  }
+
+ private:
+  void require_inputs() const {
+    for (size_t i = 0; i < op_.tensors.size(); ++i) {
+      const TensorSpec& tensor = op_.tensors[i];
+      if (!tensor.output && tensor.flag < 0 && !request_.tensors[i].present) {
+        wrong(op_, std::string(tensor.name) + " is missing");
+      }
+    }
+  }
+
+  void flags() {
+    launch_.flags.resize(op_.flags.size(), 0);
+    for (size_t i = 0; i < op_.flags.size(); ++i) {
+      launch_.flags[i] = op_.flags[i].kind == FlagKind::presence ? presence(static_cast<int>(i)) : named(i);
+    }
+  }
+
+  // The value of a flag from its text; of a layout flag, only layouts that compiled kernels take.
+  int named(size_t index) const {
+    const FlagSpec& flag = op_.flags[index];
+    std::vector<std::string> accepted;
+    int found = -1;
+    for (size_t v = 0; v < flag.values.size(); ++v) {
+      if (!layout_accepted(static_cast<int>(index), v)) continue;
+      accepted.emplace_back(flag.values[v]);
+      if (request_.flags[index] == flag.values[v]) found = static_cast<int>(v);
+    }
+    if (found < 0) {
+      wrong(op_, "unknown " + std::string(flag.name) + " '" + request_.flags[index] + "'; accepted: " + join(accepted));
+    }
+    return found;
+  }
+
+  bool layout_accepted(int flag, size_t value) const {
+    for (const TensorSpec& tensor : op_.tensors) {
+      if (tensor.layout_flag == flag) return tensor.layouts[value].accepted;
+    }
+    return true;
+  }
+
+  // The value under which exactly the given optional inputs are present.
+  int presence(int index) const {
+    const FlagSpec& flag = op_.flags[static_cast<size_t>(index)];
+    std::vector<std::string> given, names;
+    for (size_t i = 0; i < op_.tensors.size(); ++i) {
+      if (op_.tensors[i].flag != index || op_.tensors[i].output) continue;
+      names.emplace_back(op_.tensors[i].name);
+      if (request_.tensors[i].present) given.emplace_back(op_.tensors[i].name);
+    }
+    std::vector<std::string> accepted;
+    for (size_t v = 0; v < flag.values.size(); ++v) {
+      std::vector<std::string> wanted;
+      for (const TensorSpec& tensor : op_.tensors) {
+        if (tensor.flag == index && !tensor.output && (tensor.when >> v & 1u)) wanted.emplace_back(tensor.name);
+      }
+      if (wanted == given) return static_cast<int>(v);
+      accepted.push_back(join(wanted, " and "));
+    }
+    wrong(op_, "of " + join(names, " and ") + " only " + join(given, " and ") + " given; accepted: " + join(accepted, " / "));
+  }
+
+  bool fits(const PrecisionSpec& precision) const {
+    for (size_t i = 0; i < op_.tensors.size(); ++i) {
+      if (request_.tensors[i].present && request_.tensors[i].dtype != precision.dtypes[i]) return false;
+    }
+    for (size_t i = 0; i < op_.flags.size(); ++i) {
+      if (!(precision.flags[i] >> launch_.flags[i] & 1u)) return false;
+    }
+    return request_.out_dtype < 0 || request_.out_dtype == precision.dtypes[first_output()];
+  }
+
+  size_t first_output() const {
+    size_t i = 0;
+    while (!op_.tensors[i].output) ++i;
+    return i;
+  }
+
+  // "a int8, b int8 with row_scale and col_scale -> fp32"
+  std::string describe(const PrecisionSpec& precision) const {
+    std::vector<std::string> parts, flags;
+    for (size_t i = 0; i < op_.tensors.size(); ++i) {
+      const TensorSpec& tensor = op_.tensors[i];
+      if (tensor.output || !ever_present(precision, tensor)) continue;
+      parts.push_back(std::string(tensor.name) + " " + dtype_name(precision.dtypes[i]));
+    }
+    for (size_t i = 0; i < op_.flags.size(); ++i) {
+      std::vector<std::string> values;
+      for (size_t v = 0; v < op_.flags[i].values.size(); ++v) {
+        if (precision.flags[i] >> v & 1u) values.emplace_back(op_.flags[i].values[v]);
+      }
+      if (values.size() < op_.flags[i].values.size()) {
+        flags.push_back(std::string(op_.flags[i].name) + "=" + join(values, "|"));
+      }
+    }
+    return join(parts) + (flags.empty() ? "" : " (" + join(flags) + ")") + " -> " +
+           dtype_name(precision.dtypes[first_output()]);
+  }
+
+  static bool ever_present(const PrecisionSpec& precision, const TensorSpec& tensor) {
+    return tensor.flag < 0 || (precision.flags[static_cast<size_t>(tensor.flag)] & tensor.when) != 0;
+  }
+
+  void precision() {
+    for (const PrecisionSpec& candidate : op_.precisions) {
+      if (fits(candidate)) {
+        launch_.precision = &candidate;
+        return;
+      }
+    }
+    std::vector<std::string> given, accepted;
+    for (size_t i = 0; i < op_.tensors.size(); ++i) {
+      if (request_.tensors[i].present) {
+        given.push_back(std::string(op_.tensors[i].name) + " " + dtype_name(request_.tensors[i].dtype));
+      }
+    }
+    const std::string out = request_.out_dtype < 0 ? "" : std::string(" -> ") + dtype_name(request_.out_dtype);
+    for (const PrecisionSpec& one : op_.precisions) accepted.push_back(describe(one));
+    wrong(op_, "no precision for " + join(given) + out + "; accepted: " + join(accepted, "; "));
+  }
+
+  std::span<const Dim> dims(size_t tensor) const {
+    const TensorSpec& spec = op_.tensors[tensor];
+    const int layout = spec.layout_flag < 0 ? 0 : launch_.flags[static_cast<size_t>(spec.layout_flag)];
+    return spec.layouts[static_cast<size_t>(layout)].dims;
+  }
+
+  // Plain sizes are bound by the first tensor that has them; then every dimension must agree.
+  void sizes() {
+    launch_.sizes.assign(launch_.precision->sizes.begin(), launch_.precision->sizes.end());
+    std::vector<std::string> source(launch_.sizes.size());
+    for (size_t i = 0; i < request_.given_sizes.size(); ++i) {
+      if (request_.given_sizes[i] < 0) continue;
+      launch_.sizes[i] = request_.given_sizes[i];
+      source[i] = "the argument " + std::string(op_.sizes[i]);
+    }
+    for (size_t t = 0; t < op_.tensors.size(); ++t) {
+      if (request_.tensors[t].present) bind(t, source);
+    }
+    for (size_t i = 0; i < static_cast<size_t>(op_.case_sizes); ++i) {
+      if (launch_.sizes[i] < 0) {
+        wrong(op_, "the tensors given do not tell " + std::string(op_.sizes[i]) + "; pass " + op_.sizes[i]);
+      }
+    }
+    for (size_t t = 0; t < op_.tensors.size(); ++t) {
+      if (request_.tensors[t].present) verify(t, source);
+    }
+  }
+
+  void bind(size_t tensor, std::vector<std::string>& source) {
+    const std::vector<int64_t>& shape = request_.tensors[tensor].shape;
+    const std::span<const Dim> wanted = dims(tensor);
+    if (shape.size() != wanted.size()) {
+      wrong(op_, std::string(op_.tensors[tensor].name) + " has shape " + text_of(shape) + "; accepted: " + text_of(wanted));
+    }
+    for (size_t d = 0; d < wanted.size(); ++d) {
+      const int size = wanted[d].size;
+      if (size < 0 || launch_.sizes[static_cast<size_t>(size)] >= 0) continue;
+      launch_.sizes[static_cast<size_t>(size)] = shape[d];
+      source[static_cast<size_t>(size)] = op_.tensors[tensor].name;
+    }
+  }
+
+  void verify(size_t tensor, const std::vector<std::string>& source) const {
+    const std::vector<int64_t>& shape = request_.tensors[tensor].shape;
+    const std::span<const Dim> wanted = dims(tensor);
+    for (size_t d = 0; d < wanted.size(); ++d) {
+      const int64_t expected = wanted[d].value(launch_.sizes.data());
+      if (shape[d] == expected) continue;
+      const int size = wanted[d].size;
+      const std::string from = size >= 0 && !source[static_cast<size_t>(size)].empty()
+                                   ? " from " + source[static_cast<size_t>(size)]
+                                   : "";
+      wrong(op_, std::string(op_.tensors[tensor].name) + " has shape " + text_of(shape) + "; accepted: " +
+                     text_of(wanted) + " with " + wanted[d].text + " = " + std::to_string(expected) + from);
+    }
+  }
+
+  void config() {
+    if (!request_.has_config) {
+      launch_.config = choose_config(op_, launch_);
+      return;
+    }
+    std::vector<std::string> names;
+    for (const ConfigField& field : op_.config) names.emplace_back(field.name);
+    if (request_.config.size() != op_.config.size()) {
+      wrong(op_, "config has " + std::to_string(request_.config.size()) + " values; accepted: " +
+                     std::to_string(op_.config.size()) + " (" + join(names) + ")");
+    }
+    for (size_t i = 0; i < op_.config.size(); ++i) {
+      const auto& values = op_.config[i].values;
+      if (std::find(values.begin(), values.end(), request_.config[i]) != values.end()) continue;
+      wrong(op_, "config " + names[i] + "=" + std::to_string(request_.config[i]) +
+                     "; accepted: " + text_of(std::vector<int64_t>(values.begin(), values.end())));
+    }
+    launch_.config = request_.config;
+  }
+
+  const OpSpec& op_;
+  const Request& request_;
+  Launch launch_;
+};
+
+// As tilewright.tables.bucket: the first size rounded up to a power of two, the others as they are.
+int64_t bucket_of(int64_t size, size_t index) {
+  if (index != 0) return size;
+  if (size <= 0) return 0;
+  int64_t power = 1;
+  while (power < size) power *= 2;
+  return power;
+}
+
+double octaves(int64_t x, int64_t y) {
+  return std::fabs(std::log2(static_cast<double>(std::max<int64_t>(x, 1)) /
+                             static_cast<double>(std::max<int64_t>(y, 1))));
+}
+
+}  // namespace
+
+const char* dtype_name(int32_t dtype) {
+  constexpr const char* names[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64"};
+  return dtype >= 0 && dtype < 8 ? names[dtype] : "of a dtype unknown here";
+}
+
+std::vector<int64_t> Launch::shape(const OpSpec& op, size_t tensor) const {
+  const TensorSpec& spec = op.tensors[tensor];
+  const int layout = spec.layout_flag < 0 ? 0 : flags[static_cast<size_t>(spec.layout_flag)];
+  std::vector<int64_t> shape;
+  for (const Dim& dim : spec.layouts[static_cast<size_t>(layout)].dims) shape.push_back(dim.value(sizes.data()));
+  return shape;
+}
+
+bool Launch::present(const OpSpec& op, size_t tensor) const {
+  const TensorSpec& spec = op.tensors[tensor];
+  return spec.flag < 0 || (spec.when >> flags[static_cast<size_t>(spec.flag)] & 1u) != 0;
+}
+
+Launch resolve(const OpSpec& op, const Request& request) { return Resolver(op, request).resolve(); }
+
+std::vector<int64_t> choose_config(const OpSpec& op, const Launch& launch) {
+  std::vector<int64_t> config;
+  for (const ConfigField& field : op.config) config.push_back(field.fallback);
+  double nearest = std::numeric_limits<double>::infinity();
+  const int precision = static_cast<int>(launch.precision - op.precisions.data());
+  for (const Tuned& row : op.tuned) {
+    if (row.precision != precision) continue;
+    bool same = true;
+    for (size_t i = 0; i < row.flags.size(); ++i) same &= row.flags[i] < 0 || row.flags[i] == launch.flags[i];
+    if (!same) continue;
+    double distance = 0;
+    for (size_t i = 0; i < row.bucket.size(); ++i) distance += octaves(row.bucket[i], bucket_of(launch.sizes[i], i));
+    if (distance < nearest) {
+      nearest = distance;
+      config.assign(row.config.begin(), row.config.end());
+    }
+  }
+  return config;
+}
+
+void run(const OpSpec& op, const Launch& launch, const Request& request) {
+  std::vector<tw_tensor> tensors(op.tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const View& view = request.tensors[i];
+    tensors[i].name = op.tensors[i].name;
+    tensors[i].dtype = launch.precision->dtypes[i];
+    tensors[i].ndim = -1;
+    if (!view.present) continue;
+    tensors[i].data = view.data;
+    tensors[i].ndim = static_cast<int32_t>(view.shape.size());
+    std::copy(view.shape.begin(), view.shape.end(), tensors[i].shape);
+    std::copy(view.stride.begin(), view.stride.end(), tensors[i].stride);
+  }
+  std::vector<tw_attr> attrs;
+  for (size_t i = 0; i < op.flags.size(); ++i) attrs.push_back({op.flags[i].name, launch.flags[i]});
+  for (size_t i = 0; i < op.config.size(); ++i) attrs.push_back({op.config[i].name, launch.config[i]});
+  char error[512] = "";
+  const tw_call call{tensors.data(),
+                     attrs.data(),
+                     error,
+                     sizeof error,
+                     static_cast<int32_t>(tensors.size()),
+                     static_cast<int32_t>(attrs.size()),
+                     request.threads};
+  const int status = op.kernel(&call);
+  if (status == TW_OK) return;
+  const std::string reason = error[0] != '\0' ? error : "the kernel returned status " + std::to_string(status);
+  throw KernelError(status, std::string(op.name) + ": " + reason);
+}
+
+}  // namespace tw::border

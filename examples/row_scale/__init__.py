@@ -1,0 +1,1 @@
+"""A family outside of tilewright's own folders: three files, nothing registered anywhere."""

@@ -1,0 +1,217 @@
+// The blocked schedule of the host gemm: A packed in row tiles, B in panels (by the caller or here), sums of one
+// tile_m x tile_n tile kept in scratch while K goes by in blocks of tile_k.
+//
+// stages 1: a block of B is packed, then used. stages 2: while one block is used, the next one is packed in
+// slices between its panels; where B is packed already, the next panel is prefetched instead.
+#include "gemm/host_runner.hpp"
+
+namespace tw::gemm {
+namespace {
+
+constexpr int64_t kPackedABytes = 8 << 20;   // rows are done in bands whose packed A stays below
+constexpr int64_t kPackedBBytes = 16 << 20;  // a thread's packed columns of B stay below
+constexpr int64_t kSerialPackElements = 1 << 14;
+
+// Threads along M and along N.
+struct Grid {
+  int64_t m, n;
+};
+
+// The grid with the smallest largest share; among equals the widest along N, which packs B only once.
+Grid choose_grid(int64_t row_blocks, int64_t panels, int64_t threads) {
+  Grid best{1, 1};
+  int64_t best_share = INT64_MAX;
+  for (int64_t n = threads < panels ? threads : panels; n >= 1; --n) {
+    const int64_t m = threads / n < row_blocks ? threads / n : row_blocks;
+    const int64_t share = ((panels + n - 1) / n) * ((row_blocks + m - 1) / m);
+    if (share >= best_share) continue;
+    best_share = share;
+    best = {m, n};
+  }
+  return best;
+}
+
+}  // namespace
+
+class Blocked {
+ public:
+  Blocked(const Runner& runner, const uint32_t* a, const int32_t* starts, int64_t row0, const Parts& row_blocks)
+      : r_(runner), p_(runner.p_), t_(runner.t_), kind_(runner.kind_), a_(a), starts_(starts), row0_(row0),
+        row_blocks_(row_blocks) {
+    k_blocks_ = cut(r_.groups_, p_.config.tile_k / kGroup[kind_]);
+  }
+
+  static int64_t block_panels(const Runner& r) {
+    const int64_t wanted = r.p_.config.tile_n / kPanelCols;
+    if (r.p_.prepacked) return wanted;
+    const int64_t fitting = kPackedBBytes / (r.groups_ * kGroupBytes[r.kind_]);
+    return fitting < 1 ? 1 : fitting < wanted ? fitting : wanted;
+  }
+
+  // Bytes of packed B one thread holds: all of K when several row blocks will use it, else one block per stage.
+  static int64_t packed_b_bytes(const Runner& r, bool reused) {
+    if (r.p_.prepacked) return 0;
+    const int64_t block = r.p_.config.tile_k / kGroup[r.kind_] * r.p_.config.stages;
+    const int64_t groups = reused || block > r.groups_ ? r.groups_ : block;
+    return groups * kGroupBytes[r.kind_] * block_panels(r);
+  }
+
+  // Row blocks [m0, m1) by panels [n0, n1), one thread's share.
+  void share(Range rows, Range panels, char* acc, char* packed) {
+    const Parts columns = cut(panels.size(), block_panels(r_));
+    for (int64_t i = 0; i < columns.count; ++i) {
+      panel_ = panels.begin + columns.begin(i);
+      panels_ = columns.size(i);
+      packed_ = packed;
+      reused_ = rows.size() > 1;
+      for (int64_t block = rows.begin; block < rows.end; ++block) {
+        const int64_t row = row_blocks_.begin(block), count = row_blocks_.size(block);
+        columns_of_block(row, count, block == rows.begin, acc);
+        r_.finish(acc, panels_ * kPanelCols, row0_ + row, count, panel_ * kPanelCols,
+                  r_.panel_cols(panel_, panels_));
+      }
+    }
+  }
+
+ private:
+  // Where K block `kb` of the packed columns is, and the distance between its panels.
+  const char* block_at(int64_t kb, int64_t* panel_bytes) const {
+    const int64_t bytes = kGroupBytes[kind_];
+    if (p_.prepacked) {
+      *panel_bytes = p_.panel_bytes;
+      return p_.b.data + panel_ * p_.panel_bytes + k_blocks_.begin(kb) * bytes;
+    }
+    *panel_bytes = k_blocks_.size(kb) * bytes;
+    if (reused_) return packed_ + k_blocks_.begin(kb) * bytes * panels_;
+    const int64_t slot = kb % p_.config.stages;
+    return packed_ + slot * (k_blocks_.base + (k_blocks_.extra != 0)) * bytes * panels_;
+  }
+
+  // Slice `slice` of `slices` of the packing of K block `kb`.
+  void pack(int64_t kb, int64_t slice, int64_t slices) const {
+    const bool by_panel = p_.b.row_stride == 1;
+    const Range cut_range = split(by_panel ? panels_ : k_blocks_.size(kb), slices, slice);
+    const Range cols = by_panel ? cut_range : Range{0, panels_};
+    const Range groups = by_panel ? Range{0, k_blocks_.size(kb)} : cut_range;
+    if (cut_range.size() == 0) return;
+    const int64_t k = (k_blocks_.begin(kb) + groups.begin) * kGroup[kind_];
+    const int64_t n = (panel_ + cols.begin) * kPanelCols;
+    PackB pack;
+    const int64_t offset = k * p_.b.row_stride + n * p_.b.col_stride;
+    pack.b = {p_.b.data + offset * kElementBytes[kind_], p_.b.row_stride, p_.b.col_stride};
+    const int64_t left = p_.k - k, most = groups.size() * kGroup[kind_];
+    pack.k = left < most ? left : most;
+    pack.n = p_.n - n;
+    pack.groups = groups.size();
+    pack.panels = cols.size();
+    const char* block = block_at(kb, &pack.panel_bytes);
+    pack.dst = const_cast<char*>(block) + cols.begin * pack.panel_bytes + groups.begin * kGroupBytes[kind_];
+    t_.pack_b[kind_](pack);
+  }
+
+  // All of K for one row block and the current columns.
+  void columns_of_block(int64_t row, int64_t rows, bool first_use, char* acc) const {
+    const bool packing = !p_.prepacked && first_use, ahead = p_.config.stages == 2;
+    const int64_t steps = (panels_ + t_.np - 1) / t_.np;
+    Tile tile;
+    tile.a = a_ + row * r_.groups_ * t_.a_words[kind_];
+    tile.rows = rows;
+    tile.total_groups = r_.groups_;
+    tile.acc_stride = panels_ * kPanelCols;
+    tile.row_start = r_.starts_or_null(starts_ ? starts_ + row : nullptr);
+    if (packing && ahead) pack(0, 0, 1);
+    for (int64_t kb = 0; kb < k_blocks_.count; ++kb) {
+      if (packing && !ahead) pack(kb, 0, 1);
+      const char* block = block_at(kb, &tile.panel_bytes);
+      tile.first_group = k_blocks_.begin(kb);
+      tile.groups = k_blocks_.size(kb);
+      for (int64_t step = 0; step < steps; ++step) {
+        const int64_t panel = step * t_.np;
+        tile.panels = panels_ - panel < t_.np ? panels_ - panel : t_.np;
+        tile.b = block + panel * tile.panel_bytes;
+        tile.acc = acc + panel * kPanelCols * 4;
+        tile.prefetch = ahead ? next_panel(block, panel, kb, tile.panel_bytes, packing) : nullptr;
+        t_.tile[kind_](tile);
+        if (packing && ahead && kb + 1 < k_blocks_.count) pack(kb + 1, step, steps);
+      }
+    }
+  }
+
+  // The panel used after `panel` of this block; null when it is still being packed or there is none.
+  const char* next_panel(const char* block, int64_t panel, int64_t kb, int64_t panel_bytes, bool packing) const {
+    if (panel + t_.np < panels_) return block + (panel + t_.np) * panel_bytes;
+    if (packing || kb + 1 == k_blocks_.count) return nullptr;
+    int64_t ignored;
+    return block_at(kb + 1, &ignored);
+  }
+
+  const Runner& r_;
+  const Problem& p_;
+  const KernelTable& t_;
+  const Kind kind_;
+  const uint32_t* a_;
+  const int32_t* starts_;
+  const int64_t row0_;
+  const Parts row_blocks_;
+  Parts k_blocks_;
+  int64_t panel_ = 0, panels_ = 0;
+  char* packed_ = nullptr;
+  bool reused_ = false;
+};
+
+// Packs the row blocks of rows [row0, ...): each block's row tiles one after another.
+void Runner::pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, int32_t* starts) const {
+  int64_t tiles = 0;
+  for (int64_t i = 0; i < blocks.count; ++i) tiles += cut(blocks.size(i), t_.mr).count;
+  const int64_t rows = blocks.begin(blocks.count);
+  const int threads = rows * p_.k < kSerialPackElements ? 1 : threads_;
+  parallel_for(tiles, threads, [&](int64_t begin, int64_t end, int) {
+    int64_t at = 0;
+    for (int64_t i = 0; i < blocks.count && at < end; ++i) {
+      const Parts cuts = cut(blocks.size(i), t_.mr);
+      for (int64_t j = 0; j < cuts.count && at < end; ++j, ++at) {
+        if (at < begin) continue;
+        const int64_t row = blocks.begin(i) + cuts.begin(j);
+        t_.pack_a[kind_]({a_at(row0 + row), cuts.size(j), p_.k, to + row * groups_ * t_.a_words[kind_],
+                          starts + row});
+      }
+    }
+  });
+}
+
+bool Runner::run_blocked() {
+  const int64_t row_bytes = groups_ * t_.a_words[kind_] * 4;
+  const int64_t tile_m = p_.config.tile_m;
+  int64_t band = kPackedABytes / row_bytes / tile_m * tile_m;
+  if (band < tile_m) band = tile_m;
+  if (band > p_.m) band = p_.m;
+  const bool reused = band > tile_m;
+  const int64_t acc_bytes = round_up((tile_m < p_.m ? tile_m : p_.m) * p_.config.tile_n * 4, kAlign);
+  const int64_t packed_bytes = round_up(Blocked::packed_b_bytes(*this, reused), kAlign);
+  Layout layout;
+  const int64_t vectors = layout.add(vectors_bytes());
+  const int64_t a = layout.add(band * row_bytes);
+  const int64_t starts = layout.add(band * 4);
+  const int64_t acc = layout.add(acc_bytes * threads_);
+  const int64_t packed = layout.add(packed_bytes * threads_);
+  char* base = workspace_.get(layout.size());
+  if (base == nullptr) return false;
+  fill_vectors(base + vectors);
+  uint32_t* packed_a = reinterpret_cast<uint32_t*>(base + a);
+  int32_t* row_starts = reinterpret_cast<int32_t*>(base + starts);
+  const Parts bands = cut(p_.m, band);
+  for (int64_t i = 0; i < bands.count; ++i) {
+    const Parts blocks = cut(bands.size(i), tile_m);
+    pack_row_blocks(bands.begin(i), blocks, packed_a, row_starts);
+    const Grid grid = choose_grid(blocks.count, panels_, threads_);
+    auto task = [&](int index, int) {
+      Blocked blocked(*this, packed_a, row_starts, bands.begin(i), blocks);
+      blocked.share(split(blocks.count, grid.m, index / grid.n), split(panels_, grid.n, index % grid.n),
+                    base + acc + index * acc_bytes, base + packed + index * packed_bytes);
+    };
+    run_tasks(static_cast<int>(grid.m * grid.n), task);
+  }
+  return true;
+}
+
+}  // namespace tw::gemm

@@ -1,0 +1,162 @@
+"""The ways torch multiplies matrices on a processor, each as a user would call it with constant weights.
+
+Weights are laid out once in `prepare`, as an inference team would; what a call repeats is timed.
+Whether a way exists on this machine is known only by trying: torch refuses bf16 packing on
+processors without AVX-512, and `prepare` passes its sentence on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from tilewright.cases import SizeGrid, grid
+from tilewright.errors import Unavailable
+
+if TYPE_CHECKING:
+    from tilewright.cases import Case
+    from tilewright.inputs import Inputs
+
+Call = Callable[[], Tensor]
+_AS_GIVEN: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another implementation of the same case.
+
+    `prepare` does what is done once and returns the call to time, whose result is c[M,N]; it raises
+    Unavailable with the reason. `flags` are those of our own call that make the comparison like for
+    like: a peer with prepacked weights meets ours with prepacked weights.
+    """
+
+    name: str
+    summary: str
+    prepare: Callable[[], Call]
+    flags: Mapping[str, str] = field(default_factory=lambda: _AS_GIVEN)
+
+
+_PREPACKED = MappingProxyType({"b_layout": "panel16"})
+
+
+def comparison(full: bool) -> SizeGrid:
+    """The sizes of docs/results.md: decode to prefill rows, hidden sizes of small and middle models."""
+    rows = (1, 16, 64, 256, 1024)
+    sizes = (576, 1536, 2048, 4096)
+    if full:
+        return grid(M=rows, N=sizes, K=sizes)
+    found = SizeGrid(())
+    for n, k in [(s, s) for s in sizes] + [(576, 1536), (1536, 576)]:
+        found += grid(M=rows, N=(n,), K=(k,))
+    return found
+
+
+def peers(case: Case, inputs: Inputs, threads: int) -> list[Peer]:
+    """torch's ways for one case. The caller sets torch's threads to `threads` before preparing and calling."""
+    if 0 in case.sizes.values():
+        return []
+    if not case.precision.startswith("int8"):
+        return [
+            Peer("torch", "torch.nn.functional.linear", lambda: _linear(inputs)),
+            Peer(
+                "torch-mkldnn",
+                "torch.ops.mkldnn._linear_pointwise, weights reordered once",
+                lambda: _mkldnn(case, inputs),
+                _PREPACKED,
+            ),
+        ]
+    found = [
+        Peer("torch", "torch._int_mm, weights as [K,N] view of [N,K], then scales", lambda: _int_mm(case, inputs))
+    ]
+    if case.flags["scale"] == "col" and case.precision in ("int8->fp32", "int8->bf16"):
+        found.append(
+            Peer(
+                "torch-qlinear",
+                "torch.ops.onednn.qlinear_pointwise, weights prepacked, per-channel scales",
+                lambda: _qlinear(case, inputs),
+                _PREPACKED,
+            )
+        )
+    return found
+
+
+def _present(value: Tensor | None) -> Tensor:
+    if value is None:
+        raise Unavailable("the case lacks an operand")
+    return value
+
+
+def _weight(inputs: Inputs) -> Tensor:
+    """b as [N,K], the layout of torch's Linear."""
+    return _present(inputs.logical["b"]).t().contiguous()
+
+
+def _linear(inputs: Inputs) -> Call:
+    a, weight, bias = _present(inputs.physical["a"]), _weight(inputs), inputs.physical["bias"]
+    return _tried(lambda: torch.nn.functional.linear(a, weight, bias))
+
+
+def _mkldnn(case: Case, inputs: Inputs) -> Call:
+    a, bias = _present(inputs.physical["a"]).contiguous(), inputs.physical["bias"]
+    rows = case.sizes["M"]
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(_weight(inputs), rows)
+    except RuntimeError as error:
+        raise Unavailable(f"torch cannot prepack {case.precision} weights here: {_first_line(error)}") from None
+    linear = torch.ops.mkldnn._linear_pointwise
+    return _tried(lambda: linear(a, packed, bias, "none", [], ""))
+
+
+def _int_mm(case: Case, inputs: Inputs) -> Call:
+    a, b = _present(inputs.physical["a"]), _weight(inputs).t()
+    bias = inputs.physical["bias"]
+    by_row, by_col = inputs.physical["row_scale"], inputs.physical["col_scale"]
+    if by_col is None:
+        if bias is None:
+            return _tried(lambda: torch._int_mm(a, b))
+        return _tried(lambda: torch._int_mm(a, b).add_(bias))
+    out = torch.bfloat16 if case.precision.endswith("bf16") else torch.float32
+    out = torch.float16 if case.precision.endswith("fp16") else out
+    rows = None if by_row is None else by_row[:, None]
+
+    def call() -> Tensor:
+        c = torch._int_mm(a, b).to(torch.float32)
+        if rows is not None:
+            c.mul_(rows)
+        c.mul_(by_col)
+        if bias is not None:
+            c.add_(bias)
+        return c.to(out)
+
+    return _tried(call)
+
+
+def _qlinear(case: Case, inputs: Inputs) -> Call:
+    a, scale = _present(inputs.physical["a"]).contiguous(), _present(inputs.physical["col_scale"])
+    bias = inputs.physical["bias"]
+    out = torch.float32 if case.precision == "int8->fp32" else torch.bfloat16
+    try:
+        packed = torch.ops.onednn.qlinear_prepack(_weight(inputs), None)
+    except RuntimeError as error:
+        raise Unavailable(f"torch cannot prepack int8 weights here: {_first_line(error)}") from None
+    zeros = torch.zeros(case.sizes["N"], dtype=torch.int32)
+    linear = torch.ops.onednn.qlinear_pointwise
+    return _tried(lambda: linear(a, 1.0, 0, packed, scale, zeros, bias, 1.0, 0, out, "none", [], ""))
+
+
+def _tried(call: Call) -> Call:
+    """The call, after one run that shows whether torch takes the case at all."""
+    try:
+        call()
+    except (RuntimeError, NotImplementedError) as error:
+        raise Unavailable(f"torch does not take this case here: {_first_line(error)}") from None
+    return call
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200]

@@ -1,0 +1,118 @@
+"""Peers as the benchmark sees them: found through the spec, tried, checked, and the fastest of them picked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from tilewright.errors import Unavailable
+from tilewright.perf.gate import Expected
+from tilewright.perf.timers import CallTimer, settle
+
+if TYPE_CHECKING:
+    from tilewright.cases import Case
+    from tilewright.inputs import Inputs
+    from tilewright.registry import Family
+
+BEST = "torch-best"
+_TRIAL_NS = 30e6
+
+
+class Peer(Protocol):
+    """Another implementation of a family's case; a family's `peers` function returns a list of them.
+
+    `prepare` does once what is done once, and returns the call to time; it raises Unavailable with the
+    reason. The call returns the output (a tuple in the order of the spec's outputs if there are several).
+    `flags` are the flags of our own call that make the comparison like for like.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def summary(self) -> str: ...
+
+    @property
+    def prepare(self) -> Callable[[], Callable[[], Any]]: ...
+
+    @property
+    def flags(self) -> Mapping[str, str]: ...
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Run torch with this many threads, then with as many as before."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, count))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def find(family: Family, case: Case, inputs: Inputs, threads: int) -> list[Peer]:
+    """Every peer the family declares for a case; empty if it declares none."""
+    if family.spec.peers is None:
+        return []
+    found: list[Peer] = list(family.spec.peers.resolve(family.package)(case, inputs, threads))
+    return found
+
+
+def names(family: Family, found: Sequence[Peer]) -> list[str]:
+    """What `--against` accepts for these peers."""
+    known = [p.name for p in found]
+    return [*known, BEST] if known else []
+
+
+def prepared(peer: Peer, expected: Expected) -> CallTimer:
+    """A timer of the peer's call, once its output has been checked; raises Unavailable when it cannot or may
+    not be timed."""
+    timer = CallTimer(peer.prepare())
+    timer.once()
+    verdict = expected.judge_result(timer.result)
+    if not verdict.ok:
+        raise Unavailable(f"{peer.name} is wrong here, so it is not timed: {verdict.reason}")
+    return timer
+
+
+def resolve(
+    wanted: str, family: Family, found: Sequence[Peer], expected: Expected
+) -> tuple[Peer, CallTimer, str]:
+    """The peer of a name with its timer and a note; `torch-best` is the one fastest in a short trial.
+
+    Raises Unavailable with the reasons when there is no such peer or none can be timed.
+    """
+    if wanted != BEST:
+        for peer in found:
+            if peer.name == wanted:
+                return peer, prepared(peer, expected), ""
+        declared = ", ".join(names(family, found)) or "none"
+        raise Unavailable(f"{family.name} has no peer '{wanted}' for this case; declared: {declared}")
+    best: tuple[float, Peer, CallTimer] | None = None
+    notes = []
+    for peer in found:
+        try:
+            timer = prepared(peer, expected)
+        except Unavailable as error:
+            notes.append(f"{peer.name}: {error}")
+            continue
+        trial = _trial(timer)
+        notes.append(f"{peer.name} {trial / 1e3:.4g} us")
+        if best is None or trial < best[0]:
+            best = (trial, peer, timer)
+    if best is None:
+        raise Unavailable(f"no peer of {family.name} can be timed here: {'; '.join(notes) or 'none is declared'}")
+    return best[1], best[2], "fastest of " + "; ".join(notes)
+
+
+def _trial(timer: CallTimer) -> float:
+    """Median ns of a few calls, about 30 ms."""
+    settle()
+    first = float(timer.sample(2, 1, 0).min())
+    count = int(np.clip(_TRIAL_NS / first, 3, 200))
+    return float(np.median(timer.sample(count, 1, 0)))

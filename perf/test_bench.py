@@ -1,0 +1,76 @@
+"""`pytest perf/ --benchmark-only`: every family, precision and thread count on the backend that runs here.
+
+Generated from the registry; outputs are checked before and after each benchmark. Works with
+`--benchmark-autosave`, `--benchmark-compare` and `--benchmark-compare-fail=median:10%`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tilewright.backends import all_backends
+from tilewright.cases import Case
+from tilewright.errors import Refused, Unavailable
+from tilewright.inputs import draw
+from tilewright.machine import usable_cores
+from tilewright.perf.gate import Expected, poison, require
+from tilewright.perf.peers import torch_threads
+from tilewright.perf.rows import Subject
+from tilewright.perf.timers import undisturbed
+from tilewright.registry import families, family
+from tilewright.tables import choose
+from tilewright.targets import CPU
+
+SEED = 0
+
+
+def _smallest_and_largest(name: str, precision: str) -> list[Case]:
+    """Two benchmark cases a precision: more belong to `tilewright bench`."""
+    spec = family(name).spec
+    ordered = sorted(spec.benchmark_cases(spec.precision(precision)), key=spec.flops_of)
+    middle = ordered[len(ordered) // 2]
+    return [ordered[0]] if ordered[0] == middle else [ordered[0], middle]
+
+
+def _generated() -> Iterator[Any]:
+    for name, found in families().items():
+        backend = "host" if found.has("host.cpp") else "reference"
+        for precision in found.spec.precisions:
+            for case in _smallest_and_largest(name, precision.name):
+                for threads in sorted({1, usable_cores()}):
+                    label = f"{name}-{backend}-{precision.name}-{case.shape_text}-{threads}t"
+                    yield pytest.param(name, backend, case, threads, id=label)
+
+
+@pytest.mark.parametrize(("name", "backend", "case", "threads"), list(_generated()))
+def test_family(benchmark: Any, name: str, backend: str, case: Case, threads: int) -> None:
+    found = family(name)
+    one = all_backends()[backend]
+    cell = one.cell(found, CPU, found.spec.precision(case.precision))
+    if not cell.state.checks:
+        pytest.skip(cell.reason)
+    choice = choose(found, case, CPU)
+    subject = Subject(
+        found, one, CPU, case.precision, case, choice.config, choice.source, SEED, threads, False
+    )
+    inputs = draw(found, case, SEED)
+    expected = Expected.of(found, case, inputs)
+    with torch_threads(threads), undisturbed():
+        try:
+            launch = subject.prepare(inputs)
+        except (Refused, Unavailable) as error:
+            pytest.skip(str(error))
+        call = launch.native.run if launch.native is not None else launch.run
+        call()
+        require(expected.judge(launch.outputs), f"{subject.who} is wrong, so it is not timed")
+        poison(launch.outputs)
+        benchmark.group = f"{name} {case.precision} {case.shape_text}"
+        benchmark.extra_info.update(
+            config=dict(choice.config), threads=threads, evidence=str(one.evidence), seed=SEED
+        )
+        benchmark.extra_info["gflop"] = found.spec.flops_of(case) / 1e9
+        benchmark(call)
+        require(expected.judge(launch.outputs), f"{subject.who} was right before timing and wrong after it")

@@ -1,0 +1,241 @@
+"""ship: spec + configs + binaries -> check again -> bundle + manifest."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilewright import __version__
+from tilewright.errors import BuildFailed, VerificationFailed
+from tilewright.registry import package_folder
+from tilewright.ship import dispatch, golden, gpu, layout, provenance, pyapi, receive
+from tilewright.ship.device import device_sources
+from tilewright.ship.readme import readme
+from tilewright.ship.receiver.verify_parts.elf import dotted, read_elf
+from tilewright.ship.receiver.verify_parts.host import LEVELS
+from tilewright.ship.request import MANIFEST_SCHEMA, Request, read_bench
+
+if TYPE_CHECKING:
+    from tilewright.bindings.table import Op
+
+TORCH_TARGET = "2.11"
+PYTHON_NEEDED = "3.9"
+LIBRARY_LIMIT = 2_000_000
+_ASCENDC = {".cpp", ".h", ".hpp", ".txt", ".md"}
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A finished bundle: its manifest, the hash of it, and what its own verify.py said."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    manifest_sha256: str
+    verdict: receive.Verdict
+
+
+def build(request: Request, say: Say = lambda _: None) -> Bundle:
+    """Make the bundle beside its place, verify it with its own verify.py, and only then move it there.
+
+    Raises VerificationFailed (and leaves nothing) if any stage does not pass, BuildFailed if a
+    compiler refuses or the library is too large.
+    """
+    request.folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = request.folder.parent / f".{request.folder.name}.{os.getpid()}"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        manifest = _write(staging, request, say)
+        say("checking every op again, with the bundle's own verify.py")
+        verdict = receive.verify(staging)
+        if not verdict.ok:
+            raise VerificationFailed(
+                f"not shipped, since its own check fails: {verdict.first_problem()}"
+            )
+        if request.folder.exists():
+            shutil.rmtree(request.folder)
+        staging.replace(request.folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Bundle(
+        request.folder, manifest, layout.sha256(request.folder / layout.MANIFEST), verdict
+    )
+
+
+def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
+    from tilewright.bindings.table import op_of
+    from tilewright.tables import load
+    from tilewright.targets import CPU
+
+    pairs = [(f, op_of(f, load(f, CPU).entries)) for f in request.families]
+    variant = root / "build" / layout.variant_name(TORCH_TARGET)
+    variant.mkdir(parents=True)
+
+    part = gpu.GpuPart()
+    for target in request.targets:
+        if target.kind in ("cuda", "hip"):
+            for family in request.families:
+                say(f"compiling {family.name} for {target.name}")
+                config = family.spec.default_config(target)
+                gpu.compile_family(family, target, config, part, request.gpu_precisions)
+    gpu.write_binaries(variant, part)
+    shipped_ascendc = _write_ascendc(root, request)
+    table = dispatch.document(request.families, request.targets, part, shipped_ascendc)
+    layout.write_json(variant / "dispatch.json", table)
+
+    library, identifier = _compile(variant, request, pairs, part, say)
+    levels = tuple(LEVELS) if platform.machine() == "x86_64" else ("scalar",)
+    summary = (
+        f"{', '.join(f.name for f in request.families)} for CPUs and for the GPUs of dispatch.json."
+    )
+    (variant / "_ops.py").write_text(
+        pyapi.ops_module(identifier, library.name, [op for _, op in pairs]), encoding="utf-8"
+    )
+    (variant / "_layouts.py").write_text(pyapi.layouts_module(pairs), encoding="utf-8")
+    (variant / "__init__.py").write_text(
+        pyapi.init_module(pairs, summary, levels), encoding="utf-8"
+    )
+
+    say("drawing golden vectors")
+    stored = golden.write_golden(root / "golden", pairs, request.golden_precisions)
+    _write_receiver(root)
+    source = provenance.git_state(package_folder("tilewright.ship"))
+    described = layout.metadata(request.name, identifier, request.version, source, __version__)
+    described["digest"] = layout.variant_digest(variant)
+    layout.write_json(variant / layout.METADATA, described)
+    manifest: dict[str, Any] = {
+        "schema": MANIFEST_SCHEMA,
+        "name": request.name,
+        "id": identifier,
+        "namespace": identifier,
+        "version": request.version,
+        "tilewright": __version__,
+        "variant": variant.name,
+        "source": source,
+        "compiler": provenance.compiler(),
+        "gpu_compiler": part.toolchain,
+        "torch_target": TORCH_TARGET,
+        "torch_built_with": provenance.torch_version(),
+        "library": _library_facts(root, library),
+        "cpu_levels": list(levels),
+        "ops": {op.name: op.as_dict() for _, op in pairs},
+        "targets": table["targets"],
+        "golden_calls": stored,
+    }
+    manifest["needs"] = _needs(request, manifest["library"])
+    perf = _write_perf(root, request)
+    (root / "README.md").write_text(readme(manifest, perf), encoding="utf-8")
+    manifest["files"] = layout.file_table(root)
+    layout.write_json(root / layout.MANIFEST, manifest)
+    return manifest
+
+
+def _compile(
+    variant: Path, request: Request, pairs: list[tuple[Any, Op]], part: gpu.GpuPart, say: Say
+) -> tuple[Path, str]:
+    """Compile the library under a name made from its content; returns it and the name."""
+    from tilewright.build import build_torch_ops
+
+    facts: list[object] = [__version__, TORCH_TARGET, provenance.compiler(), request.name, part.entries]
+    facts += [op.as_dict() for _, op in pairs]
+    with tempfile.TemporaryDirectory(prefix="tilewright-ship-") as scratch:
+        extra = device_sources(Path(scratch), [op for _, op in pairs], part.entries)
+        digest = provenance.content_hash(request.families, facts, extra)
+        identifier = f"_{request.name.replace('-', '_')}_{digest[:12]}"
+        say(f"compiling {identifier}")
+        device_sources(Path(scratch), [op for _, op in pairs], part.entries, identifier)
+        built = build_torch_ops(request.families, identifier, variant, extra)
+    library = variant / f"{identifier}.abi3.so"
+    if built != library:
+        built.replace(library)
+    size = library.stat().st_size
+    if size >= LIBRARY_LIMIT:
+        raise BuildFailed(
+            f"{library.name} has {size} bytes; a bundle's library stays under {LIBRARY_LIMIT}"
+        )
+    return library, identifier
+
+
+def _library_facts(root: Path, library: Path) -> dict[str, Any]:
+    elf = read_elf(library)
+    return {
+        "path": library.relative_to(root).as_posix(),
+        "bytes": library.stat().st_size,
+        "limit_bytes": LIBRARY_LIMIT,
+        "needed": list(elf.needed),
+        "symbol_versions": {name: dotted(v) for name, v in sorted(elf.versions.items())},
+    }
+
+
+def _needs(request: Request, library: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "glibc": library["symbol_versions"].get("GLIBC", "2.2"),
+        "python": PYTHON_NEEDED,
+        "torch": TORCH_TARGET,
+        "cpu_level": request.cpu_level,
+    }
+
+
+def _write_receiver(root: Path) -> None:
+    source = package_folder("tilewright.ship") / "receiver"
+    shutil.copyfile(source / "verify.py", root / "verify.py")
+    parts = root / "verify_parts"
+    parts.mkdir()
+    for path in sorted((source / "verify_parts").glob("*.py")):
+        shutil.copyfile(path, parts / path.name)
+    (parts / "compare.py").write_text(golden.compare_source(), encoding="utf-8")
+    (root / "LICENSE").write_bytes(_license())
+
+
+def _license() -> bytes:
+    beside = package_folder("tilewright.kernels").parent / "LICENSE"
+    if beside.is_file():
+        return beside.read_bytes()
+    from importlib import metadata
+
+    for file in metadata.files("tilewright") or []:
+        if file.name == "LICENSE":
+            return file.read_binary()
+    raise BuildFailed("the LICENSE file of tilewright cannot be found; a bundle must carry it")
+
+
+def _write_ascendc(root: Path, request: Request) -> list[str]:
+    """Copy the AscendC sources and CANN build of families that have them; returns those families' names."""
+    if not any(t.kind == "ascend" for t in request.targets):
+        return []
+    shipped = []
+    for family in request.families:
+        if family.ascendc_folder.is_dir():
+            _copy_sources(family.ascendc_folder, root / "ascendc" / "ops" / family.name)
+            shipped.append(family.name)
+    npu = package_folder("tilewright.ascendc") / "npu"
+    if shipped and npu.is_dir():
+        _copy_sources(npu, root / "ascendc" / "npu")
+    return shipped
+
+
+def _copy_sources(source: Path, place: Path) -> None:
+    for path in layout.files_below(source):
+        if path.suffix in _ASCENDC:
+            copy = place / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def _write_perf(root: Path, request: Request) -> dict[str, Any] | None:
+    if request.bench is None:
+        return None
+    content = read_bench(request.bench)
+    names = {family.name for family in request.families}
+    rows = [row for row in content.get("rows", []) if row.get("family") in names]
+    perf = {"schema": "tilewright/perf/1", "host": content.get("host", {}), "rows": rows}
+    layout.write_json(root / "perf.json", perf)
+    return perf

@@ -1,0 +1,74 @@
+"""`dispatch.json`: which config a call gets on each target, which binary, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tilewright.tables import load
+from tilewright.targets import Target
+
+if TYPE_CHECKING:
+    from tilewright.registry import Family
+    from tilewright.ship.gpu import GpuPart
+
+SCHEMA = "tilewright/dispatch/1"
+DEFAULT_REASON = (
+    "the family's default: nothing is tuned for the call's bucket, precision and layout"
+)
+HOW = (
+    "A call's bucket is its first size rounded up to a power of two and its other sizes as they are. "
+    "The entry of the same precision and layouts whose bucket is nearest in octaves is taken if it is "
+    "legal; without one, the default."
+)
+
+
+def choices(family: Family, target: Target) -> dict[str, Any]:
+    """The default config and the tuned ones of a family on a target, each with its reason."""
+    entries = [
+        {**entry.as_dict(), "reason": f"tuned for bucket {list(entry.bucket)}"}
+        for entry in load(family, target).entries
+    ]
+    return {
+        "default": {"config": dict(family.spec.default_config(target)), "reason": DEFAULT_REASON},
+        "buckets": entries,
+    }
+
+
+def document(
+    families: Sequence[Family], targets: Sequence[Target], gpu: GpuPart, ascendc: Sequence[str]
+) -> dict[str, Any]:
+    """The whole of dispatch.json; `entries` are the launcher's rows, in the order it tries them."""
+    table: dict[str, Any] = {}
+    for target in targets:
+        per_family: dict[str, Any] = {}
+        for family in families:
+            row = choices(family, target)
+            if target.kind in ("cuda", "hip"):
+                row["buckets"] = []
+                row["entries"] = [
+                    e["id"]
+                    for e in gpu.entries
+                    if (e["family"], e["target"]) == (family.name, target.name)
+                ]
+                row["form"] = "binaries in binaries/, started by the launcher in the library"
+            elif target.kind == "ascend":
+                given = family.name in ascendc
+                row["form"] = (
+                    "AscendC source in ascendc/, built with CANN where it runs; not run on hardware"
+                    if given
+                    else "none: the family has no AscendC source"
+                )
+            else:
+                row["form"] = "compiled into the library"
+            per_family[family.name] = row
+        table[target.name] = per_family
+    return {
+        "schema": SCHEMA,
+        "how": HOW,
+        "targets": table,
+        "entries": gpu.entries,
+        "refused": gpu.refused,
+        "toolchain": gpu.toolchain,
+        "evidence": "compiled",
+    }

@@ -1,0 +1,164 @@
+"""Golden vectors: stored calls with the outputs fp64 arithmetic gives, for the receiver to run again."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tilewright import numerics
+from tilewright.cases import Case, SizeGrid
+from tilewright.dims import Expr
+from tilewright.inputs import Inputs, draw, reference_outputs
+from tilewright.registry import Family
+from tilewright.ship.layout import write_json
+
+if TYPE_CHECKING:
+    import torch
+
+    from tilewright.bindings.table import Op, OpArgument
+    from tilewright.spec import KernelSpec, Precision
+
+SCHEMA = "tilewright/golden/1"
+# One stored call, and all calls of a precision: a bundle is mailed around, and vectors must not dominate it.
+CASE_BYTES = 24 << 10
+PRECISION_BYTES = 256 << 10
+SEED = 20
+
+
+def golden_cases(spec: KernelSpec, precision: Precision) -> Iterator[Case]:
+    """The spec's own check cases that are small enough to store: tails, empties and every flag combination."""
+
+    def fits(sizes: Mapping[str, int]) -> bool:
+        return spec.bytes_of(spec.case(sizes, precision.name)) <= CASE_BYTES
+
+    small = [s for s in spec.cases.sizes if fits(s)]
+    if not small:
+        small = [
+            min(
+                spec.cases.sizes,
+                key=lambda s: spec.bytes_of(spec.case(s, precision.name)),
+            )
+        ]
+    whole = next((s for s in reversed(small) if all(s.values())), small[-1])
+    for sizes in spec.cases.sizes:
+        # An empty case may be large in its other sizes; the same emptiness is kept in a small one.
+        reduced = {n: 0 if v == 0 else whole[n] for n, v in sizes.items()}
+        if not all(sizes.values()) and not fits(sizes) and reduced not in small:
+            small.append(reduced)
+    yield from SizeGrid(tuple(small)).cover(spec, precision, "host")
+
+
+def write_golden(
+    folder: Path, families: Sequence[tuple[Family, Op]], precisions: Sequence[str] = ()
+) -> int:
+    """Write `cases.json` and one safetensors file a family; returns how many calls were stored.
+
+    Outputs are the family's fp64 reference on inputs drawn from a fixed seed. With `precisions`
+    only those are stored.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    described = []
+    for family, op in families:
+        tensors: dict[str, torch.Tensor] = {}
+        rows: list[dict[str, Any]] = []
+        for precision in family.spec.precisions:
+            if precisions and precision.name not in precisions:
+                continue
+            size = 0
+            for case in golden_cases(family.spec, precision):
+                size += int(family.spec.bytes_of(case))
+                if size > PRECISION_BYTES:
+                    break
+                rows.append(_store(family, op, case, SEED + len(rows), len(rows), tensors))
+        file = f"{family.name}.safetensors"
+        save_file(tensors, folder / file)
+        described.append({"family": family.name, "file": file, "cases": rows})
+    write_json(folder / "cases.json", {"schema": SCHEMA, "families": described})
+    return sum(len(d["cases"]) for d in described)
+
+
+def _store(
+    family: Family,
+    op: Op,
+    case: Case,
+    seed: int,
+    number: int,
+    tensors: dict[str, torch.Tensor],
+) -> dict[str, Any]:
+    spec = family.spec
+    inputs = draw(family, case, seed)
+    call = arguments(family, op, case, inputs)
+    stored: dict[str, Any] = {}
+    for argument, value in call:
+        if hasattr(value, "data_ptr"):
+            key = f"{number}.{argument.name}"
+            tensors[key] = value.contiguous()
+            stored[argument.name] = {"tensor": key}
+        else:
+            stored[argument.name] = value
+    outputs = []
+    for name, value in reference_outputs(family, case, inputs).items():
+        key = f"{number}.{name}"
+        tensors[key] = value.contiguous()
+        tensor = next(t for t in spec.outputs if t.name == name)
+        dtype = spec.dtype_of(tensor, case).torch_name
+        outputs.append({"name": name, "tensor": key, "dtype": dtype})
+    return {
+        "name": f"{op.name} {case.precision} {case}",
+        "op": op.name,
+        **case.as_dict(),
+        "gpu": all("triton" in (t.layout(case).backends or ("triton",)) for t in spec.inputs),
+        "seed": seed,
+        "tolerance": spec.tolerance.of(spec, case),
+        "args": [stored[a.name] for a, _ in call if not a.keyword_only],
+        "kwargs": {a.name: stored[a.name] for a, _ in call if a.keyword_only},
+        "outputs": outputs,
+    }
+
+
+def arguments(family: Family, op: Op, case: Case, inputs: Inputs) -> list[tuple[OpArgument, Any]]:
+    """The arguments of the torch op for a case: tensors, flag texts, sizes, `{"dtype": name}`.
+
+    Left at their defaults are sizes that the inputs tell, the config (the op chooses it) and the threads.
+    """
+    spec = family.spec
+    told = {
+        size.name
+        for t in spec.inputs
+        if t.present(case)
+        for size in t.layout(case).shape
+        if isinstance(size, Expr)
+    }
+    call: list[tuple[OpArgument, Any]] = []
+    for argument in op.arguments():
+        name = argument.name
+        if name in inputs.physical:
+            if inputs.physical[name] is not None:
+                call.append((argument, inputs.physical[name]))
+        elif name in case.flags:
+            value: Any = case.flags[name]
+            call.append((argument, value == "yes" if argument.type == "bool" else value))
+        elif name == "out_dtype":
+            dtype = spec.dtype_of(spec.outputs[0], case).torch_name
+            call.append((argument, {"dtype": dtype}))
+        elif name in case.sizes and (argument.default is None or name not in told):
+            call.append((argument, case.sizes[name]))
+    return call
+
+
+def compare_source() -> str:
+    """The core's own comparison as a module that needs torch only."""
+    parts = [
+        '"""How outputs are compared; taken from tilewright.numerics as it stands."""',
+        "from __future__ import annotations",
+        "import math\nfrom dataclasses import dataclass\n\nimport torch",
+        f"WORST_ELEMENT_FACTOR = {numerics.WORST_ELEMENT_FACTOR!r}",
+        # Slots in dataclasses came with Python 3.10; a bundle runs from 3.9 on.
+        inspect.getsource(numerics.Comparison).replace(", slots=True", ""),
+        inspect.getsource(numerics.compare),
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"

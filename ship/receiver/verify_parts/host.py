@@ -1,0 +1,175 @@
+"""Stages that look at this machine and at the library's file without running it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .elf import ElfError, dotted, numbers, read_elf
+
+Result = tuple[str, str]
+# Worst first; each with what /proc/cpuinfo must list. The library asks the processor itself.
+LEVELS: dict[str, frozenset[str]] = {
+    "scalar": frozenset({"sse2"}),
+    "avx2": frozenset({"avx2", "fma", "f16c"}),
+    "avx2vnni": frozenset({"avx2", "fma", "f16c", "avx_vnni"}),
+    "avx512": frozenset(
+        {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}
+        | {"avx512_vnni", "avx512_bf16"}
+    ),
+}
+ISA_VARIABLE = "TILEWRIGHT_ISA"
+
+
+def stages(
+    root: Path, manifest: dict[str, Any], assume_torch: str | None, assume_level: str | None
+) -> Iterator[tuple[str, Result]]:
+    """Yield (stage, (state, sentence))."""
+    needs = manifest["needs"]
+    yield "platform", platform_stage(needs)
+    yield "torch", torch_stage(needs, assume_torch)
+    yield "cpu", cpu_stage(needs, manifest["cpu_levels"], assume_level)
+    yield "abi", abi_stage(root / manifest["library"]["path"], manifest["library"])
+
+
+def platform_stage(needs: dict[str, Any]) -> Result:
+    system, machine = platform.system(), platform.machine()
+    if (system, machine) != (needs["system"], needs["machine"]):
+        return "failed", (
+            f"The library is for {needs['system']} on {needs['machine']}; this is {system} on {machine}."
+        )
+    python = platform.python_version()
+    if numbers(python) < numbers(needs["python"]):
+        return "failed", f"Python {python} is too old: {needs['python']} or later is needed."
+    libc = glibc()
+    if libc is None:
+        return (
+            "failed",
+            f"The library needs glibc {needs['glibc']} or later; this system's libc is not glibc.",
+        )
+    if numbers(libc) < numbers(needs["glibc"]):
+        return "failed", f"glibc {libc} is too old: {needs['glibc']} or later is needed."
+    return "passed", (
+        f"{system} {machine}, glibc {libc} (needs {needs['glibc']}), Python {python} "
+        f"(needs {needs['python']})."
+    )
+
+
+def glibc() -> str | None:
+    """The version of glibc, or None for another libc."""
+    try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
+    except (ValueError, OSError, AttributeError):
+        return None
+    return version if name == "glibc" and version else None
+
+
+def torch_stage(needs: dict[str, Any], assumed: str | None) -> Result:
+    try:
+        version = assumed or importlib.metadata.version("torch")
+    except importlib.metadata.PackageNotFoundError:
+        return (
+            "undecided",
+            f"torch is not installed for {sys.executable}; {needs['torch']} or later is needed.",
+        )
+    pretended = " (assumed)" if assumed else ""
+    if numbers(version) < numbers(needs["torch"]):
+        return "failed", (
+            f"torch {version}{pretended} is too old: the library uses torch's stable ABI of "
+            f"{needs['torch']}, so torch {needs['torch']} or later is needed."
+        )
+    return "passed", (
+        f"torch {version}{pretended} has the stable ABI of {needs['torch']} that the library uses."
+    )
+
+
+def cpu_levels() -> list[str]:
+    """Levels that this processor can run, worst first."""
+    flags: set[str] = set()
+    try:
+        for line in (
+            Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        ):
+            if line.startswith("flags"):
+                flags = set(line.partition(":")[2].split())
+                break
+    except OSError:
+        pass
+    if not flags and platform.machine() == "x86_64":
+        flags = {"sse2"}
+    return [level for level, wanted in LEVELS.items() if wanted <= flags]
+
+
+def cpu_stage(needs: dict[str, Any], compiled: list[str], assumed: str | None) -> Result:
+    available = cpu_levels()
+    if assumed is not None:
+        names = list(LEVELS)
+        if assumed != "none" and assumed not in names:
+            return "failed", f"'{assumed}' is no CPU level; accepted: none, {', '.join(names)}."
+        available = names[: names.index(assumed) + 1] if assumed != "none" else []
+    needed = needs["cpu_level"]
+    has = ", ".join(available) or "none"
+    if needed not in available:
+        return "failed", (
+            f"This CPU lacks the level the bundle needs: '{needed}' ({', '.join(sorted(LEVELS[needed]))}); "
+            f"levels it has: {has}."
+        )
+    usable = [level for level in available if level in compiled]
+    forced = os.environ.get(ISA_VARIABLE)
+    if forced and forced not in usable:
+        return "failed", (
+            f"{ISA_VARIABLE}={forced} asks for a level that cannot run here; accepted: {', '.join(usable)}."
+        )
+    chosen = f"{forced} is forced by {ISA_VARIABLE}" if forced else f"{usable[-1]} will be used"
+    return "passed", (
+        f"This CPU has the needed level '{needed}': {len(usable)} of the {len(compiled)} compiled levels "
+        f"({', '.join(compiled)}) can run, {chosen}."
+    )
+
+
+def abi_stage(library: Path, facts: dict[str, Any]) -> Result:
+    try:
+        elf = read_elf(library)
+    except ElfError as error:
+        return "failed", f"{library.name} is not a library this system can load: {error}."
+    limits = {name: dotted(version) for name, version in sorted(elf.versions.items())}
+    if limits != facts["symbol_versions"] or list(elf.needed) != facts["needed"]:
+        return (
+            "failed",
+            f"{library.name} asks for other libraries or versions than the manifest says.",
+        )
+    wanted = [s for s in elf.undefined if s.startswith(("aoti_torch_", "torch_"))]
+    folder = _torch_libraries()
+    if folder is None:
+        return (
+            "undecided",
+            "torch's own libraries cannot be found, so its symbols cannot be compared.",
+        )
+    offered: set[str] = set()
+    for name in elf.needed:
+        if (folder / name).is_file():
+            offered |= set(read_elf(folder / name).exported)
+    absent = [s for s in wanted if s not in offered]
+    if absent:
+        return "failed", (
+            f"{len(absent)} of the {len(wanted)} torch functions the library calls are not in this torch, "
+            f"the first: {absent[0]}."
+        )
+    return "passed", (
+        f"{len(wanted)} torch functions are called and all are in this torch; linked to "
+        f"{', '.join(elf.needed)}, at most {', '.join(f'{k} {v}' for k, v in limits.items())}."
+    )
+
+
+def _torch_libraries() -> Path | None:
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return None
+    folder = Path(found.origin).parent / "lib"
+    return folder if folder.is_dir() else None

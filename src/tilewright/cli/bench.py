@@ -1,0 +1,147 @@
+"""tilewright bench: check, then time; against peers in interleaved pairs if asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tilewright.cli import options
+from tilewright.cli.output import emit, number, progress, say, table
+
+if TYPE_CHECKING:
+    from tilewright.perf.rows import BenchRow
+
+app = options.application()
+
+
+@app.command()
+def run(
+    families: options.Families = None,
+    backend: options.Backend = None,
+    target: options.TargetNames = None,
+    shape: options.Shape = None,
+    dtype: options.Dtype = None,
+    flags: options.Flags = None,
+    config: options.ConfigText = None,
+    threads: Annotated[
+        str | None, typer.Option("--threads", metavar="N,...", help="Thread counts, a row each; all cores by default.")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="PEER,...", help="Peers of the family, such as torch, torch-mkldnn, torch-best."
+        ),
+    ] = None,
+    cold: Annotated[bool, typer.Option("--cold", help="Evict every cache before each sample.")] = False,
+    seconds: Annotated[float, typer.Option("--seconds", help="Time budget of one row.")] = 2.0,
+    width: Annotated[
+        float, typer.Option("--width", help="Stop when the 95 % interval is narrower than this share of the value.")
+    ] = 0.02,
+    seed: options.Seed = 0,
+    json: options.Json = None,
+) -> None:
+    """Check outputs, then time; each row has its 95 % interval and its distance from the machine's ceiling.
+
+    Nothing is timed whose output is wrong, before or after. A time below the physical floor is reported
+    as impossible. Configs come from tuning unless --config is given. With --against, both sides are timed
+    in interleaved pairs in this run: ratio is peer time / our time, and the verdict is faster, slower or
+    same only if the whole interval lies beyond, or within, 2 %. A peer with prepacked weights meets our
+    prepacked layout unless --flags fixes it. --dtype all takes every precision. Raw samples are kept.
+
+    Examples:  tilewright bench gemm --shape M=64,N=1536,K=576 --dtype bf16 --against torch-best --threads 1,2
+    """
+    from tilewright.errors import UsageError
+    from tilewright.machine import host
+    from tilewright.perf.bench import Ceiling, Plan, count, rows
+    from tilewright.perf.engine import Effort
+    from tilewright.registry import select
+
+    try:
+        counts = [int(n) for n in options.names(threads)]
+    except ValueError:
+        raise UsageError(f"--threads takes whole numbers such as 1,2, not '{threads}'") from None
+    plan = Plan(
+        families=select(families or []),
+        backends=options.names(backend),
+        targets=options.names(target),
+        dtypes=options.names(dtype),
+        sizes=options.shape(shape),
+        flags=options.flags(flags) or {},
+        config=options.config(config),
+        threads=counts,
+        against=options.names(against),
+        cold=cold,
+        effort=Effort(width=width, seconds=seconds),
+        seed=seed,
+    )
+    ceiling = Ceiling()
+    found: list[BenchRow] = []
+    interrupted = False
+    with progress("bench", count(plan), json) as step:
+        try:
+            for row in rows(plan, ceiling):
+                found.append(row)
+                step(f"{row.family} {row.dtype} {row.case} {number(row.median_us)} us")
+        except KeyboardInterrupt:
+            interrupted = True
+    if not found and not interrupted:
+        raise UsageError("nothing matches this selection; `tilewright list` shows families, backends and targets")
+    emit(json, "bench", found, seed=seed, interrupted=interrupted, ceilings_reason=ceiling.reason)
+    lines = [_line(r) for r in found if r.state != "unavailable"]
+    if lines:
+        table(_COLUMNS, lines, title=f"measured on {host().cpu}, seed {seed}", json=json)
+    _remarks(found, ceiling.reason, json)
+    if interrupted:
+        say("interrupted: these rows were finished before", json)
+        raise typer.Exit(130)
+    if any(r.state in ("wrong", "impossible") for r in found):
+        raise typer.Exit(1)
+    if all(r.state == "unavailable" for r in found):
+        raise typer.Exit(3)
+
+
+_COLUMNS = (
+    "family", "dtype", "case", "thr", "cache", "median us", "95 % interval", "G/s", "GB/s", "ceiling", "bound",
+    "peer", "ratio", "interval", "verdict",
+)  # fmt: skip
+
+
+def _line(row: BenchRow) -> tuple[object, ...]:
+    def interval(low: float | None, high: float | None) -> str:
+        return "" if low is None and high is None else f"{number(low, 4)} .. {number(high, 4)}"
+
+    return (
+        f"{row.family} {row.backend}",
+        row.dtype,
+        row.case.replace(" ", "\n"),
+        row.threads,
+        row.cache,
+        number(row.median_us, 4),
+        interval(row.ci_low_us, row.ci_high_us),
+        number(row.gflops),
+        number(row.gbps),
+        "-" if row.ceiling_frac is None else f"{row.ceiling_frac:.0%}",
+        row.bound_by or "-",
+        row.peer if row.peer in (None, row.peer_is) else f"{row.peer}: {row.peer_is}",
+        "" if row.ratio is None else f"{row.ratio:.3f}",
+        "" if row.ratio is None else interval(row.ratio_ci_low, row.ratio_ci_high),
+        row.verdict or row.state,
+    )
+
+
+def _remarks(found: list[BenchRow], no_ceilings: str, json: str | None) -> None:
+    said: set[str] = set()
+    for row in found:
+        if row.state != "timed" and row.reason not in said:
+            said.add(row.reason)
+            say(f"{row.state.upper()} {row.family} {row.backend} {row.dtype} {row.case}: {row.reason}", json)
+    disturbed = [r for r in found if r.quiet is False]
+    if disturbed:
+        worst = max((r.others_busy or 0) + (r.steal or 0) for r in disturbed)
+        say(f"{len(disturbed)} rows were timed while others used up to {worst:.0%} of the machine", json)
+    loose = [r for r in found if r.converged is False]
+    if loose:
+        say(f"{len(loose)} rows reached the time budget before the interval was narrow; try --seconds", json)
+    if no_ceilings:
+        say(f"no ceilings: {no_ceilings}", json)

@@ -1,0 +1,209 @@
+"""tilewright tune: search a family's configs on a target; keep the best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tilewright.cli import options
+from tilewright.cli.output import emit, number, quiet, say, table
+
+if TYPE_CHECKING:
+    from tilewright.autotune.result import TuneResult
+    from tilewright.autotune.trials import TrialRow
+
+app = typer.Typer()
+
+
+@app.command()
+def tune(
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="The family to tune, such as gemm.")],
+    target: Annotated[
+        str, typer.Option("--target", metavar="T", help="cpu, cuda:sm_90, hip:gfx942, ascend:910b1, ...")
+    ] = "cpu",
+    shape: options.Shape = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", metavar="NAME", help="The precision, such as bf16 or int8->fp16.")
+    ] = None,
+    flags: options.Flags = None,
+    backend: Annotated[
+        str | None, typer.Option("--backend", metavar="NAME", help="host, triton or ascendc; by default the target's.")
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option("--trials", metavar="N", help="Trials of the study altogether (40 if neither this nor --seconds)."),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", metavar="S", help="Stop searching after this long.")
+    ] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(
+            "--study",
+            metavar="URL",
+            help="Where studies are kept: journal:PATH, sqlite:///PATH, postgresql://...; by default your own journal.",
+        ),
+    ] = None,
+    sampler: Annotated[
+        str, typer.Option("--sampler", metavar="NAME", help="portfolio, tpe, random, gp, cmaes or exhaustive.")
+    ] = "portfolio",
+    workers: Annotated[
+        int, typer.Option("--workers", metavar="N", help="Processes; they check side by side and time one at a time.")
+    ] = 1,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the inputs and of the sampler.")] = 0,
+    install: Annotated[
+        bool, typer.Option("--install", help="Also write the winner to the family's own configs/<target>.json.")
+    ] = False,
+    json: options.Json = None,
+) -> None:
+    """Search a family's legal configs on a target; keep the best.
+
+    Trial 0 is the default config. Every config is checked against the fp64 reference before it is timed;
+    one that is refused, wrong or crashes is recorded with its stage (gate, check, time) and reason and
+    ranks last. At the end the default and the best are timed again in interleaved rounds: the default
+    stays unless another is faster beyond noise, and configs that cannot be told from the best are the
+    tie set.
+
+    On cpu, and on a device that is present, configs are timed. Without the device ascend:* takes cycles of the
+    twin, cuda:* and hip:* a static score of the compiled binary; both are models and labelled so.
+
+    Studies resume: run the same command again and nothing is measured twice; raise --trials to go on. Ctrl-C ends
+    the search and keeps the best. A study is bound to shape, precision, flags, device, kernel sources and
+    space; change one and it is another study. Look inside with `optuna-dashboard` on the same storage.
+
+    The winner goes to your own table of tuned configs, which bench and ship use for its bucket of shapes;
+    --install puts it into the family's folder too.
+
+    Examples:  tilewright tune gemm --shape M=64,N=1536,K=576 --dtype bf16 --trials 60
+    tilewright tune gemm --target cuda:sm_90 --seconds 120 --study sqlite:////tmp/studies.db
+    """
+    from tilewright.autotune import study as tuning
+    from tilewright.registry import family as family_named
+
+    found = family_named(family)
+    sizes, values = options.shape(shape), options.flags(flags)
+    case = found.spec.case(sizes, dtype, values) if sizes is not None else tuning.default_case(found, dtype, values)
+    say(f"{family} on {target}: {case} {case.precision}, inputs and sampler from seed {seed}", json)
+    limit = tuning.DEFAULT_TRIALS if trials is None and seconds is None else trials
+    with _progress(limit, seconds) as report:
+        result = tuning.tune(
+            found,
+            case,
+            target,
+            limit,
+            seconds=seconds,
+            backend=backend,
+            sampler=sampler,
+            storage=study,
+            workers=workers,
+            seed=seed,
+            install=install,
+            report=report,
+        )
+    emit(json, "tune", result.rows, **result.top())
+    _summary(result, json)
+    if result.best is None:
+        raise typer.Exit(3)
+
+
+@contextmanager
+def _progress(trials: int | None, seconds: float | None) -> Iterator[Callable[[TrialRow], None]]:
+    """Best so far and time left on a terminal, one line a trial elsewhere; always on standard error."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield _Lines(trials)
+        return
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    bar = Progress(
+        TextColumn("tune"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    best = _Best()
+    began = time.monotonic()
+    done = 0
+    with bar:
+        task = bar.add_task("tune", total=trials, note="", left="")
+
+        def report(row: TrialRow) -> None:
+            nonlocal done
+            done += 1
+            spent = time.monotonic() - began
+            ends = [spent / done * (trials - row.number - 1)] if trials is not None else []
+            ends += [seconds - spent] if seconds is not None else []
+            left = f"{max(0.0, min(ends)):.0f} s left" if ends else ""
+            bar.update(task, completed=row.number + 1, note=best.note(row), left=left)
+
+        yield report
+
+
+class _Best:
+    """The best value so far, as a remark."""
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+
+    def note(self, row: TrialRow) -> str:
+        if row.value is not None and (self.value is None or row.value < self.value):
+            self.value = row.value
+        return "nothing works yet" if self.value is None else f"best {self.value:.4g} {row.unit}"
+
+
+class _Lines:
+    """Plain lines, one a trial."""
+
+    def __init__(self, trials: int | None) -> None:
+        self._of = f"/{trials}" if trials is not None else ""
+        self._best = _Best()
+
+    def __call__(self, row: TrialRow) -> None:
+        import sys
+
+        note = self._best.note(row)
+        what = f"{row.value:.4g} {row.unit}" if row.value is not None else f"failed at {row.stage}: {row.reason}"
+        print(f"trial {row.number + 1}{self._of}: {what} ({note}) {row.config}", file=sys.stderr, flush=True)
+
+
+def _summary(result: TuneResult, json: str | None) -> None:
+    best, default = result.best, result.default
+    if not quiet(json):
+        shown = sorted((r for r in result.rows if r.value is not None), key=lambda r: r.value or 0.0)[:8]
+        lines = [(r.number, number(r.value, 4), r.unit, r.arm, r.config) for r in shown]
+        table(("trial", "value", "unit", "from", "config"), lines, f"best trials, {result.evidence}")
+    for row in result.failures[:5]:
+        say(f"trial {row.number} failed at {row.stage}: {row.reason} {row.config}", json)
+    say(
+        f"{len(result.rows)} trials of {result.pool} legal configs, {len(result.failures)} failed, {result.measured} "
+        f"valued in this run, {result.seconds:.1f} s; study '{result.study}' in {result.storage}",
+        json,
+    )
+    if result.interrupted:
+        say("interrupted: the same command resumes the study", json)
+    if best is None:
+        say("nothing was found: no trial succeeded", json)
+        return
+    if default is None:
+        say(f"best {best.value:.4g} {best.unit} ({result.evidence}) {best.config}; the default config failed", json)
+    else:
+        sure = f" [{best.ratio_low:.3f}, {best.ratio_high:.3f}]" if best.ratio_low and best.ratio_high else ""
+        gain = f"{best.ratio:.3f}x{sure}" if best.ratio else "-"
+        say(
+            f"default {default.value:.4g} {default.unit}, best {best.value:.4g} {best.unit} ({result.evidence}): {gain}, "
+            f"{result.decision.verdict if result.decision else ''}, {len(result.tie_set)} tied",
+            json,
+        )
+        say(f"best config {best.config}", json)
+    say(f"kept in {result.stored}" if result.stored else "not kept: the comparison with the default was cut off", json)

@@ -1,0 +1,69 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command did: exit code, what it printed, and its `--json -` document if it wrote one."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads(self.out)
+        return loaded
+
+
+CommandLine = Callable[..., Ran]
+
+
+@pytest.fixture(scope="session")
+def private_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment that keeps the user's caches, studies and tuned configs out of the tests."""
+    folder = tmp_path_factory.mktemp("user")
+    return {"TILEWRIGHT_DATA": str(folder / "data")}
+
+
+@pytest.fixture(scope="session")
+def tilewright(private_folders: dict[str, str]) -> CommandLine:
+    """Run the installed command as a user would; `env=` adds variables."""
+
+    def run(
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        timeout: float = 600,
+        cwd: Path | None = None,
+    ) -> Ran:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "from tilewright.cli.main import main; raise SystemExit(main())",
+                *arguments,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **private_folders, **(env or {})},
+            cwd=cwd,
+            check=False,
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return run

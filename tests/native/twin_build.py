@@ -1,0 +1,89 @@
+"""Builds the twin and native test kernels once per state of their sources, under build/ of the repository."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+ASCENDC = ROOT / "ascendc"
+NATIVE = Path(__file__).resolve().parent
+
+try:
+    from tilewright.ascendc import soc
+    from tilewright.ascendc.ops.gemm import host
+    from tilewright.ascendc.twin import runner
+except ImportError:  # not installed: the same packages straight from the tree
+    sys.path.insert(0, str(ROOT))
+    from ascendc import soc
+    from ascendc.ops.gemm import host
+    from ascendc.twin import runner
+
+__all__ = ["ASCENDC", "NATIVE", "ROOT", "host", "kernels", "runner", "soc", "twin"]
+
+
+def _digest(paths: list[Path], *more: str) -> str:
+    h = hashlib.sha256()
+    for path in sorted(paths):
+        h.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    h.update("\0".join(more).encode())
+    return h.hexdigest()[:16]
+
+
+def _sources() -> list[Path]:
+    return [p for p in ASCENDC.rglob("*") if p.suffix in (".h", ".cpp", ".txt") and "npu" not in p.parts]
+
+
+def _cache() -> Path:
+    path = Path(os.environ.get("TILEWRIGHT_TEST_BUILD", ROOT / "build" / "twin-tests"))
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _tool(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    assert found, f"{name} is needed to build the twin"
+    return found
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, " ".join(command) + "\n" + done.stdout + done.stderr
+
+
+@lru_cache(maxsize=None)
+def twin() -> Path:
+    """libtilewright_twin.so of the tree as it is."""
+    out = _cache() / f"twin-{_digest(_sources())}.so"
+    with open(_cache() / "lock", "w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not out.exists():
+            build = _cache() / "cmake"
+            _run(_tool("cmake"), "-S", str(ASCENDC), "-B", str(build), "-DCMAKE_BUILD_TYPE=Release")
+            _run(_tool("cmake"), "--build", str(build), "-j2")
+            shutil.copy(build / "libtilewright_twin.so", out.with_suffix(".tmp"))
+            out.with_suffix(".tmp").replace(out)
+    return out
+
+
+@lru_cache(maxsize=None)
+def kernels(source: str) -> Path:
+    """A shared object of ``tests/native/<source>``, compiled as a user's kernel file is."""
+    path = NATIVE / source
+    twin()
+    out = _cache() / f"{path.stem}-{_digest([path, *_sources()])}.so"
+    if not out.exists():
+        temporary = out.with_suffix(f".{os.getpid()}")
+        _run(
+            "g++", "-std=c++17", "-O1", "-g0", "-shared", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror",
+            f"-fmacro-prefix-map={ROOT}/=", f"-I{ASCENDC / 'include'}", str(path), "-o", str(temporary),
+        )  # fmt: skip
+        temporary.replace(out)
+    return out

@@ -1,0 +1,249 @@
+// Small kernels with one planted fault each, and clean ones beside them. The comment `expect: <kind>` stands on the line
+// where the twin must report that kind. Arguments: x and y, 4096 bytes of GM each.
+#include "kernel_operator.h"
+
+using namespace AscendC;
+
+namespace {
+
+constexpr uint32_t kHalfs = 64;
+
+struct Ub {
+  TPipe pipe;
+  TBuf<TPosition::VECCALC> buffer;
+  LocalTensor<half> local;
+  GlobalTensor<half> x, y;
+
+  Ub(GM_ADDR gm_x, GM_ADDR gm_y) {
+    pipe.InitBuffer(buffer, kHalfs * sizeof(half));
+    local = buffer.Get<half>();
+    x.SetGlobalBuffer(reinterpret_cast<half*>(gm_x));
+    y.SetGlobalBuffer(reinterpret_cast<half*>(gm_y));
+  }
+};
+
+template <typename In, typename Acc>
+struct Cube {
+  TPipe pipe;
+  TBuf<TPosition::A1> a1;
+  TBuf<TPosition::A2> a2;
+  TBuf<TPosition::B2> b2;
+  TBuf<TPosition::CO1> co1;
+  LocalTensor<In> a1t, a2t, b2t;
+  LocalTensor<Acc> ct;
+
+  Cube() {
+    pipe.InitBuffer(a1, 4096);
+    pipe.InitBuffer(a2, 4096);
+    pipe.InitBuffer(b2, 4096);
+    pipe.InitBuffer(co1, 4096);
+    a1t = a1.template Get<In>();
+    a2t = a2.template Get<In>();
+    b2t = b2.template Get<In>();
+    ct = co1.template Get<Acc>();
+  }
+  static MmadParams Params(uint16_t m) {
+    MmadParams p;
+    p.m = m;
+    p.n = 16;
+    p.k = 16;
+    return p;
+  }
+};
+
+}  // namespace
+
+#define KERNEL(name) extern "C" __global__ __aicore__ void name([[maybe_unused]] GM_ADDR x, [[maybe_unused]] GM_ADDR y)
+
+KERNEL(clean_copy) {
+  Ub ub(x, y);
+  DataCopy(ub.local, ub.x, kHalfs);
+  SetFlag<HardEvent::MTE2_MTE3>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE2_MTE3>(EVENT_ID0);
+  DataCopy(ub.y, ub.local, kHalfs);
+}
+
+KERNEL(clean_queue) {
+  TPipe pipe;
+  TQueBind<TPosition::VECIN, TPosition::VECOUT, 2> queue;
+  pipe.InitBuffer(queue, 2, kHalfs * sizeof(half));
+  GlobalTensor<half> from, to;
+  from.SetGlobalBuffer(reinterpret_cast<half*>(x));
+  to.SetGlobalBuffer(reinterpret_cast<half*>(y));
+  for (uint32_t i = 0; i < 8; ++i) {
+    LocalTensor<half> in = queue.AllocTensor<half>();
+    DataCopy(in, from[i * kHalfs], kHalfs);
+    queue.EnQue(in);
+    LocalTensor<half> out = queue.DeQue<half>();
+    DataCopy(to[i * kHalfs], out, kHalfs);
+    queue.FreeTensor(out);
+  }
+}
+
+KERNEL(clean_scalar) {
+  Ub ub(x, y);
+  for (uint32_t i = 0; i < 16; ++i) ub.local.SetValue(i, static_cast<float>(ub.x.GetValue(i)) * 2.0f);
+  for (uint32_t i = 0; i < 16; ++i) ub.y.SetValue(i, ub.local.GetValue(i));
+}
+
+KERNEL(capacity) {
+  TPipe pipe;
+  TBuf<TPosition::A1> a;
+  TBuf<TPosition::B1> b;
+  pipe.InitBuffer(a, 400 * 1024);
+  pipe.InitBuffer(b, 200 * 1024);  // expect: capacity
+}
+
+KERNEL(gm_out_of_bounds) {
+  Ub ub(x, y);
+  DataCopy(ub.local, ub.x[2048 - 32], kHalfs);  // expect: out-of-bounds
+}
+
+KERNEL(gm_not_an_argument) {
+  Ub ub(x, y);
+  GlobalTensor<half> wild;
+  wild.SetGlobalBuffer(reinterpret_cast<half*>(uintptr_t{4096}));
+  DataCopy(ub.local, wild, kHalfs);  // expect: out-of-bounds
+}
+
+KERNEL(ub_out_of_bounds) {
+  Ub ub(x, y);
+  DataCopy(ub.local[32], ub.x, kHalfs);  // expect: out-of-bounds
+}
+
+KERNEL(ub_scalar_out_of_bounds) {
+  Ub ub(x, y);
+  ub.local.SetValue(kHalfs, 1.0f);  // expect: out-of-bounds
+}
+
+KERNEL(ub_misaligned) {
+  Ub ub(x, y);
+  DataCopy(ub.local[1], ub.x, 32);  // expect: misaligned
+}
+
+KERNEL(l0a_misaligned) {
+  Cube<half, float> cube;
+  LoadData2DParams p;
+  p.repeatTimes = 1;
+  LoadData(cube.a2t[16], cube.a1t, p);  // expect: misaligned
+}
+
+KERNEL(dropped_bytes) {
+  Ub ub(x, y);
+  DataCopy(ub.local, ub.x, 20);  // expect: illegal-parameter
+}
+
+KERNEL(mmad_m_range) {
+  Cube<half, float> cube;
+  Mmad(cube.ct, cube.a2t, cube.b2t, Cube<half, float>::Params(4096));  // expect: illegal-parameter
+}
+
+KERNEL(mmad_types) {
+  Cube<int8_t, float> cube;
+  Mmad(cube.ct, cube.a2t, cube.b2t, Cube<int8_t, float>::Params(16));  // expect: illegal-parameter
+}
+
+KERNEL(mmad_memory) {
+  Cube<half, float> cube;
+  Mmad(cube.ct, cube.a1t, cube.b2t, Cube<half, float>::Params(16));  // expect: illegal-memory
+}
+
+KERNEL(mmad_bias_ignored) {
+  Cube<half, float> cube;
+  TBuf<TPosition::C2> c2;
+  cube.pipe.InitBuffer(c2, 64);
+  Mmad(cube.ct, cube.a2t, cube.b2t, c2.Get<float>(), Cube<half, float>::Params(16));  // expect: illegal-parameter
+}
+
+KERNEL(transpose_of_float) {
+  Cube<float, float> cube;
+  LoadData2DParams p;
+  p.repeatTimes = 1;
+  p.ifTranspose = true;
+  LoadData(cube.a2t, cube.a1t, p);  // expect: illegal-parameter
+}
+
+KERNEL(fixpipe_rows_overlap) {
+  Cube<half, float> cube;
+  GlobalTensor<float> out;
+  out.SetGlobalBuffer(reinterpret_cast<float*>(y));
+  FixpipeParamsV220 p(16, 16, 16, 8, false);
+  Fixpipe(out, cube.ct, p);  // expect: illegal-parameter
+}
+
+KERNEL(fixpipe_quant_types) {
+  Cube<half, float> cube;
+  GlobalTensor<half> out;
+  out.SetGlobalBuffer(reinterpret_cast<half*>(y));
+  FixpipeParamsV220 p(16, 16, 16, 16, false);
+  Fixpipe(out, cube.ct, p);  // expect: illegal-parameter
+}
+
+KERNEL(no_path) {
+  Ub ub(x, y);
+  TBuf<TPosition::A2> a2;
+  ub.pipe.InitBuffer(a2, 1024);
+  DataCopy(a2.Get<half>(), ub.local, 32);  // expect: illegal-memory
+}
+
+KERNEL(scalar_of_l1) {
+  Cube<half, float> cube;
+  cube.a1t.GetValue(0);  // expect: illegal-memory
+}
+
+KERNEL(flag_set_twice) {
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID1);
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID1);  // expect: repeated-flag
+  WaitFlag<HardEvent::MTE2_V>(EVENT_ID1);
+}
+
+KERNEL(flag_never_set) {
+  SetFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE1_MTE2>(EVENT_ID0);  // expect: unpaired-flag
+}
+
+KERNEL(flag_never_waited) {
+  SetFlag<HardEvent::M_FIX>(EVENT_ID2);  // expect: unpaired-flag
+}
+
+KERNEL(flag_reserved) {
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID6);  // expect: reserved-flag
+  WaitFlag<HardEvent::MTE2_V>(EVENT_ID6);  // expect: reserved-flag
+}
+
+KERNEL(flag_range) {
+  SetFlag<HardEvent::MTE2_V>(9);  // expect: flag-range
+}
+
+KERNEL(queue_deque_empty) {
+  TPipe pipe;
+  TQue<TPosition::VECIN, 1> queue;
+  pipe.InitBuffer(queue, 1, 128);
+  queue.DeQue<half>();  // expect: queue
+}
+
+KERNEL(queue_exhausted) {
+  TPipe pipe;
+  TQue<TPosition::VECIN, 1> queue;
+  pipe.InitBuffer(queue, 1, 128);
+  LocalTensor<half> first = queue.AllocTensor<half>();
+  queue.AllocTensor<half>();  // expect: queue
+  queue.FreeTensor(first);
+}
+
+KERNEL(queue_leak) {
+  TPipe pipe;
+  TQue<TPosition::VECIN, 1> queue;
+  pipe.InitBuffer(queue, 1, 128);  // expect: queue
+  queue.AllocTensor<half>();
+}
+
+KERNEL(queue_double_free) {
+  TPipe pipe;
+  TQue<TPosition::VECIN, 1> queue;
+  pipe.InitBuffer(queue, 1, 128);
+  LocalTensor<half> tensor = queue.AllocTensor<half>();
+  queue.FreeTensor(tensor);
+  queue.FreeTensor(tensor);  // expect: queue
+}

@@ -1,0 +1,147 @@
+"""The command line's contract: exit codes, one sentence for bad input, JSON and nothing else on standard output."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import CommandLine
+
+COMMANDS = (
+    "list",
+    "doctor",
+    "check",
+    "bench",
+    "tune",
+    "compile",
+    "twin",
+    "model",
+    "ship",
+    "verify",
+    "report",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches(tilewright: CommandLine, command: str) -> None:
+    ran = tilewright(command, "--help")
+    assert ran.code == 0
+    assert "Usage: tilewright " + command in ran.out
+    assert len(ran.out) > 300
+    if command != "twin":
+        assert "--json" in ran.out
+
+
+def test_the_overview_names_every_command_and_exit_code(tilewright: CommandLine) -> None:
+    ran = tilewright("--help")
+    assert all(f"  {command} " in ran.out for command in COMMANDS)
+    assert "Exit codes: 0 good" in ran.out
+    assert tilewright("--version").out.strip().count(".") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("nonsense",), 2, "unknown command 'nonsense'; accepted: list, doctor"),
+        (("check", "gemmm"), 2, "unknown family 'gemmm'; accepted: gemm"),
+        (("check", "gemm", "--shape", "M=2"), 2, "gemm needs a size for N, K"),
+        (("check", "gemm", "--shape", "M=a"), 2, "'M=a' in --shape is not NAME=INTEGER"),
+        (("check", "gemm", "--shape", "M=2,N=2,K=-1"), 2, "K=-1 is negative"),
+        (
+            ("check", "gemm", "--backend", "cpp"),
+            2,
+            "unknown backend 'cpp'; accepted: reference, host",
+        ),
+        (("check", "gemm", "--dtype", "fp4"), 2, "fp4"),
+        (("check", "gemm", "--target", "cuda:sm_70"), 2, "unknown target 'cuda:sm_70'"),
+        (("check", "gemm", "--config", "{"), 2, "--config is not JSON"),
+        (
+            ("check", "gemm", "--backend", "host", "--config", '{"tile_q":1}'),
+            2,
+            "unknown config field 'tile_q'",
+        ),
+        (("check", "--replay", "/nonexistent"), 2, "is not a failure file"),
+        (("check", "gemm", "--flags", "b_layout"), 2, "'b_layout' in --flags is not NAME=VALUE"),
+        (("list", "--target", "gpu"), 2, "unknown target 'gpu'"),
+        (("check", "gemm", "--target", "cuda:sm_90"), 2, "nothing that can run here matches"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    tilewright: CommandLine, arguments: tuple[str, ...], code: int, sentence: str
+) -> None:
+    ran = tilewright(*arguments)
+    assert ran.code == code, ran.err
+    assert sentence in ran.err.replace("\n", " ")
+    assert "Traceback" not in ran.err
+
+
+def test_list_shows_the_matrix(tilewright: CommandLine) -> None:
+    ran = tilewright("list", "--json", "-")
+    document = ran.document
+    assert ran.code == 0
+    assert document["schema"] == "tilewright/list/1"
+    assert {"version", "host", "rows"} <= set(document)
+    assert all(
+        set(r) >= {"family", "backend", "target", "dtype", "state", "reason"}
+        for r in document["rows"]
+    )
+    states = {
+        (r["backend"], r["target"], r["dtype"]): r["state"]
+        for r in document["rows"]
+        if r["family"] == "gemm"
+    }
+    assert states["host", "cpu", "bf16"] == "run"
+    assert states["reference", "cpu", "fp32"] == "run"
+    assert states["triton", "cuda:sm_80", "fp16"] in ("interpret", "run")
+    assert states["ascendc", "ascend:910b1", "fp16"] == "twin"
+    assert all(r["reason"] for r in document["rows"] if r["state"] in ("absent", "compile"))
+
+
+def test_a_document_can_go_to_a_file(tilewright: CommandLine, tmp_path: Path) -> None:
+    where = tmp_path / "deep" / "list.json"
+    ran = tilewright("list", "--json", str(where))
+    assert ran.code == 0
+    assert json.loads(where.read_text())["rows"]
+    assert "gemm" in ran.out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
+def test_it_starts_at_once(arguments: list[str]) -> None:
+    """Under 300 ms on a quiet machine; processor time of the best of several runs, so that neighbours do not count."""
+    command = [
+        sys.executable,
+        "-c",
+        "from tilewright.cli.main import main; raise SystemExit(main())",
+        *arguments,
+    ]
+    best = float("inf")
+    for _ in range(6):
+        before = os.times()
+        subprocess.run(command, check=True, capture_output=True)
+        after = os.times()
+        best = min(
+            best,
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system,
+        )
+        time.sleep(0.05)
+    assert best < 0.3, f"{best:.3f} s of processor time"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"]])
+def test_nothing_heavy_is_imported(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom tilewright.cli.main import main\n"
+        f"main({arguments!r})\n"
+        "print([m for m in ('torch', 'triton', 'optuna', 'numpy', 'matplotlib') if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"

@@ -1,0 +1,214 @@
+"""The timing engine: intervals, verdicts, and what it must not be fooled by. Clocks are synthetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilewright.errors import UsageError
+from tilewright.perf.engine import Effort, batch_for, measure, measure_pair
+from tilewright.perf.statistics import (
+    FEWEST_QUADS,
+    PRACTICAL,
+    Estimate,
+    Samples,
+    geometric_mean,
+    median_estimate,
+    ratio_estimate,
+    verdict,
+)
+from tilewright.perf.timers import CallTimer, cache_sizes, settle
+
+
+class Machine:
+    """A clock that only calls advance, with noise, drift and rare long interruptions."""
+
+    def __init__(self, seed: int, noise: float = 0.01, drift: float = 0.0, hiccups: float = 0.0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.ns = 0.0
+        self.noise, self.drift, self.hiccups = noise, drift, hiccups
+
+    def now(self) -> float:
+        return self.ns / 1e9
+
+    def timer(self, call_ns: float) -> FakeTimer:
+        return FakeTimer(self, call_ns)
+
+
+class FakeTimer:
+    clock = "native"
+
+    def __init__(self, machine: Machine, call_ns: float) -> None:
+        self.machine, self.call_ns = machine, call_ns
+        self.flushes: list[int] = []
+
+    def once(self) -> None:
+        self.sample(1, 1, 0)
+
+    def sample(self, count: int, batch: int, flush_bytes: int) -> Samples:
+        m = self.machine
+        out = np.empty(count)
+        for i in range(count):
+            slow = 1.0 + m.drift * math.sin(m.ns / 3e8)
+            value = self.call_ns * slow * (1 + abs(m.rng.normal(0, m.noise)))
+            if m.rng.random() < m.hiccups:
+                value *= 20
+            m.ns += value * batch
+            out[i] = value
+        self.flushes.append(flush_bytes)
+        return out
+
+
+@pytest.fixture(autouse=True)
+def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tilewright.perf.engine.settle", lambda: None)
+
+
+@given(st.lists(st.floats(1.0, 1e9), min_size=3, max_size=300))
+@settings(max_examples=60, deadline=None)
+def test_interval_holds_the_median(values: list[float]) -> None:
+    found = median_estimate(values)
+    assert found.low <= found.value <= found.high
+    assert min(values) <= found.low and found.high <= max(values)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_interval_is_scale_free(seed: int) -> None:
+    values = np.random.default_rng(seed).lognormal(10, 0.2, 100)
+    one, other = median_estimate(values), median_estimate(values * 3.0)
+    assert other.value == pytest.approx(3 * one.value)
+    assert other.width == pytest.approx(one.width)
+
+
+def test_interval_covers_the_true_median_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        found = median_estimate(rng.lognormal(0.0, 0.3, 40))
+        hits += found.low <= 1.0 <= found.high
+    assert 0.93 <= hits / 400
+
+
+def test_drift_widens_the_interval() -> None:
+    rng = np.random.default_rng(1)
+    steady = rng.normal(100, 1, 600)
+    drifting = steady + np.linspace(0, 20, 600)
+    shuffled = rng.permutation(drifting)
+    assert median_estimate(drifting).width > 3 * median_estimate(shuffled).width
+
+
+def test_too_few_samples_give_no_interval() -> None:
+    assert median_estimate([5.0]).width == math.inf
+    assert ratio_estimate([0.0] * (FEWEST_QUADS - 1)).width == math.inf
+    with pytest.raises(ValueError, match="no samples"):
+        median_estimate([])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (1.03, 1.10, "faster"),
+        (0.80, 0.95, "slower"),
+        (0.99, 1.01, "same"),
+        (0.99, 1.10, "inconclusive"),
+        (1.005, 1.015, "same"),
+        (1.01, 1.05, "inconclusive"),
+        (0.0, math.inf, "inconclusive"),
+    ],
+)
+def test_verdicts(low: float, high: float, said: str) -> None:
+    assert verdict(Estimate(1.0, low, high)) == said
+
+
+def test_geometric_mean_of_ratios() -> None:
+    found = geometric_mean([0.5, 2.0, 1.0])
+    assert found.value == pytest.approx(1.0)
+    assert found.low < 1.0 < found.high
+
+
+def test_measure_stops_when_the_interval_is_narrow() -> None:
+    machine = Machine(0, noise=0.005)
+    found = measure(machine.timer(50_000), Effort(seconds=30), now=machine.now)
+    assert found.converged
+    assert found.median.width <= 0.02
+    assert machine.now() < 5
+    assert found.median.value == pytest.approx(50_000, rel=0.02)
+
+
+def test_measure_stops_at_the_budget() -> None:
+    machine = Machine(0, noise=2.0)
+    found = measure(machine.timer(30e6), Effort(seconds=1.0), now=machine.now)
+    assert not found.converged
+    assert machine.now() < 2.0
+    assert len(found.samples) >= 3
+
+
+def test_short_calls_are_timed_in_batches_unless_cold() -> None:
+    assert batch_for(100.0, "native", cold=False) == 20
+    assert batch_for(100.0, "native", cold=True) == 1
+    assert batch_for(1e6, "python", cold=False) == 1
+    machine = Machine(0)
+    timer = machine.timer(50_000)
+    measure(timer, Effort(seconds=0.2), cold=True, now=machine.now)
+    assert timer.flushes[-1] >= 2 * max((size for _, size in cache_sizes()), default=1 << 20)
+
+
+def test_hiccups_do_not_move_the_median() -> None:
+    machine = Machine(3, noise=0.01, hiccups=0.05)
+    found = measure(machine.timer(100_000), Effort(seconds=3), now=machine.now)
+    assert found.median.value == pytest.approx(100_000, rel=0.03)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_same_code_is_never_called_faster_or_slower(seed: int) -> None:
+    machine = Machine(seed, noise=0.03, drift=0.2, hiccups=0.02)
+    found = measure_pair(
+        machine.timer(200_000), machine.timer(200_000), Effort(seconds=2), now=machine.now, seed=seed
+    )
+    assert verdict(found.ratio) in ("same", "inconclusive")
+
+
+@pytest.mark.parametrize(("factor", "said"), [(1.10, "faster"), (1 / 1.10, "slower")])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_injected_slowdown_is_seen_through_drift(factor: float, said: str, seed: int) -> None:
+    machine = Machine(seed, noise=0.02, drift=0.2, hiccups=0.02)
+    ours, theirs = machine.timer(200_000), machine.timer(200_000 * factor)
+    found = measure_pair(ours, theirs, Effort(seconds=3), now=machine.now)
+    assert verdict(found.ratio) == said
+    assert found.ratio.value == pytest.approx(factor, rel=PRACTICAL)
+    assert found.ratio.low <= found.ratio.value <= found.ratio.high
+
+
+def test_both_sides_of_a_pair_have_the_same_number_of_blocks() -> None:
+    machine = Machine(0)
+    found = measure_pair(machine.timer(100_000), machine.timer(300_000), Effort(seconds=1), now=machine.now)
+    assert len(found.log_ratios) >= FEWEST_QUADS
+    assert found.ratio.value == pytest.approx(3.0, rel=0.03)
+
+
+def test_a_call_timer_reads_the_clock_around_the_call_only() -> None:
+    ticks = iter(range(0, 1000, 7))
+    timer = CallTimer(lambda: "result", now=lambda: next(ticks))
+    assert timer.sample(3, 1, 0).tolist() == [7.0, 7.0, 7.0]
+    assert timer.sample(2, 7, 0).tolist() == [1.0, 1.0]
+    assert timer.result == "result"
+
+
+def test_settle_ends() -> None:
+    import time
+
+    start = time.monotonic()
+    settle(0.01)
+    assert time.monotonic() - start < 1.0
+
+
+@pytest.mark.parametrize("make", [lambda: Effort(seconds=0), lambda: Effort(width=-1)])
+def test_a_budget_of_nothing_is_refused(make: Callable[[], Effort]) -> None:
+    with pytest.raises(UsageError, match="positive"):
+        make()
