@@ -25,7 +25,15 @@ class Soc:
 
 
 SOCS = MappingProxyType(
-    {s.name: s for s in (Soc("910b1", 24, 1850), Soc("910b2", 24, 1800), Soc("910b3", 20, 1800), Soc("910b4", 20, 1500))}
+    {
+        s.name: s
+        for s in (
+            Soc("910b1", 24, 1850),
+            Soc("910b2", 24, 1800),
+            Soc("910b3", 20, 1800),
+            Soc("910b4", 20, 1500),
+        )
+    }
 )
 
 

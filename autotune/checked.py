@@ -67,6 +67,12 @@ class Checker:
         launch.run()
         return launch, self.wrong(config, launch)
 
+    def again(self, config: Config, launch: Launch) -> Outcome | None:
+        """Run once more on poisoned outputs after timing: a kernel that stopped working is caught."""
+        poison(launch.outputs)
+        launch.run()
+        return self.wrong(config, launch, after_timing=True)
+
     def _save(self, config: Config, launch: Launch, verdict: Comparison) -> str:
         from tilewright.replay import save
 

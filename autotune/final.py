@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FINALISTS = 6
 # A finalist's screening value is at most this many times the best one.
-_WITHIN = 1.15
+_WITHIN = 1.5
 _FIRST_ROUNDS = FEWEST_QUADS + 2
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tilewright.autotune.checked import Checker
 from tilewright.autotune.objective import CRASHES, Enter, Rounds
 from tilewright.autotune.trials import Outcome, Stage
+from tilewright.machine import usable_cores
+from tilewright.perf import ceilings
+from tilewright.perf.bench import Ceiling
 from tilewright.perf.engine import Effort, batch_for, measure
-from tilewright.perf.gate import poison
 from tilewright.perf.timers import Timer, settle, timer_of, undisturbed
 
 from tilewright.evidence import Evidence
@@ -65,13 +68,14 @@ class MeasuredTime:
                 return failure
             stage = Stage.TIME
             with enter(stage):
-                poison(launch.outputs)
                 found = measure(self.timer(launch), self.screen)
+            failure = self.checker.again(config, launch)
         except CRASHES as error:
             return Outcome.failed(stage, f"{type(error).__name__}: {error}")
-        failure = self.checker.wrong(config, launch, after_timing=True)
         if failure:
             return failure
+        if reason := self._impossible(found.median.value / 1e3):
+            return Outcome.failed(stage, f"impossible: {reason}")
         return Outcome.ok(
             found.median.value / 1e3,
             [round(float(s) / 1e3, 4) for s in found.samples[:_KEPT_SAMPLES]],
@@ -81,6 +85,20 @@ class MeasuredTime:
             clock=found.clock,
             quiet=found.disturbance.quiet,
         )
+
+    @cached_property
+    def _ceiling(self) -> Ceiling | None:
+        """The machine's ceilings, if they were measured before: tuning does not wait for them."""
+        known = self.checker.target.kind == "cpu" and ceilings.load() is not None
+        return Ceiling() if known else None
+
+    def _impossible(self, time_us: float) -> str | None:
+        """Why no machine of this kind can be that fast; None if it can, or if that is not known."""
+        if self._ceiling is None:
+            return None
+        c = self.checker
+        _, reason = self._ceiling.judge(c.family.spec, c.case, time_us, c.threads or usable_cores(), False)
+        return reason
 
     def rounds(self, configs: Sequence[Config], seconds: float, fewest: int) -> Rounds:
         timers: dict[int, Timer] = {}
@@ -96,10 +114,9 @@ class MeasuredTime:
                 failed[i] = failure.reason
                 continue
             launches[i], timers[i] = launch, self.timer(launch)
-            poison(launch.outputs)
         times = self._interleaved(timers, len(configs), seconds, fewest)
         for i, launch in launches.items():
-            if late := self.checker.wrong(configs[i], launch, after_timing=True):
+            if late := self.checker.again(configs[i], launch):
                 failed[i] = late.reason
         return Rounds(times, failed)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -251,7 +250,6 @@ def _assignment(
     plan: Plan, url: str, name: str, quiet: str, budget: Budget, objective: Objective | None
 ) -> Assignment:
     return Assignment(
-        search_path=tuple(sys.path),
         family=plan.family.name,
         case=plan.case.as_dict(),
         target=plan.target.name,

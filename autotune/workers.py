@@ -37,7 +37,6 @@ class Assignment:
     `objective` is sent along when it was given by the caller; else the worker makes its own.
     """
 
-    search_path: tuple[str, ...]
     family: str
     case: dict[str, object]
     target: str
@@ -55,7 +54,6 @@ class Assignment:
 
 def work(assignment: Assignment) -> None:
     """The life of one worker process; ends with code 0 when there is nothing left to do."""
-    sys.path[:] = list(assignment.search_path)
     from tilewright.autotune.study import join
 
     try:

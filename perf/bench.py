@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tilewright import check, tables
@@ -17,7 +18,14 @@ from tilewright.perf import ceilings as limits
 from tilewright.perf import gate
 from tilewright.perf import peers as peer_table
 from tilewright.perf.engine import Effort
-from tilewright.perf.rows import BenchRow, Subject, paired_row, plain_row, unavailable_row, wrong_row
+from tilewright.perf.rows import (
+    BenchRow,
+    Subject,
+    paired_row,
+    plain_row,
+    unavailable_row,
+    wrong_row,
+)
 from tilewright.perf.timing import time_alone, time_beside
 from tilewright.registry import Family
 from tilewright.space import Config
@@ -50,7 +58,9 @@ class Plan:
         most = usable_cores()
         for count in self.threads:
             if not 1 <= count <= most:
-                raise UsageError(f"{count} threads were asked for; this process may use 1 to {most}")
+                raise UsageError(
+                    f"{count} threads were asked for; this process may use 1 to {most}"
+                )
 
 
 @dataclass(slots=True)
@@ -63,6 +73,7 @@ class Ceiling:
     tried: bool = False
 
     def get(self) -> limits.Ceilings | None:
+        """The ceilings, measured on first use; None where they cannot be."""
         if not self.tried:
             self.tried = True
             try:
@@ -80,9 +91,9 @@ class Ceiling:
             except Unavailable as error:
                 self.reason = str(error)
 
-    def judge(self, spec: KernelSpec, case: Case, time_us: float, threads: int, cold: bool) -> tuple[
-        limits.Bound | None, str | None
-    ]:
+    def judge(
+        self, spec: KernelSpec, case: Case, time_us: float, threads: int, cold: bool
+    ) -> tuple[limits.Bound | None, str | None]:
         """The bound of a case and why a time is impossible, looking again at the ceilings before saying so."""
         known = self.get()
         if known is None:
@@ -159,7 +170,18 @@ def rows(plan: Plan, ceiling: Ceiling | None = None) -> Iterator[BenchRow]:
             for precision in precisions(plan, family.spec):
                 reason = not_timed(family, one, where, precision)
                 if reason:
-                    subject = Subject(family, one, where, precision.name, None, Config({}), "", plan.seed, 0, plan.cold)
+                    subject = Subject(
+                        family,
+                        one,
+                        where,
+                        precision.name,
+                        None,
+                        Config({}),
+                        "",
+                        plan.seed,
+                        0,
+                        plan.cold,
+                    )
                     yield unavailable_row(subject, reason)
                     continue
                 for case in cases(plan, family.spec, precision):
@@ -175,14 +197,29 @@ def _case_rows(
         with peer_table.torch_threads(threads):
             if not plan.against:
                 subject = _subject(plan, family, one, where, case, threads)
-                yield _guarded(subject, inputs, lambda: _alone(plan, subject, inputs, expected, ceiling))  # noqa: B023
+                work = partial(_alone, plan, subject, inputs, expected, ceiling)
+                yield _guarded(subject, inputs, work)
                 continue
             known = peer_table.find(family, case, inputs, threads)
             for wanted in plan.against:
-                yield _against(plan, family, one, where, case, threads, inputs, expected, known, wanted, ceiling)
+                yield _against(
+                    plan,
+                    family,
+                    one,
+                    where,
+                    case,
+                    threads,
+                    inputs,
+                    expected,
+                    known,
+                    wanted,
+                    ceiling,
+                )
 
 
-def _subject(plan: Plan, family: Family, one: Backend, where: Target, case: Case, threads: int) -> Subject:
+def _subject(
+    plan: Plan, family: Family, one: Backend, where: Target, case: Case, threads: int
+) -> Subject:
     if plan.config is not None:
         space = family.spec.space_for(where)
         default = family.spec.default_config(where)
@@ -190,7 +227,9 @@ def _subject(plan: Plan, family: Family, one: Backend, where: Target, case: Case
     else:
         choice = tables.choose(family, case, where)
         chosen, source = choice.config, choice.source
-    return Subject(family, one, where, case.precision, case, chosen, source, plan.seed, threads, plan.cold)
+    return Subject(
+        family, one, where, case.precision, case, chosen, source, plan.seed, threads, plan.cold
+    )
 
 
 def _guarded(
@@ -206,7 +245,13 @@ def _guarded(
     except TilewrightError as error:
         assert subject.case is not None
         job = check.Job(
-            subject.family, subject.backend, subject.target, subject.case, subject.config, subject.seed, subject.threads
+            subject.family,
+            subject.backend,
+            subject.target,
+            subject.case,
+            subject.config,
+            subject.seed,
+            subject.threads,
         )
         failed = check.run(job, inputs)
         again = f"; replay: {failed.replay}" if failed.replay else ""
@@ -219,7 +264,11 @@ def _alone(
     measurement, verdict = time_alone(subject, inputs, expected, plan.effort)
     assert subject.case is not None
     limit, why = ceiling.judge(
-        subject.family.spec, subject.case, measurement.median.value / 1e3, subject.threads, subject.cold
+        subject.family.spec,
+        subject.case,
+        measurement.median.value / 1e3,
+        subject.threads,
+        subject.cold,
     )
     return plain_row(subject, measurement, verdict, limit, why)
 
@@ -258,7 +307,9 @@ def _known_peers(plan: Plan, family: Family) -> None:
         return
     declared: dict[str, None] = {}
     for precision in precisions(plan, family.spec):
-        case = family.spec.case(dict.fromkeys(family.spec.dim_names(), 1), precision.name, plan.flags)
+        case = family.spec.case(
+            dict.fromkeys(family.spec.dim_names(), 1), precision.name, plan.flags
+        )
         found = peer_table.find(family, case, draw(family, case, 0), 1)
         declared.update(dict.fromkeys(peer_table.names(family, found)))
     for wanted in plan.against:
@@ -267,7 +318,13 @@ def _known_peers(plan: Plan, family: Family) -> None:
 
 
 def _like_for_like(
-    plan: Plan, family: Family, one: Backend, where: Target, case: Case, inputs: Inputs, peer: peer_table.Peer
+    plan: Plan,
+    family: Family,
+    one: Backend,
+    where: Target,
+    case: Case,
+    inputs: Inputs,
+    peer: peer_table.Peer,
 ) -> tuple[Case, Inputs]:
     """Our case in the layout that matches the peer's, unless the user fixed that flag or we do not take it."""
     wished = {k: v for k, v in peer.flags.items() if k not in plan.flags}

@@ -12,12 +12,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewright.document import write_text
-from tilewright.errors import TilewrightError, Unavailable
+from tilewright.errors import Unavailable
 from tilewright.machine import cache_folder, host, usable_cores
+from tilewright.perf.machine_state import Watch
 from tilewright.perf.timers import cache_sizes
 
 if TYPE_CHECKING:
@@ -29,8 +31,9 @@ KINDS = ("fp32", "bf16", "fp16", "int8")
 # A time this far below its ceiling time cannot be: windows of a shared host and prefetching across
 # cache levels explain a tenth, not more.
 IMPOSSIBLE_MARGIN = 0.15
-_WINDOW_S = 0.03
-_REPEATS = 4
+# Many short windows: on a shared host the best of them falls between the neighbours' turns.
+_WINDOW_S = 0.01
+_REPEATS = 10
 _DRAM_BYTES = 128 << 20
 
 
@@ -55,13 +58,15 @@ class Level:
 @dataclass(frozen=True, slots=True)
 class Ceilings:
     """`read[threads]` and `write[threads]`: curves of (bytes per thread, GB/s in all threads);
-    `peak[kind][threads]`: G operations/s."""
+    `peak[kind][threads]`: G operations/s. `disturbed` is the share of the machine that others used in
+    the quietest measurement that went in; None where the system does not say."""
 
     machine: str
     levels: tuple[Level, ...]
     read: Mapping[int, tuple[tuple[int, float], ...]]
     write: Mapping[int, tuple[tuple[int, float], ...]]
     peak: Mapping[str, Mapping[int, float]]
+    disturbed: float | None = None
 
     def level_of(self, working_set: float, threads: int) -> str:
         """The smallest level that holds a working set shared out among threads."""
@@ -80,7 +85,9 @@ class Ceilings:
 
     def level_bandwidth(self, name: str, threads: int, write: bool = False) -> float:
         """GB/s at a footprint that lies well inside a level."""
-        return _interpolate(_scaled(self.write if write else self.read, threads), self._inside(name, threads))
+        return _interpolate(
+            _scaled(self.write if write else self.read, threads), self._inside(name, threads)
+        )
 
     def _inside(self, name: str, threads: int) -> float:
         return dict(_footprints(self.levels, threads)).get(name, _DRAM_BYTES)
@@ -97,6 +104,7 @@ class Ceilings:
         return None
 
     def as_dict(self) -> dict[str, Any]:
+        """As JSON keeps it."""
         return {
             "schema": SCHEMA,
             "machine": self.machine,
@@ -104,12 +112,17 @@ class Ceilings:
             "read": {str(t): [list(p) for p in c] for t, c in self.read.items()},
             "write": {str(t): [list(p) for p in c] for t, c in self.write.items()},
             "peak": {k: {str(t): v for t, v in by.items()} for k, by in self.peak.items()},
+            "disturbed": self.disturbed,
         }
 
     @staticmethod
     def from_dict(content: Mapping[str, Any]) -> Ceilings:
+        """Back from `as_dict`; raises KeyError, TypeError or ValueError for anything else."""
+
         def curves(found: Mapping[str, Any]) -> dict[int, tuple[tuple[int, float], ...]]:
-            return {int(t): tuple((int(b), float(g)) for b, g in curve) for t, curve in found.items()}
+            return {
+                int(t): tuple((int(b), float(g)) for b, g in curve) for t, curve in found.items()
+            }
 
         return Ceilings(
             str(content["machine"]),
@@ -117,6 +130,7 @@ class Ceilings:
             curves(content["read"]),
             curves(content["write"]),
             {k: {int(t): float(v) for t, v in by.items()} for k, by in content["peak"].items()},
+            content.get("disturbed"),
         )
 
 
@@ -164,7 +178,11 @@ def _sweep(known: Sequence[Level], threads: int) -> list[int]:
     """Footprints of a curve: inside each level, its whole size, and between levels."""
     inside = [size for _, size in _footprints(known, threads)]
     edges = [2 * size for size in inside[:-1]]
-    between = [int(math.sqrt(a * b)) // 4096 * 4096 for a, b in zip(edges, inside[1:], strict=True) if b > 2 * a]
+    between = [
+        int(math.sqrt(a * b)) // 4096 * 4096
+        for a, b in zip(edges, inside[1:], strict=True)
+        if b > 2 * a
+    ]
     return sorted({max(4096, s) for s in (*inside, *edges, *between)})
 
 
@@ -178,6 +196,7 @@ def measure(
 ) -> Ceilings:
     """Measure everything; about 10 s with the defaults. Each figure is the best of `repeats` windows."""
     known = tuple(known or levels())
+    watch = Watch()
     counts = sorted({1, usable_cores()} if threads is None else set(threads))
 
     def best(call: Callable[[], float | None]) -> float:
@@ -189,14 +208,16 @@ def measure(
     for t in counts:
         if report:
             report(f"ceilings with {t} thread{'s' if t > 1 else ''}")
-        read[t] = tuple((s, best(lambda s=s, t=t: probe.read_gbps(s, t, window_s))) for s in _sweep(known, t))
+        read[t] = tuple(
+            (s, best(partial(probe.read_gbps, s, t, window_s))) for s in _sweep(known, t)
+        )
         inside = [size for _, size in _footprints(known, t)]
-        write[t] = tuple((s, best(lambda s=s, t=t: probe.write_gbps(s, t, window_s))) for s in inside)
+        write[t] = tuple((s, best(partial(probe.write_gbps, s, t, window_s))) for s in inside)
         for kind in KINDS:
-            value = best(lambda kind=kind, t=t: probe.gops(kind, t, window_s))
+            value = best(partial(probe.gops, kind, t, window_s))
             if value > 0:
                 peak.setdefault(kind, {})[t] = value
-    return Ceilings(machine_key(), known, read, write, peak)
+    return Ceilings(machine_key(), known, read, write, peak, watch.read().taken)
 
 
 def machine_key() -> str:
@@ -205,6 +226,7 @@ def machine_key() -> str:
 
 
 def cache_path() -> Path:
+    """Where the ceilings of this machine are kept."""
     return cache_folder("ceilings", f"{machine_key()}.json")
 
 
@@ -238,6 +260,7 @@ def best_of(one: Ceilings, other: Ceilings) -> Ceilings:
             k: {t: max(v, one.peak.get(k, {}).get(t, 0.0)) for t, v in by.items()}
             for k, by in other.peak.items()
         },
+        min((d for d in (one.disturbed, other.disturbed) if d is not None), default=None),
     )
 
 
@@ -256,23 +279,26 @@ def get(refresh: bool = False, report: Callable[[str], None] | None = None) -> C
 
 
 class _NativeProbe:
-    """The loops of the compiled module."""
+    """The loops of the compiled module. They answer -1 for what they cannot measure."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
 
     def read_gbps(self, bytes_each: int, threads: int, seconds: float) -> float:
-        return float(self._module.ceiling_read_gbps(bytes_each, threads, seconds))
+        return self._rate(self._module.ceiling_read_gbps(bytes_each, threads, seconds))
 
     def write_gbps(self, bytes_each: int, threads: int, seconds: float) -> float:
-        return float(self._module.ceiling_write_gbps(bytes_each, threads, seconds))
+        return self._rate(self._module.ceiling_write_gbps(bytes_each, threads, seconds))
 
     def gops(self, kind: str, threads: int, seconds: float) -> float | None:
-        try:
-            return float(self._module.ceiling_flops(kind, threads, seconds))
-        except (TilewrightError, ValueError):
-            # The level in use has no loop for this type.
-            return None
+        found = float(self._module.ceiling_flops(kind, threads, seconds))
+        return found if found > 0 else None
+
+    @staticmethod
+    def _rate(found: float) -> float:
+        if found <= 0:
+            raise Unavailable("the ceiling loops cannot run at this instruction level")
+        return float(found)
 
 
 def native_probe() -> Probe:
@@ -304,7 +330,9 @@ def operand_kind(spec: KernelSpec, case: Case) -> str:
     return spec.dtype_of(spec.inputs[0], case).name
 
 
-def bound(spec: KernelSpec, case: Case, ceilings: Ceilings, threads: int, cold: bool = False) -> Bound:
+def bound(
+    spec: KernelSpec, case: Case, ceilings: Ceilings, threads: int, cold: bool = False
+) -> Bound:
     """Ceiling time of a case: max(operations / peak, bytes / bandwidth of the level its working set lives in)."""
     moved = spec.bytes_of(case)
     gbps = ceilings.bandwidth(moved, threads, cold)
@@ -312,7 +340,13 @@ def bound(spec: KernelSpec, case: Case, ceilings: Ceilings, threads: int, cold: 
     memory_us = moved / (gbps * 1e3)
     compute_us = spec.flops_of(case) / (gops * 1e3) if gops else 0.0
     level = "DRAM" if cold else ceilings.level_of(moved, threads)
-    return Bound(max(memory_us, compute_us), "compute" if compute_us >= memory_us else level, level, gbps, gops)
+    return Bound(
+        max(memory_us, compute_us),
+        "compute" if compute_us >= memory_us else level,
+        level,
+        gbps,
+        gops,
+    )
 
 
 def impossible(time_us: float, limit: Bound) -> str | None:

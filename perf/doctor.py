@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tilewright import __version__
 from tilewright.errors import TilewrightError, Unavailable
 from tilewright.machine import cache_folder, cpu_level, data_folder, host, usable_cores
+from tilewright.perf.machine_state import DISTURBED
 
 if TYPE_CHECKING:
     from tilewright.perf.ceilings import Ceilings
@@ -34,7 +35,18 @@ class Finding:
 
 
 _LEVELS = ("scalar", "avx2", "avx2vnni", "avx512")
-_VERSIONS = ("torch", "triton", "optuna", "numpy", "typer", "rich", "jinja2", "pybind11", "kernels", "safetensors")
+_VERSIONS = (
+    "torch",
+    "triton",
+    "optuna",
+    "numpy",
+    "typer",
+    "rich",
+    "jinja2",
+    "pybind11",
+    "kernels",
+    "safetensors",
+)
 
 
 def findings(
@@ -58,16 +70,25 @@ def _processor() -> Iterator[Finding]:
     yield Finding("os", here.os)
     yield Finding("fingerprint", here.fingerprint, hint="keys ceilings and tuned cpu configs")
     best = cpu_level(_cpu_flags())
-    yield Finding("isa", here.isa, hint="set by TILEWRIGHT_ISA" if "TILEWRIGHT_ISA" in os.environ else "")
+    yield Finding(
+        "isa", here.isa, hint="set by TILEWRIGHT_ISA" if "TILEWRIGHT_ISA" in os.environ else ""
+    )
     for level in _LEVELS:
         usable = _usable(level, best)
         yield Finding(
-            f"isa {level}", "yes" if usable else "no", ok=True if usable else None,
-            hint="" if usable else "this processor lacks it; its kernels are compiled but cannot run here",
+            f"isa {level}",
+            "yes" if usable else "no",
+            ok=True if usable else None,
+            hint=""
+            if usable
+            else "this processor lacks it; its kernels are compiled but cannot run here",
         )
     if best != "avx512" and "avx512f" in _cpu_flags():
         yield Finding(
-            "avx512 parts", "avx512f without VNNI and BF16", ok=None, hint="the avx512 kernels need both"
+            "avx512 parts",
+            "avx512f without VNNI and BF16",
+            ok=None,
+            hint="the avx512 kernels need both",
         )
 
 
@@ -102,9 +123,22 @@ def _ceilings(refresh: bool, report: Callable[[str], None] | None) -> Iterator[F
 def ceiling_findings(found: Ceilings) -> Iterator[Finding]:
     """Bandwidth per cache level, peaks per operand type, for one and all threads."""
     names = [level.name for level in found.levels]
+    if found.disturbed is not None and found.disturbed >= DISTURBED:
+        yield Finding(
+            "ceilings disturbed by",
+            round(100 * found.disturbed),
+            "%",
+            ok=None,
+            hint="others used the machine: `tilewright doctor --refresh` when it is quiet keeps the best",
+        )
     for level in found.levels:
         shared = level is found.levels[-1] and len(found.levels) > 1
-        yield Finding(f"{level.name} size", level.bytes // 1024, "KiB", hint="shared" if shared else "per core")
+        yield Finding(
+            f"{level.name} size",
+            level.bytes // 1024,
+            "KiB",
+            hint="shared" if shared else "per core",
+        )
     for threads in sorted(found.read):
         for write in (False, True):
             for name in [*names, "DRAM"]:
@@ -117,7 +151,9 @@ def ceiling_findings(found: Ceilings) -> Iterator[Finding]:
     for kind, by_threads in found.peak.items():
         for threads, value in sorted(by_threads.items()):
             unit = "GOP/s" if kind == "int8" else "GFLOP/s"
-            yield Finding(f"{kind} peak, {_threads(threads)}", round(value, 1), unit, evidence="measured")
+            yield Finding(
+                f"{kind} peak, {_threads(threads)}", round(value, 1), unit, evidence="measured"
+            )
 
 
 def _threads(count: int) -> str:
@@ -153,14 +189,27 @@ def _tools() -> Iterator[Finding]:
         yield Finding("triton compiler", "absent", ok=None, hint="pip install triton==3.8.0")
         return
     tools = Path(next(iter(triton.submodule_search_locations))) / "backends" / "nvidia" / "bin"
-    for target, tool in (("cuda:sm_80", "ptxas"), ("cuda:sm_90", "ptxas"), ("cuda:sm_100", "ptxas-blackwell")):
+    for target, tool in (
+        ("cuda:sm_80", "ptxas"),
+        ("cuda:sm_90", "ptxas"),
+        ("cuda:sm_100", "ptxas-blackwell"),
+    ):
         there = (tools / tool).is_file()
         yield Finding(
-            f"compile {target}", "yes" if there else "no", ok=there,
-            hint="binaries are compiled and read here, and run where the device is" if there else f"{tools / tool} is missing",
+            f"compile {target}",
+            "yes" if there else "no",
+            ok=there,
+            hint="binaries are compiled and read here, and run where the device is"
+            if there
+            else f"{tools / tool} is missing",
         )
     amd = (tools.parents[1] / "amd").is_dir()
-    yield Finding("compile hip:gfx942", "yes" if amd else "no", ok=amd, hint="" if amd else "triton has no amd backend")
+    yield Finding(
+        "compile hip:gfx942",
+        "yes" if amd else "no",
+        ok=amd,
+        hint="" if amd else "triton has no amd backend",
+    )
 
 
 def _which(name: str) -> str | None:
@@ -173,7 +222,9 @@ def _which(name: str) -> str | None:
 
 def _version_line(path: str) -> str:
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            [path, "--version"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"does not start: {error}"
     lines = (done.stdout or done.stderr).strip().splitlines()
@@ -187,12 +238,15 @@ def _devices() -> Iterator[Finding]:
         for index in range(torch.cuda.device_count()):
             kind = "hip" if torch.version.hip else "cuda"
             major, minor = torch.cuda.get_device_capability(index)
-            yield Finding(f"{kind} device {index}", torch.cuda.get_device_name(index), f"sm_{major}{minor}")
+            yield Finding(
+                f"{kind} device {index}", torch.cuda.get_device_name(index), f"sm_{major}{minor}"
+            )
         return
     for kind, library in (("cuda", "cuda"), ("hip", "amdhip64")):
         driver = find_library(library)
         hint = (
-            "a driver is installed, but this torch build is without it" if driver
+            "a driver is installed, but this torch build is without it"
+            if driver
             else "kernels for it are interpreted and compiled here, not run"
         )
         yield Finding(f"{kind} device", "none", ok=None, hint=hint)
@@ -203,14 +257,20 @@ def _ascend() -> Iterator[Finding]:
 
     twin = "twin" in native.library_paths()
     yield Finding(
-        "ascend twin", "present" if twin else "absent", ok=twin,
+        "ascend twin",
+        "present" if twin else "absent",
+        ok=twin,
         hint="AscendC kernels run on a model of the 910B" if twin else "run `make setup`",
     )
     home = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
     cann = home is not None and Path(home).is_dir()
     yield Finding(
-        "CANN", str(home) if cann else "absent", ok=True if cann else None,
-        hint="" if cann else "ASCEND_HOME_PATH is not set to a CANN toolkit; NPU builds are not made here",
+        "CANN",
+        str(home) if cann else "absent",
+        ok=True if cann else None,
+        hint=""
+        if cann
+        else "ASCEND_HOME_PATH is not set to a CANN toolkit; NPU builds are not made here",
     )
     yield _torch_npu(cann)
 
@@ -218,15 +278,27 @@ def _ascend() -> Iterator[Finding]:
 def _torch_npu(cann: bool) -> Finding:
     """Looked at on disk first: importing it without CANN can break torch in this process."""
     if importlib.util.find_spec("torch_npu") is None:
-        return Finding("torch_npu", "absent", ok=None, hint="pip install tilewright[npu] on a machine with an NPU")
+        return Finding(
+            "torch_npu",
+            "absent",
+            ok=None,
+            hint="pip install torch-npu==2.13.0 on a machine with an NPU",
+        )
     version = importlib.metadata.version("torch_npu")
     if not cann or not any(Path("/dev").glob("davinci*")):
-        return Finding("torch_npu", version, ok=None, hint="installed, but there is no CANN or no NPU: not imported")
+        return Finding(
+            "torch_npu",
+            version,
+            ok=None,
+            hint="installed, but there is no CANN or no NPU: not imported",
+        )
     import sys
 
     probe = "import torch, torch_npu; print(torch.npu.device_count(), torch.npu.get_device_name(0))"
     try:
-        done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", probe], capture_output=True, text=True, timeout=60, check=False
+        )
     except subprocess.TimeoutExpired:
         return Finding("torch_npu", version, ok=False, hint="did not answer within 60 s")
     if done.returncode:

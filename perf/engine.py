@@ -72,6 +72,7 @@ class Pair:
 
     @property
     def converged(self) -> bool:
+        """Whether the interval of the ratio became narrow enough within the budget."""
         return self.ours.converged
 
 
@@ -156,7 +157,8 @@ def measure_pair(
         guesses = [_warm_up(side, effort, now) for side in sides]
         batches = [batch_for(g, side.clock, cold) for g, side in zip(guesses, sides, strict=True)]
         counts = [
-            int(np.clip(_BLOCK_NS / (g * b + flush / 8.0), 1, 40)) for g, b in zip(guesses, batches, strict=True)
+            int(np.clip(_BLOCK_NS / (g * b + flush / 8.0), 1, 40))
+            for g, b in zip(guesses, batches, strict=True)
         ]
         while True:
             order = (0, 1, 1, 0) if len(collected[0]) % 2 == 0 else (1, 0, 0, 1)
@@ -171,7 +173,11 @@ def measure_pair(
             logs = quad_log_ratios(*collected)
             ratio = ratio_estimate(logs, seed)
             converged = len(logs) >= FEWEST_QUADS and ratio.width <= effort.width
-            if converged or (now() >= end and len(logs) >= FEWEST_QUADS) or now() >= end + _OVERTIME * effort.seconds:
+            if (
+                converged
+                or (now() >= end and len(logs) >= FEWEST_QUADS)
+                or now() >= end + _OVERTIME * effort.seconds
+            ):
                 break
     disturbance = watch.read()
     measured = [

@@ -29,11 +29,15 @@ class Expected:
 
     @staticmethod
     def of(family: Family, case: Case, inputs: Inputs) -> Expected:
-        return Expected(reference_outputs(family, case, inputs), family.spec.tolerance.of(family.spec, case))
+        return Expected(
+            reference_outputs(family, case, inputs), family.spec.tolerance.of(family.spec, case)
+        )
 
     def judge(self, outputs: Mapping[str, torch.Tensor]) -> Comparison:
         """The worst comparison over all outputs."""
-        results = [compare(outputs[name], ref, self.tolerance) for name, ref in self.outputs.items()]
+        results = [
+            compare(outputs[name], ref, self.tolerance) for name, ref in self.outputs.items()
+        ]
         return max(results, key=lambda c: (not c.ok, c.rel_err, c.worst))
 
     def judge_result(self, result: Any) -> Comparison:

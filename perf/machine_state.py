@@ -27,11 +27,16 @@ class Disturbance:
     load: float | None
 
     @property
-    def quiet(self) -> bool | None:
-        """Whether the machine was ours; None when that cannot be read."""
+    def taken(self) -> float | None:
+        """The share of the machine that was not ours to use; None when that cannot be read."""
         if self.others is None or self.steal is None:
             return None
-        return self.others + self.steal < DISTURBED
+        return min(1.0, self.others + self.steal)
+
+    @property
+    def quiet(self) -> bool | None:
+        """Whether the machine was ours; None when that cannot be read."""
+        return None if self.taken is None else self.taken < DISTURBED
 
 
 def _jiffies() -> tuple[float, float] | None:

@@ -92,7 +92,9 @@ def resolve(
             if peer.name == wanted:
                 return peer, prepared(peer, expected), ""
         declared = ", ".join(names(family, found)) or "none"
-        raise Unavailable(f"{family.name} has no peer '{wanted}' for this case; declared: {declared}")
+        raise Unavailable(
+            f"{family.name} has no peer '{wanted}' for this case; declared: {declared}"
+        )
     best: tuple[float, Peer, CallTimer] | None = None
     notes = []
     for peer in found:
@@ -106,7 +108,9 @@ def resolve(
         if best is None or trial < best[0]:
             best = (trial, peer, timer)
     if best is None:
-        raise Unavailable(f"no peer of {family.name} can be timed here: {'; '.join(notes) or 'none is declared'}")
+        raise Unavailable(
+            f"no peer of {family.name} can be timed here: {'; '.join(notes) or 'none is declared'}"
+        )
     return best[1], best[2], "fastest of " + "; ".join(notes)
 
 

@@ -63,10 +63,16 @@ def _log_range(values: Iterable[float], margin: float = 0.15) -> tuple[float, fl
 def _ticks(low: float, high: float) -> list[float]:
     found = [10.0**e * f for e in range(math.floor(low), math.ceil(high) + 1) for f in (1, 2, 5)]
     inside = [t for t in found if low <= math.log10(t) <= high]
-    return [t for t in inside if math.isclose(math.log10(t) % 1.0, 0.0, abs_tol=1e-9)] if len(inside) > 9 else inside
+    return (
+        [t for t in inside if math.isclose(math.log10(t) % 1.0, 0.0, abs_tol=1e-9)]
+        if len(inside) > 9
+        else inside
+    )
 
 
-def _text(x: float, y: float, text: str, cls: str = "tick", anchor: str = "middle", more: str = "") -> str:
+def _text(
+    x: float, y: float, text: str, cls: str = "tick", anchor: str = "middle", more: str = ""
+) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{cls}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
 
 
@@ -92,13 +98,21 @@ def _frame(axes: _Axes, x_label: str, y_label: str) -> list[str]:
     parts = []
     for tick in _ticks(axes.x0, axes.x1):
         x = axes.x(tick)
-        parts += [_line(x, _TOP, x, _HEIGHT - _BOTTOM, "grid"), _text(x, _HEIGHT - _BOTTOM + 16, number(tick))]
+        parts += [
+            _line(x, _TOP, x, _HEIGHT - _BOTTOM, "grid"),
+            _text(x, _HEIGHT - _BOTTOM + 16, number(tick)),
+        ]
     for tick in _ticks(axes.y0, axes.y1):
         y = axes.y(tick)
-        parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, "grid"), _text(_LEFT - 6, y + 4, number(tick), anchor="end")]
+        parts += [
+            _line(_LEFT, y, _WIDTH - _RIGHT, y, "grid"),
+            _text(_LEFT - 6, y + 4, number(tick), anchor="end"),
+        ]
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, x_label, "axis"))
     middle = (_TOP + _HEIGHT - _BOTTOM) / 2
-    parts.append(_text(14, middle, y_label, "axis", more=f'transform="rotate(-90 14 {middle:.0f})"'))
+    parts.append(
+        _text(14, middle, y_label, "axis", more=f'transform="rotate(-90 14 {middle:.0f})"')
+    )
     return parts
 
 
@@ -118,7 +132,9 @@ def roofline(title: str, points: Sequence[Point], roofs: Sequence[Roof]) -> str:
     corner = [max(flats) / r.gbps for r in roofs if r.gbps and flats]
     x0, x1 = _log_range([*xs, *(c for c in corner[-1:])])
     slopes = [r.gbps * 10**x0 for r in roofs if r.gbps]
-    y0, y1 = _log_range([*(p.y for p in points), *flats, *(s for s in slopes if s > 0 and not points)])
+    y0, y1 = _log_range(
+        [*(p.y for p in points), *flats, *(s for s in slopes if s > 0 and not points)]
+    )
     axes = _Axes(x0, x1, y0, y1)
     parts = [_open(title, f"{len(points)} results under {len(roofs)} ceilings")]
     parts += _frame(axes, "operations per byte", "G operations / s")
@@ -131,9 +147,19 @@ def roofline(title: str, points: Sequence[Point], roofs: Sequence[Roof]) -> str:
     for roof in roofs:
         if roof.gbps:
             end = min(10**x1, top / roof.gbps)
-            parts.append(_line(axes.x(10**x0), axes.y(roof.gbps * 10**x0), axes.x(end), axes.y(roof.gbps * end), "roof"))
+            parts.append(
+                _line(
+                    axes.x(10**x0),
+                    axes.y(roof.gbps * 10**x0),
+                    axes.x(end),
+                    axes.y(roof.gbps * end),
+                    "roof",
+                )
+            )
             along = 10 ** (x0 + 0.04 * (x1 - x0))
-            parts.append(_text(axes.x(along), axes.y(roof.gbps * along) - 4, roof.name, "rooflabel", "start"))
+            parts.append(
+                _text(axes.x(along), axes.y(roof.gbps * along) - 4, roof.name, "rooflabel", "start")
+            )
         elif roof.gops:
             y = axes.y(roof.gops)
             parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, "roof flat")]
@@ -143,7 +169,11 @@ def roofline(title: str, points: Sequence[Point], roofs: Sequence[Roof]) -> str:
     for point in points:
         if point.x > 0 and point.y > 0:
             tip = f"{point.label}: {number(point.y)} G/s, {point.evidence}"
-            parts.append(_mark(axes.x(point.x), axes.y(point.y), names.index(point.series), point.evidence, tip))
+            parts.append(
+                _mark(
+                    axes.x(point.x), axes.y(point.y), names.index(point.series), point.evidence, tip
+                )
+            )
     return "".join([*parts, "</svg>", legend(names, {p.evidence for p in points})])
 
 
@@ -158,11 +188,15 @@ def legend(names: Sequence[str], evidence: set[str]) -> str:
         shape = '<circle cx="6" cy="6" r="4" class="plain"/>'
         if word != "measured":
             shape = '<path d="M6 1 l5 5 l-5 5 l-5 -5 z" class="plainhollow"/>'
-        items.append(f'<li><svg viewBox="0 0 12 12" class="key" aria-hidden="true">{shape}</svg>{escape(word)}</li>')
+        items.append(
+            f'<li><svg viewBox="0 0 12 12" class="key" aria-hidden="true">{shape}</svg>{escape(word)}</li>'
+        )
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def history(title: str, values: Sequence[tuple[int, float]], default: float | None, unit: str, evidence: str) -> str:
+def history(
+    title: str, values: Sequence[tuple[int, float]], default: float | None, unit: str, evidence: str
+) -> str:
     """Value of each trial, the best so far as a step line, the default as a dashed one."""
     if not values:
         return ""
@@ -176,7 +210,10 @@ def history(title: str, values: Sequence[tuple[int, float]], default: float | No
     parts = [_open(title, f"{len(values)} trials, best {number(min(v for _, v in values))} {unit}")]
     for tick in _ticks(y0, y1):
         y = axes.y(tick)
-        parts += [_line(_LEFT, y, _WIDTH - _RIGHT, y, "grid"), _text(_LEFT - 6, y + 4, number(tick), anchor="end")]
+        parts += [
+            _line(_LEFT, y, _WIDTH - _RIGHT, y, "grid"),
+            _text(_LEFT - 6, y + 4, number(tick), anchor="end"),
+        ]
     step = max(1, round((last - first) / 8))
     parts += [_text(x(n), _HEIGHT - _BOTTOM + 16, str(n)) for n in range(first, last + 1, step)]
     parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 10, "trial", "axis"))
@@ -184,7 +221,9 @@ def history(title: str, values: Sequence[tuple[int, float]], default: float | No
     parts.append(_text(14, middle, unit, "axis", more=f'transform="rotate(-90 14 {middle:.0f})"'))
     if default:
         parts.append(_line(_LEFT, axes.y(default), _WIDTH - _RIGHT, axes.y(default), "roof"))
-        parts.append(_text(_WIDTH - _RIGHT - 4, axes.y(default) - 4, "default config", "rooflabel", "end"))
+        parts.append(
+            _text(_WIDTH - _RIGHT - 4, axes.y(default) - 4, "default config", "rooflabel", "end")
+        )
     best = math.inf
     path = ""
     for n, value in sorted(values):
@@ -192,7 +231,9 @@ def history(title: str, values: Sequence[tuple[int, float]], default: float | No
             path += f"{'M' if not path else f'H{x(n):.1f} V'}{f'{x(n):.1f} ' if not path else ''}{axes.y(value):.1f} "
             best = value
     parts.append(f'<path d="{path}H{x(last):.1f}" class="best"/>')
-    parts += [_mark(x(n), axes.y(v), 0, evidence, f"trial {n}: {number(v)} {unit}") for n, v in values]
+    parts += [
+        _mark(x(n), axes.y(v), 0, evidence, f"trial {n}: {number(v)} {unit}") for n, v in values
+    ]
     return "".join([*parts, "</svg>"])
 
 

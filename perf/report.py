@@ -75,8 +75,12 @@ class Documents:
 
 def parse(name: str, content: object) -> Document:
     """A document from its JSON; raises UsageError when it is not one of ours."""
-    if not isinstance(content, dict) or not str(content.get("schema", "")).startswith("tilewright/"):
-        raise UsageError(f"{name} is not a JSON document of a tilewright command (no schema tilewright/...)")
+    if not isinstance(content, dict) or not str(content.get("schema", "")).startswith(
+        "tilewright/"
+    ):
+        raise UsageError(
+            f"{name} is not a JSON document of a tilewright command (no schema tilewright/...)"
+        )
     rows = content.get("rows", [])
     if not isinstance(rows, list) or not all(isinstance(r, dict) for r in rows):
         raise UsageError(f"{name} has no list of rows")
@@ -116,7 +120,9 @@ def local_documents(measure: bool = True) -> list[Document]:
     return [parse("this machine", matrix), parse("this machine", doctor)]
 
 
-def render(documents: Sequence[Document], title: str = "tilewright report", date: str | None = None) -> str:
+def render(
+    documents: Sequence[Document], title: str = "tilewright report", date: str | None = None
+) -> str:
     """The page as text. `date` is shown as given; now (UTC) if it is not."""
     import jinja2
 

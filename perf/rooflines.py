@@ -21,7 +21,9 @@ def roofline_blocks(documents: Documents) -> list[Block]:
     for row in documents.rows("bench"):
         point = _bench_point(row)
         if point:
-            groups.setdefault((str(row.get("target")), int(row.get("threads") or 0)), []).append(point)
+            groups.setdefault((str(row.get("target")), int(row.get("threads") or 0)), []).append(
+                point
+            )
     for row in documents.rows("model"):
         point = _model_point(row)
         if point:
@@ -30,12 +32,18 @@ def roofline_blocks(documents: Documents) -> list[Block]:
     for (target, threads), points in groups.items():
         roofs = _roofs(documents.rows("doctor"), threads) if target == "cpu" else []
         where = f"{target}, {threads} thread{'s' if threads != 1 else ''}" if threads else target
-        blocks.append(Block(heading=where, svg=Markup(roofline(f"Roofline of {where}", points, roofs))))
+        blocks.append(
+            Block(heading=where, svg=Markup(roofline(f"Roofline of {where}", points, roofs)))
+        )
     return blocks
 
 
 def _positive(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value > 0 else None
+    return (
+        float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+        else None
+    )
 
 
 def _bench_point(row: Row) -> Point | None:
@@ -55,7 +63,9 @@ def _model_point(row: Row) -> Point | None:
     flops, moved = work
     label = f"{row.get('family')} {row.get('dtype')} {row.get('case') or row.get('shape') or ''}"
     series = f"{row.get('family')} {row.get('dtype')} modelled"
-    return Point(flops / moved, flops / us / 1e3, series, label, str(row.get("evidence") or "modelled"))
+    return Point(
+        flops / moved, flops / us / 1e3, series, label, str(row.get("evidence") or "modelled")
+    )
 
 
 def _work(row: Row) -> tuple[float, float] | None:

@@ -43,7 +43,9 @@ class Subject:
 
     def prepare(self, inputs: Inputs) -> Launch:
         assert self.case is not None
-        return self.backend.prepare(self.family, self.case, inputs, self.config, self.target, self.threads)
+        return self.backend.prepare(
+            self.family, self.case, inputs, self.config, self.target, self.threads
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,8 @@ class BenchRow:
 
     `state` is timed, impossible (below the physical floor), wrong (the check failed, so no time) or
     unavailable; `reason` explains the last three. `clock` is native (read in C++ around the kernel) or
-    python (each call made from Python, as in pairs, where a peer can be called no other way).
+    python (each call made from Python, as in pairs, where a peer can be called no other way). A peer with
+    a small `peer_ceiling_frac` is a weak one: a ratio to it says little.
     """
 
     family: str
@@ -91,6 +94,7 @@ class BenchRow:
     peer_median_us: float | None = None
     peer_ci_low_us: float | None = None
     peer_ci_high_us: float | None = None
+    peer_ceiling_frac: float | None = None
     ratio: float | None = None
     ratio_ci_low: float | None = None
     ratio_ci_high: float | None = None
@@ -181,7 +185,11 @@ def _about(subject: Subject, batch: int) -> dict[str, Any]:
 
 
 def plain_row(
-    subject: Subject, m: Measurement, checked: Comparison, limit: Bound | None, impossible: str | None
+    subject: Subject,
+    m: Measurement,
+    checked: Comparison,
+    limit: Bound | None,
+    impossible: str | None,
 ) -> BenchRow:
     """The row of a call timed on its own."""
     state = "impossible" if impossible else "timed"
@@ -205,7 +213,11 @@ def paired_row(
 ) -> BenchRow:
     """The row of a call timed in pairs with a peer."""
     state = "impossible" if impossible else "timed"
-    arrays = {"ours": pair.ours.samples, "theirs": pair.theirs.samples, "log_ratio": pair.log_ratios}
+    arrays = {
+        "ours": pair.ours.samples,
+        "theirs": pair.theirs.samples,
+        "log_ratio": pair.log_ratios,
+    }
     about = {**_about(subject, pair.ours.batch), "peer": peer.name, "peer_batch": pair.theirs.batch}
     return BenchRow(
         **_base(subject, checked, state, impossible or ""),
@@ -216,6 +228,7 @@ def paired_row(
         peer_median_us=pair.theirs.median.value / 1e3,
         peer_ci_low_us=_finite(pair.theirs.median.low / 1e3),
         peer_ci_high_us=_finite(pair.theirs.median.high / 1e3),
+        peer_ceiling_frac=limit.us * 1e3 / pair.theirs.median.value if limit else None,
         ratio=pair.ratio.value,
         ratio_ci_low=_finite(pair.ratio.low),
         ratio_ci_high=_finite(pair.ratio.high),

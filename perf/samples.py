@@ -15,7 +15,9 @@ from tilewright.machine import data_folder
 from tilewright.perf.statistics import Samples
 
 
-def save(arrays: Mapping[str, Samples], about: Mapping[str, Any], folder: Path | None = None) -> str:
+def save(
+    arrays: Mapping[str, Samples], about: Mapping[str, Any], folder: Path | None = None
+) -> str:
     """Write samples (ns, float32, in the order taken) with a description; returns their id."""
     kept = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
     text = json.dumps(dict(about), sort_keys=True, default=str)

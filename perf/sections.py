@@ -4,54 +4,17 @@ gets a plain table, so that nothing given is left out."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tilewright.perf import plots
+from tilewright.perf.cells import cell, compact, evidence, num, positive, yes
 from tilewright.perf.report import Block, Documents, Row, Section, Tile
 from tilewright.perf.rooflines import roofline_blocks
+from tilewright.perf.tuning_section import tuning
 
 _STATES = ("run", "interpret", "twin", "compile", "model", "absent")
 _MOST_ROWS = 400
-
-
-def cell(text: object, cls: str = "") -> Any:
-    """A table cell with a class for its meaning."""
-    return {"text": "" if text is None else text, "cls": cls}
-
-
-def num(value: object, digits: int = 4) -> Any:
-    """A right-aligned number; a dash for what is missing."""
-    if isinstance(value, str):
-        return cell(value, "num")
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return cell("-", "num")
-    if isinstance(value, float) and not math.isfinite(value):
-        return cell("-", "num")
-    text = f"{value:,}" if isinstance(value, int) else plots.number(float(f"{value:.{digits}g}"))
-    return cell(text, "num")
-
-
-def yes(value: object) -> Any:
-    if value is None:
-        return cell("-", "none")
-    return cell("ok", "good") if value else cell("FAILED", "bad")
-
-
-def compact(value: object) -> str:
-    """A config or any other structure in one short line."""
-    if isinstance(value, Mapping):
-        return " ".join(f"{k}={compact(v)}" for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(compact(v) for v in value)
-    if isinstance(value, float):
-        return plots.number(value)
-    return "" if value is None else str(value)
-
-
-def evidence(row: Row) -> Any:
-    word = str(row.get("evidence") or "")
-    return cell(word, "good" if word == "measured" else "mid")
 
 
 def sections(documents: Documents) -> list[Section]:
@@ -60,7 +23,7 @@ def sections(documents: Documents) -> list[Section]:
         ("list", _matrix),
         ("check", _checks),
         ("bench", _bench),
-        ("tune", _tuning),
+        ("tune", tuning),
         ("compile", _compiled),
         ("twin", _twin),
         ("model", _modelled),
@@ -96,16 +59,23 @@ def tiles(documents: Documents) -> list[Tile]:
     checks = documents.rows("check")
     if checks:
         good = sum(bool(r.get("ok")) for r in checks)
-        made.append(Tile("checks ok", f"{good} of {len(checks)}", "good" if good == len(checks) else "bad"))
+        made.append(
+            Tile("checks ok", f"{good} of {len(checks)}", "good" if good == len(checks) else "bad")
+        )
     ratios = [r for r in documents.rows("bench") if r.get("ratio") and r.get("state") == "timed"]
     if ratios:
         mean = math.exp(sum(math.log(float(r["ratio"])) for r in ratios) / len(ratios))
         names = sorted({str(r.get("peer")) for r in ratios})
-        made.append(Tile(f"geometric mean of {len(ratios)} ratios to {', '.join(names)} (measured)", f"{mean:.2f}x"))
+        made.append(
+            Tile(
+                f"geometric mean of {len(ratios)} ratios to {', '.join(names)} (measured)",
+                f"{mean:.2f}x",
+            )
+        )
     for document in documents.of("tune"):
         gain = document.top.get("gain")
         if isinstance(gain, int | float):
-            word = compact((document.top.get("best") or {}).get("evidence", "")) or "see tuning"
+            word = compact(document.top.get("evidence")) or "see tuning"
             made.append(Tile(f"gain of tuning over the default ({word})", f"{gain:.2f}x"))
     compiled = documents.rows("compile")
     if compiled:
@@ -114,7 +84,13 @@ def tiles(documents: Documents) -> list[Tile]:
     verified = documents.rows("verify")
     if verified:
         good = sum(bool(r.get("ok")) for r in verified)
-        made.append(Tile("verification stages ok", f"{good} of {len(verified)}", "good" if good == len(verified) else "bad"))
+        made.append(
+            Tile(
+                "verification stages ok",
+                f"{good} of {len(verified)}",
+                "good" if good == len(verified) else "bad",
+            )
+        )
     return made
 
 
@@ -126,7 +102,10 @@ def _matrix(documents: Documents) -> Section:
         lines.setdefault((row["family"], row["dtype"]), {})[(row["backend"], row["target"])] = row
     body = [
         [f"{family} {dtype}"]
-        + [cell(cells[c]["state"], str(cells[c]["state"])) if c in cells else cell("") for c in columns]
+        + [
+            cell(cells[c]["state"], str(cells[c]["state"])) if c in cells else cell("")
+            for c in columns
+        ]
         for (family, dtype), cells in lines.items()
     ]
     reasons: dict[str, list[str]] = {}
@@ -163,7 +142,9 @@ def _checks(documents: Documents) -> Section:
     rows = documents.rows("check")
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        groups.setdefault(tuple(str(row.get(k)) for k in ("family", "backend", "target", "dtype")), []).append(row)
+        groups.setdefault(
+            tuple(str(row.get(k)) for k in ("family", "backend", "target", "dtype")), []
+        ).append(row)
     body = []
     for (family, backend, target, dtype), group in groups.items():
         good = sum(bool(r.get("ok")) for r in group)
@@ -173,7 +154,9 @@ def _checks(documents: Documents) -> Section:
         body.append((f"{family} {dtype}", backend, target, share, num(worst, 3), num(limit, 3)))
     columns = ("family, precision", "backend", "target", "ok", "worst relative error", "tolerance")
     seeds = sorted({str(r.get("seed")) for r in rows})
-    blocks = [Block(caption=f"{len(rows)} checks, seed {', '.join(seeds)}", columns=columns, rows=body)]
+    blocks = [
+        Block(caption=f"{len(rows)} checks, seed {', '.join(seeds)}", columns=columns, rows=body)
+    ]
     failed = [r for r in rows if not r.get("ok")]
     if failed:
         lines = [
@@ -184,7 +167,9 @@ def _checks(documents: Documents) -> Section:
             for r in failed[:_MOST_ROWS]
         ]  # fmt: skip
         columns = ("family, precision", "backend", "target", "case", "reason", "replay")
-        blocks.append(Block(heading="Failed", caption=f"{len(failed)} failed", columns=columns, rows=lines))
+        blocks.append(
+            Block(heading="Failed", caption=f"{len(failed)} failed", columns=columns, rows=lines)
+        )
     return Section("check", "Checks against the fp64 reference", blocks)
 
 
@@ -202,7 +187,7 @@ def _bench(documents: Documents) -> Section:
         bar: Any = ""
         if r.get("ratio"):
             low, high = r.get("ratio_ci_low"), r.get("ratio_ci_high")
-            bar = Markup(plots.ratio_bar(float(r["ratio"]), _or_none(low), _or_none(high), verdict))
+            bar = Markup(plots.ratio_bar(float(r["ratio"]), positive(low), positive(high), verdict))
         share = r.get("ceiling_frac")
         body.append(
             (
@@ -218,12 +203,27 @@ def _bench(documents: Documents) -> Section:
         "family, precision", "backend", "case", "threads", "cache", "median us", "95 % interval", "G/s", "GB/s",
         "of ceiling", "bound by", "peer", "ratio", "1/4 .. 4", "verdict", "evidence",
     )  # fmt: skip
-    blocks = [Block(caption=f"{len(rows)} rows; ratio is peer time / our time", columns=columns, rows=body)]
+    blocks = [
+        Block(
+            caption=f"{len(rows)} rows; ratio is peer time / our time", columns=columns, rows=body
+        )
+    ]
     disturbed = sum(r.get("quiet") is False for r in rows)
-    lines = [f"{disturbed} of {len(rows)} rows were timed while others used a tenth of the machine or more."]
-    absent = {str(r.get("reason")) for r in documents.rows("bench") if r.get("state") == "unavailable"}
+    lines = [
+        f"{disturbed} of {len(rows)} rows were timed while others used a tenth of the machine or more."
+    ]
+    weak = {
+        f"{r.get('peer_is')} in {r.get('dtype')} reaches less than a tenth of this machine's ceiling: "
+        "a ratio to it says little."
+        for r in rows
+        if isinstance(r.get("peer_ceiling_frac"), float) and r["peer_ceiling_frac"] < 0.1
+    }
+    lines += sorted(weak)
+    absent = {
+        str(r.get("reason")) for r in documents.rows("bench") if r.get("state") == "unavailable"
+    }
     lines += sorted(absent)
-    blocks.append(Block(lines=lines if disturbed or absent else ()))
+    blocks.append(Block(lines=lines if disturbed or absent or weak else ()))
     note = (
         "Checked before and after timing; pairs are interleaved in one run, and a verdict needs the whole interval "
         "on one side of 2 %. 'Of ceiling' is the measured limit of this machine over the measured time."
@@ -231,55 +231,8 @@ def _bench(documents: Documents) -> Section:
     return Section("bench", "Benchmarks", blocks, note)
 
 
-def _or_none(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else None
-
-
 def _text(value: object) -> str:
     return plots.number(float(f"{value:.4g}")) if isinstance(value, int | float) else "-"
-
-
-def _tuning(documents: Documents) -> Section:
-    from markupsafe import Markup
-
-    blocks: list[Block] = []
-    for document in documents.of("tune"):
-        usable = [r for r in document.rows if isinstance(r.get("value_us"), int | float)]
-        values = [(int(r.get("number", i)), float(r["value_us"])) for i, r in enumerate(usable)]
-        default, best = document.top.get("default"), document.top.get("best")
-        word = str(_look(best, "evidence") or (usable[0].get("evidence") if usable else "") or "measured")
-        title = f"{_look(document.top, 'family') or document.name} {_look(document.top, 'target') or ''}".strip()
-        base = _or_none(_look(default, "value_us"))
-        svg = plots.history(f"Tuning history: {title}", values, base, "us", word) if values else ""
-        facts = [
-            f"best: {compact(best)}" if best else "",
-            f"default: {compact(default)}" if default else "",
-            f"gain over the default: {compact(document.top.get('gain'))}" if document.top.get("gain") else "",
-            f"tied with the best: {compact(document.top.get('tie_set'))}" if document.top.get("tie_set") else "",
-        ]
-        blocks.append(Block(heading=title, svg=Markup(svg) if svg else None, lines=[f for f in facts if f]))
-        top = sorted(usable, key=lambda r: float(r["value_us"]))[:15]
-        blocks.append(
-            Block(
-                caption=f"The 15 best of {len(document.rows)} trials ({word})",
-                columns=("trial", "value us", "stage", "config"),
-                rows=[(r.get("number"), num(r["value_us"]), r.get("stage"), compact(r.get("config"))) for r in top],
-                folded=True,
-            )
-        )
-        failed: dict[str, int] = {}
-        for r in document.rows:
-            if r.get("reason"):
-                reason = f"{r.get('stage')}: {r['reason']}"
-                failed[reason] = failed.get(reason, 0) + 1
-        if failed:
-            ranked = sorted(failed.items(), key=lambda item: -item[1])[:10]
-            blocks.append(Block(lines=[f"{count} x {reason}" for reason, count in ranked]))
-    return Section("tune", "Tuning", blocks)
-
-
-def _look(value: object, key: str) -> Any:
-    return value.get(key) if isinstance(value, Mapping) else None
 
 
 def _compiled(documents: Documents) -> Section:
@@ -298,7 +251,12 @@ def _compiled(documents: Documents) -> Section:
         "async copies", "binary", "error",
     )  # fmt: skip
     note = "Evidence: compiled. Read from the binaries; nothing here ran."
-    return Section("compile", "Compiled kernels", [Block(caption=_count(rows), columns=columns, rows=body)], note)
+    return Section(
+        "compile",
+        "Compiled kernels",
+        [Block(caption=_count(rows), columns=columns, rows=body)],
+        note,
+    )
 
 
 def _count(rows: Sequence[object]) -> str:
@@ -315,8 +273,19 @@ def _twin(documents: Documents) -> Section:
         )
         for r in rows
     ]  # fmt: skip
-    columns = ("kernel", "case", "ok", "relative error", "cycles (modelled)", "peak bytes", "findings")
-    findings = [compact(f) for d in documents.of("twin") for f in (d.top.get("findings") or [])]
+    columns = (
+        "kernel",
+        "case",
+        "ok",
+        "relative error",
+        "cycles (modelled)",
+        "peak bytes",
+        "findings",
+    )
+    given = [f for d in documents.of("twin") for f in (d.top.get("findings") or [])]
+    findings = [
+        str(f.get("text") or compact(f)) if isinstance(f, dict) else compact(f) for f in given
+    ]
     blocks = [Block(caption=_count(rows), columns=columns, rows=body), Block(lines=findings[:50])]
     note = "Values are computed and checked; cycles are a model of the 910B, not a measurement."
     return Section("twin", "AscendC on the twin", blocks, note)
@@ -324,11 +293,25 @@ def _twin(documents: Documents) -> Section:
 
 def _modelled(documents: Documents) -> Section:
     note = "Evidence: modelled. No device ran this."
-    return Section("model", "Modelled times", [_plain_table("predictions", documents.rows("model"))], note)
+    return Section(
+        "model", "Modelled times", [_plain_table("predictions", documents.rows("model"))], note
+    )
 
 
 def _stages(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
-    return [(r.get("stage"), yes(r.get("ok")), compact(r.get("detail"))) for r in rows]
+    """A stage's state in its own word (ok, failed, skipped), else from `ok`."""
+    found = []
+    for r in rows:
+        word = str(r.get("state") or "")
+        cls = "good" if r.get("ok") else "bad" if r.get("ok") is False else "none"
+        found.append(
+            (
+                r.get("stage"),
+                cell(word, cls) if word else yes(r.get("ok")),
+                compact(r.get("detail")),
+            )
+        )
+    return found
 
 
 def _shipped(documents: Documents) -> Section:
@@ -353,14 +336,20 @@ def _doctor(documents: Documents) -> Section:
         for r in rows
     ]  # fmt: skip
     columns = ("name", "value", "unit", "", "evidence", "hint")
-    return Section("doctor", "This machine", [Block(caption=_count(rows), columns=columns, rows=body, folded=True)])
+    return Section(
+        "doctor",
+        "This machine",
+        [Block(caption=_count(rows), columns=columns, rows=body, folded=True)],
+    )
 
 
 def _plain_table(caption: str, rows: Sequence[Row]) -> Block:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     body = [
         tuple(
-            num(row.get(c)) if isinstance(row.get(c), int | float) and not isinstance(row.get(c), bool) else compact(row.get(c))
+            num(row.get(c))
+            if isinstance(row.get(c), int | float) and not isinstance(row.get(c), bool)
+            else compact(row.get(c))
             for c in columns
         )
         for row in rows[:_MOST_ROWS]

@@ -73,12 +73,17 @@ def median_estimate(samples: Sequence[float] | Samples) -> Estimate:
 def quad_log_ratios(ours: Sequence[Samples], theirs: Sequence[Samples]) -> Samples:
     """log(their time / our time) of each ABBA quad, from the medians of its two blocks of each side."""
     return np.array(
-        [math.log(float(np.median(t)) / float(np.median(o))) for o, t in zip(ours, theirs, strict=True)],
+        [
+            math.log(float(np.median(t)) / float(np.median(o)))
+            for o, t in zip(ours, theirs, strict=True)
+        ],
         dtype=np.float64,
     )
 
 
-def ratio_estimate(log_ratios: Sequence[float] | Samples, seed: int = 0, resamples: int = 2000) -> Estimate:
+def ratio_estimate(
+    log_ratios: Sequence[float] | Samples, seed: int = 0, resamples: int = 2000
+) -> Estimate:
     """Median ratio with a 95 % bootstrap interval over quads.
 
     The bootstrap of a median is coarse for few quads, so it is widened to the order statistics'
@@ -95,7 +100,9 @@ def ratio_estimate(log_ratios: Sequence[float] | Samples, seed: int = 0, resampl
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = (float(v) for v in np.percentile(medians, [tail, 100 - tail]))
     order_low, order_high = _order_interval(np.sort(logs))
-    return Estimate(math.exp(center), math.exp(min(low, order_low)), math.exp(max(high, order_high)))
+    return Estimate(
+        math.exp(center), math.exp(min(low, order_low)), math.exp(max(high, order_high))
+    )
 
 
 def verdict(ratio: Estimate, practical: float = PRACTICAL) -> str:

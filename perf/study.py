@@ -68,7 +68,9 @@ def make(
 ) -> Study:
     """A study of a family. `quick` takes every fifth size, for a look of a minute or two."""
     sizes = comparison_sizes(family, full)
-    chosen = [family.spec.precision(p) for p in precisions] or list(family.spec.precisions[:_DEFAULT_PRECISIONS])
+    chosen = [family.spec.precision(p) for p in precisions] or list(
+        family.spec.precisions[:_DEFAULT_PRECISIONS]
+    )
     cases: list[Case] = []
     for precision in chosen:
         if sizes is None:
@@ -161,19 +163,28 @@ def markdown(study: Study, found: Sequence[Row], command: str, date: str) -> str
                 lines.append(f"| {precision} | {threads} | 0 | - | - | - |")
                 continue
             mean = geometric_mean([r["ratio"] for r in group])
-            counts = [sum(r["verdict"] == v for r in group) for v in ("faster", "same", "slower", "inconclusive")]
+            counts = [
+                sum(r["verdict"] == v for r in group)
+                for v in ("faster", "same", "slower", "inconclusive")
+            ]
             lines.append(
                 f"| {precision} | {threads} | {len(group)} | **{mean.value:.2f}** | {mean.low:.2f} .. {mean.high:.2f} | "
                 f"{' / '.join(map(str, counts))} |"
             )
     disturbed = sum(r["quiet"] is False for r in timed)
-    lines += ["", f"{disturbed} of {len(timed)} rows were timed while others used a tenth of the machine or more.", ""]
+    lines += [
+        "",
+        f"{disturbed} of {len(timed)} rows were timed while others used a tenth of the machine or more.",
+        "",
+    ]
     lines += [
         "| precision | thr | case | ours us | peer | peer us | ratio | interval | verdict | of ceiling |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(r) for r in found if r["state"] in ("timed", "impossible")]
-    missing = list(dict.fromkeys(f"{r['dtype']}: {r['reason']}" for r in found if r["state"] not in ("timed",)))
+    missing = list(
+        dict.fromkeys(f"{r['dtype']}: {r['reason']}" for r in found if r["state"] not in ("timed",))
+    )
     if missing:
         lines += ["", "Not timed:", *(f"- {reason}" for reason in missing)]
     return "\n".join(lines) + "\n"
@@ -192,17 +203,33 @@ def _line(r: Row) -> str:
 
 def run(
     family: Annotated[str, typer.Argument(help="The family to compare.")],
-    dtype: Annotated[str, typer.Option("--dtype", metavar="NAME,...", help="Precisions; the first four if not given.")] = "",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype", metavar="NAME,...", help="Precisions; the first four if not given."
+        ),
+    ] = "",
     threads: Annotated[str, typer.Option("--threads", metavar="N,...", help="Thread counts.")] = "",
     against: Annotated[str, typer.Option("--against", metavar="PEER")] = "torch-best",
-    flags: Annotated[str, typer.Option("--flags", metavar="K=V,...", help="Fix flags of our side.")] = "",
+    flags: Annotated[
+        str, typer.Option("--flags", metavar="K=V,...", help="Fix flags of our side.")
+    ] = "",
     seconds: Annotated[float, typer.Option("--seconds", help="Time budget of a row.")] = 1.5,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     full: Annotated[bool, typer.Option("--full", help="Every combination of the sizes.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="A fifth of the sizes.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Measure everything again instead of going on.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE.md", help="Where the table goes; printed if not given.")] = None,
-    json_: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="The rows as a bench document.")] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure everything again instead of going on.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE.md", help="Where the table goes; printed if not given."
+        ),
+    ] = None,
+    json_: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="The rows as a bench document.")
+    ] = None,
 ) -> None:
     """Compare a family's host kernel with a peer over the family's comparison sizes."""
     from tilewright.registry import family as family_named
@@ -212,7 +239,9 @@ def run(
     except ValueError:
         raise UsageError(f"--threads takes whole numbers such as 1,2, not '{threads}'") from None
     fixed = dict(part.partition("=")[::2] for part in _names(flags))
-    study = make(family_named(family), _names(dtype), counts, against, seconds, full, quick, seed, fixed)
+    study = make(
+        family_named(family), _names(dtype), counts, against, seconds, full, quick, seed, fixed
+    )
     store = data_folder("study", f"{study.family.name}.jsonl")
     if again:
         store.unlink(missing_ok=True)
@@ -224,7 +253,10 @@ def run(
             what = f"{row['dtype']} {row['case']} {row['threads']} thr"
             print(f"{number} of {study.total}: {what}: {ratio}", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"interrupted after {len(found)} of {study.total}; the same command goes on", file=sys.stderr)
+        print(
+            f"interrupted after {len(found)} of {study.total}; the same command goes on",
+            file=sys.stderr,
+        )
     command = shlex.join(["python", "-m", "tilewright.perf.study", *sys.argv[1:]])
     text = markdown(study, found, command, datetime.now(UTC).strftime("%Y-%m-%d"))
     if out is None:

@@ -73,4 +73,7 @@ def test_family(benchmark: Any, name: str, backend: str, case: Case, threads: in
         )
         benchmark.extra_info["gflop"] = found.spec.flops_of(case) / 1e9
         benchmark(call)
-        require(expected.judge(launch.outputs), f"{subject.who} was right before timing and wrong after it")
+        require(
+            expected.judge(launch.outputs),
+            f"{subject.who} was right before timing and wrong after it",
+        )

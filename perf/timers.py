@@ -52,7 +52,9 @@ class CallTimer:
 
     clock = "python"
 
-    def __init__(self, call: Callable[[], Any], now: Callable[[], int] = time.perf_counter_ns) -> None:
+    def __init__(
+        self, call: Callable[[], Any], now: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
         self._call = call
         self._now = now
         self.result: Any = None

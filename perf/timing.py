@@ -17,12 +17,21 @@ def time_alone(
     launch = subject.prepare(inputs)
     timer = timer_of(launch)
     return timed(
-        expected, launch.outputs, launch.run, lambda: measure(timer, effort, subject.cold), subject.who
+        expected,
+        launch.outputs,
+        launch.run,
+        lambda: measure(timer, effort, subject.cold),
+        subject.who,
     )
 
 
 def time_beside(
-    subject: Subject, inputs: Inputs, expected: Expected, theirs: CallTimer, name: str, effort: Effort
+    subject: Subject,
+    inputs: Inputs,
+    expected: Expected,
+    theirs: CallTimer,
+    name: str,
+    effort: Effort,
 ) -> tuple[Pair, Comparison]:
     """Time the subject and a checked peer in interleaved pairs, both called from Python; both outputs are
     checked again afterwards."""
@@ -36,5 +45,7 @@ def time_beside(
         return measure_pair(ours, theirs, effort, subject.cold)
 
     result, verdict = timed(expected, launch.outputs, launch.run, both, subject.who)
-    require(expected.judge_result(theirs.result), f"{name} was right before timing and wrong after it")
+    require(
+        expected.judge_result(theirs.result), f"{name} was right before timing and wrong after it"
+    )
     return result, verdict

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from tilewright import __version__
 from tilewright.errors import BuildFailed, VerificationFailed
 from tilewright.registry import package_folder
 from tilewright.ship import dispatch, golden, gpu, layout, provenance, pyapi, receive
-from tilewright.ship.device import device_sources
+from tilewright.ship.device import hashed_sources
+from tilewright.ship.library import compile_library
 from tilewright.ship.readme import readme
 from tilewright.ship.receiver.verify_parts.elf import dotted, read_elf
 from tilewright.ship.receiver.verify_parts.host import LEVELS
@@ -23,6 +23,7 @@ from tilewright.ship.request import MANIFEST_SCHEMA, Request, read_bench
 
 if TYPE_CHECKING:
     from tilewright.bindings.table import Op
+    from tilewright.registry import Family
 
 TORCH_TARGET = "2.11"
 PYTHON_NEEDED = "3.9"
@@ -70,6 +71,7 @@ def build(request: Request, say: Say = lambda _: None) -> Bundle:
 
 def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
     from tilewright.bindings.table import op_of
+    from tilewright.bindings.torch import generate
     from tilewright.tables import load
     from tilewright.targets import CPU
 
@@ -96,6 +98,9 @@ def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
     )
     (variant / "_ops.py").write_text(
         pyapi.ops_module(identifier, library.name, [op for _, op in pairs]), encoding="utf-8"
+    )
+    (variant / "_fakes.py").write_text(
+        generate.fake_module([op for _, op in pairs], identifier), encoding="utf-8"
     )
     (variant / "_layouts.py").write_text(pyapi.layouts_module(pairs), encoding="utf-8")
     (variant / "__init__.py").write_text(
@@ -137,28 +142,22 @@ def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
 
 
 def _compile(
-    variant: Path, request: Request, pairs: list[tuple[Any, Op]], part: gpu.GpuPart, say: Say
+    variant: Path, request: Request, pairs: list[tuple[Family, Op]], part: gpu.GpuPart, say: Say
 ) -> tuple[Path, str]:
     """Compile the library under a name made from its content; returns it and the name."""
-    from tilewright.build import build_torch_ops
-
+    ops = [op for _, op in pairs]
     facts: list[object] = [__version__, TORCH_TARGET, provenance.compiler(), request.name, part.entries]
-    facts += [op.as_dict() for _, op in pairs]
-    with tempfile.TemporaryDirectory(prefix="tilewright-ship-") as scratch:
-        extra = device_sources(Path(scratch), [op for _, op in pairs], part.entries)
-        digest = provenance.content_hash(request.families, facts, extra)
-        identifier = f"_{request.name.replace('-', '_')}_{digest[:12]}"
-        say(f"compiling {identifier}")
-        device_sources(Path(scratch), [op for _, op in pairs], part.entries, identifier)
-        built = build_torch_ops(request.families, identifier, variant, extra)
-    library = variant / f"{identifier}.abi3.so"
-    if built != library:
-        built.replace(library)
+    facts += [op.as_dict() for op in ops]
+    facts += [[entry.as_dict() for entry in op.tuned] for op in ops]
+    digest = provenance.content_hash(request.families, facts, hashed_sources() if part.entries else ())
+    identifier = f"_{request.name.replace('-', '_')}_{digest[:12]}"
+    say(f"compiling {identifier}")
+    library = compile_library(
+        request.families, ops, identifier, part.entries, TORCH_TARGET, variant
+    )
     size = library.stat().st_size
     if size >= LIBRARY_LIMIT:
-        raise BuildFailed(
-            f"{library.name} has {size} bytes; a bundle's library stays under {LIBRARY_LIMIT}"
-        )
+        raise BuildFailed(f"{library.name} has {size} bytes; a bundle's library stays under {LIBRARY_LIMIT}")
     return library, identifier
 
 

@@ -97,6 +97,8 @@ from torch import Tensor
 
 {imports}from ._ops import LIBRARY, ops
 
+from . import _fakes  # noqa: F401  (registers shapes and dtypes for torch.compile)
+
 __all__ = [
 {public}]
 

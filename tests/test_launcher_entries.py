@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -169,3 +170,37 @@ def test_property_offsets_are_those_of_the_hip_headers(tmp_path: Path) -> None:
     gpu.compiled(["g++", "-std=c++20", "-fsyntax-only", "-isystem", str(include), str(source)])
     text = (gpu.ROOT / "ship" / "launcher" / "hip_driver.cpp").read_text(encoding="utf-8")
     assert "kArchNameOffset = 1160;" in text and "kPropertiesSize = 1472;" in text
+
+
+def test_the_library_needs_no_driver_and_only_old_symbols(tmp_path: Path) -> None:
+    library = gpu.build_library(tmp_path, gpu.build_objects(tmp_path), read_entries([ROW]))
+    dynamic = subprocess.run(
+        ["readelf", "-d", str(library)], capture_output=True, text=True, check=True
+    ).stdout
+    needed = set(re.findall(r"NEEDED.*\[(.*)\]", dynamic))
+    assert needed <= {
+        "libstdc++.so.6",
+        "libgcc_s.so.1",
+        "libc.so.6",
+        "libm.so.6",
+        "libdl.so.2",
+        "ld-linux-x86-64.so.2",
+    }
+    symbols = subprocess.run(
+        ["readelf", "--dyn-syms", "-W", str(library)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    versions = {tuple(map(int, v.split("."))) for v in re.findall(r"@GLIBC_([\d.]+)", symbols)}
+    assert max(versions) <= (2, 28), "manylinux_2_28"
+    runtime = {tuple(map(int, v.split("."))) for v in re.findall(r"@GLIBCXX_([\d.]+)", symbols)}
+    assert max(runtime) <= (3, 4, 24), "manylinux_2_28"
+    exported = set(re.findall(r"GLOBAL DEFAULT +\d+ (\w+)", symbols))
+    assert exported == {
+        "tw_gpu_launch",
+        "tw_gpu_choose",
+        "tw_gpu_set_directory",
+        "tw_gpu_entry_count",
+        "tw_gpu_entry_id",
+    }

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Room to the rooms it may import. Transitive permissions are written out, so that a reader sees them.
-ALLOWED = {
+ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "ascendc": {"core"},
     "kernels": {"core", "ascendc"},

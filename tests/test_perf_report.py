@@ -15,7 +15,14 @@ from tilewright.perf import plots, report, study
 from tilewright.perf.doctor import ceiling_findings, findings
 from tilewright.registry import family
 
-HOST = {"cpu": "a processor", "cores": 2, "isa": "avx2", "os": "Linux", "python": "3.11", "fingerprint": "x"}
+HOST = {
+    "cpu": "a processor",
+    "cores": 2,
+    "isa": "avx2",
+    "os": "Linux",
+    "python": "3.11",
+    "fingerprint": "x",
+}
 
 
 def document(command: str, rows: list[dict[str, Any]], **top: Any) -> dict[str, Any]:
@@ -59,16 +66,21 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
     "tune": document(
         "tune",
         [
-            {"number": n, "config": {"tile_m": 2**n}, "state": "complete", "value_us": 200.0 - n, "stage": "timed"}
+            {
+                "number": n, "config": {"tile_m": 2**n}, "state": "ok", "value": 200.0 - n, "value_us": 200.0 - n,
+                "unit": "us", "stage": "time", "reason": "", "evidence": "measured",
+            }
             for n in range(12)
         ]
-        + [{"number": 12, "config": {}, "state": "fail", "value_us": None, "stage": "gate", "reason": "too large"}],
-        best={"config": {"tile_m": 2048}, "value_us": 189.0},
-        default={"value_us": 200.0},
+        + [{"number": 12, "config": {}, "state": "failed", "value": None, "stage": "gate", "reason": "too large"}],
+        best={"config": {"tile_m": 2048}, "trial": 11, "value": 189.0, "ratio": 1.058, "ratio_low": 1.04, "ratio_high": 1.07},
+        default={"config": {"tile_m": 1}, "trial": 0, "value": 200.0},
         gain=1.058,
-        tie_set=[],
-        family="gemm",
-        target="cpu",
+        tie_set=[{"tile_m": 2048}],
+        verdict="faster",
+        evidence="measured",
+        unit="us",
+        key={"family": "gemm", "target": "cpu", "dtype": "fp32"},
     ),
     "compile": document(
         "compile",
@@ -93,7 +105,13 @@ DOCUMENTS: dict[str, dict[str, Any]] = {
             }
         ],
     ),
-    "verify": document("verify", [{"stage": "hashes", "ok": True, "detail": "41 files"}]),
+    "verify": document(
+        "verify",
+        [
+            {"stage": "hashes", "ok": True, "state": "ok", "detail": "41 files"},
+            {"stage": "peak", "ok": None, "state": "skipped", "detail": "no device"},
+        ],
+    ),
     "doctor": document(
         "doctor",
         [
@@ -146,7 +164,7 @@ def test_everything_given_is_shown() -> None:
     found = page(*DOCUMENTS)
     for expected in (
         "a processor", "a day", "gemm bf16", "123", "torch-mkldnn", "faster", "1 of 2", "element (0, 3) is wrong",
-        "no such GPU <here>", "missing WaitFlag at gemm.cpp:12", "61", "abababababab", "too large", "41 files",
+        "no such GPU <here>", "missing WaitFlag at gemm.cpp:12", "61", "abababababab", "too large", "41 files", "skipped", "tile_m=2048, 189 us (measured)", "1.04 .. 1.07",
         "gemm-a100", "1.06x", "modelled", "measured", "9.5", "L1 850 GB/s",
     ):  # fmt: skip
         assert expected in found.text, expected
@@ -168,7 +186,10 @@ def test_the_page_is_one_file_without_scripts_or_network() -> None:
 
 def test_the_page_is_accessible() -> None:
     found = page(*DOCUMENTS)
-    tables = sum(t == "table" for t in re.findall(r"<(\w+)", report.render([report.parse("b", DOCUMENTS["bench"])])))
+    tables = sum(
+        t == "table"
+        for t in re.findall(r"<(\w+)", report.render([report.parse("b", DOCUMENTS["bench"])]))
+    )
     assert tables >= 1
     assert ("html", "lang", "en") in found.attributes
     assert any(k == "scope" and v == "row" for _, k, v in found.attributes)
@@ -178,7 +199,10 @@ def test_the_page_is_accessible() -> None:
 
 
 def test_modelled_and_measured_points_have_different_marks() -> None:
-    points = [plots.Point(10, 100, "a", "one", "measured"), plots.Point(20, 200, "b", "two", "modelled")]
+    points = [
+        plots.Point(10, 100, "a", "one", "measured"),
+        plots.Point(20, 200, "b", "two", "modelled"),
+    ]
     svg = plots.roofline("r", points, [plots.Roof("L1", gbps=50), plots.Roof("fp32", gops=300)])
     assert svg.count("<circle") == 2 and svg.count('class="hollow') == 1
     assert "modelled" in svg and "measured" in svg
@@ -195,7 +219,9 @@ def test_machines_are_not_mixed_silently() -> None:
     assert "2 machines" in text
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"rows": []}', '{"schema": "tilewright/bench/1", "rows": 3}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"rows": []}', '{"schema": "tilewright/bench/1", "rows": 3}']
+)
 def test_what_is_not_ours_is_refused_by_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "odd.json"
     path.write_text(content)
@@ -217,9 +243,21 @@ def test_report_writes_the_file(tmp_path: Path) -> None:
 
 def test_doctor_names_what_others_rely_on() -> None:
     found = {f.name: f for f in findings(measure=False)}
-    for name in ("cpu", "isa", "g++", "cmake", "compile cuda:sm_90", "ascend twin", "CANN", "torch_npu", "torch"):
+    for name in (
+        "cpu",
+        "isa",
+        "g++",
+        "cmake",
+        "compile cuda:sm_90",
+        "ascend twin",
+        "CANN",
+        "torch_npu",
+        "torch",
+    ):
         assert name in found
-    assert all(f.ok is not False or f.hint for f in found.values()), "what is missing comes with what would help"
+    assert all(f.ok is not False or f.hint for f in found.values()), (
+        "what is missing comes with what would help"
+    )
 
 
 def test_doctor_shows_every_ceiling() -> None:
@@ -238,7 +276,12 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
 
     def bench(plan: Any, ceiling: Any) -> Any:
         measured.append(f"{plan.cases[0].precision} {plan.cases[0]}")
-        yield bench_row(dtype=plan.cases[0].precision, case=str(plan.cases[0]), threads=plan.threads[0], peer_median_us=1.0)
+        yield bench_row(
+            dtype=plan.cases[0].precision,
+            case=str(plan.cases[0]),
+            threads=plan.threads[0],
+            peer_median_us=1.0,
+        )
 
     monkeypatch.setattr("tilewright.perf.bench.rows", bench)
     made = study.make(family("gemm"), ["fp32", "bf16"], [1], "torch", 0.1, quick=True)
@@ -252,7 +295,9 @@ def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Mo
     found = [row for _, row in study.rows(made, store)]
     assert len(found) == made.total == len(set(measured)) == len(measured)
     assert [row for _, row in study.rows(made, store)] == found
-    assert len(measured) == made.total, "a third run measures nothing, the torn line notwithstanding"
+    assert len(measured) == made.total, (
+        "a third run measures nothing, the torn line notwithstanding"
+    )
     text = study.markdown(made, found, "the command", "a day")
     assert "measured" in text and "the command" in text and "a day" in text
     assert f"| fp32 | 1 | {made.total // 2} | **1.21**" in text
@@ -262,6 +307,9 @@ def test_a_study_covers_the_sizes_of_the_goal() -> None:
     made = study.make(family("gemm"), ["fp32"], [1, 2], "torch-best", 1.0)
     sizes = {(c.sizes["M"], c.sizes["N"], c.sizes["K"]) for c in made.cases}
     assert {m for m, _, _ in sizes} == {1, 16, 64, 256, 1024}
-    assert {(n, k) for _, n, k in sizes} >= {(s, s) for s in (576, 1536, 2048, 4096)} | {(576, 1536), (1536, 576)}
+    assert {(n, k) for _, n, k in sizes} >= {(s, s) for s in (576, 1536, 2048, 4096)} | {
+        (576, 1536),
+        (1536, 576),
+    }
     full = study.make(family("gemm"), ["fp32"], [1], "torch-best", 1.0, full=True)
     assert len(full.cases) == 5 * 16

@@ -31,22 +31,32 @@ def _expectations() -> dict[str, set[tuple[str, int]]]:
 EXPECTED = _expectations()
 
 
-def run(kernel: str, x: np.ndarray, y: np.ndarray, blocks: int = 1, **options: object) -> runner.TwinResult:
+def run(
+    kernel: str, x: np.ndarray, y: np.ndarray, blocks: int = 1, **options: object
+) -> runner.TwinResult:
     buffers = [runner.Buffer.of("x", x), runner.Buffer.of("y", y)]
     return runner.run(
-        twin_build.twin(), kernel, blocks, buffers, kernel_library=twin_build.kernels(SOURCE.name), **options
+        twin_build.twin(),
+        kernel,
+        blocks,
+        buffers,
+        kernel_library=twin_build.kernels(SOURCE.name),
+        **options,
     )
 
 
 def _data() -> tuple[np.ndarray, np.ndarray]:
     x = np.random.default_rng(7).standard_normal(2048).astype(np.float16)
+    x[-2:] = 0
     return x, np.full(2048, np.nan, np.float16)
 
 
 @pytest.mark.parametrize("kernel", EXPECTED)
 def test_each_fault_is_reported_once_at_its_line(kernel: str) -> None:
     result = run(kernel, *_data())
-    assert {(f.kind, f.line) for f in result.findings} == EXPECTED[kernel], [str(f) for f in result.findings]
+    assert {(f.kind, f.line) for f in result.findings} == EXPECTED[kernel], [
+        str(f) for f in result.findings
+    ]
     assert result.ok == (not EXPECTED[kernel])
     assert all(f.file == "tests/native/twin_faults.cpp" for f in result.findings)
 
@@ -54,9 +64,18 @@ def test_each_fault_is_reported_once_at_its_line(kernel: str) -> None:
 def test_kinds_are_all_shown() -> None:
     shown = {kind for marks in EXPECTED.values() for kind, _ in marks}
     assert shown == {
-        "capacity", "out-of-bounds", "misaligned", "illegal-parameter", "illegal-memory", "unpaired-flag",
-        "repeated-flag", "reserved-flag", "flag-range", "queue",
-    }  # fmt: skip
+        "capacity",
+        "out-of-bounds",
+        "misaligned",
+        "illegal-parameter",
+        "illegal-memory",
+        "unpaired-flag",
+        "repeated-flag",
+        "reserved-flag",
+        "flag-range",
+        "queue",
+        "fault",
+    }
 
 
 def test_clean_kernels_compute() -> None:
@@ -75,11 +94,18 @@ def test_out_of_bounds_access_is_not_carried_out() -> None:
     x, y = _data()
     guard = np.full(4096, 5, np.float16)
     result = runner.run(
-        twin_build.twin(), "gm_out_of_bounds", 1, [runner.Buffer.of("x", x), runner.Buffer.of("y", guard[:2048])],
+        twin_build.twin(),
+        "gm_out_of_bounds",
+        1,
+        [runner.Buffer.of("x", x), runner.Buffer.of("y", guard[:2048])],
         kernel_library=twin_build.kernels(SOURCE.name),
-    )  # fmt: skip
+    )
     (finding,) = result.findings
-    assert finding.memory == "gm" and finding.range == (2016 * 2, 2080 * 2) and finding.allowed == (0, 4096)
+    assert (
+        finding.memory == "gm"
+        and finding.range == (2016 * 2, 2080 * 2)
+        and finding.allowed == (0, 4096)
+    )
     assert "'x'" in finding.message
     assert (guard == 5).all()
 
@@ -93,7 +119,11 @@ def test_capacity_tells_who_holds_what() -> None:
 
 def test_wait_names_event_and_pipe() -> None:
     (finding,) = run("flag_never_set", *_data()).findings
-    assert "HardEvent::MTE1_MTE2" in finding.message and "event id 0" in finding.message and finding.pipe == "MTE2"
+    assert (
+        "HardEvent::MTE1_MTE2" in finding.message
+        and "event id 0" in finding.message
+        and finding.pipe == "MTE2"
+    )
 
 
 def test_repeated_findings_are_counted_and_blocks_named() -> None:
@@ -112,6 +142,9 @@ def test_refused_launches_say_why() -> None:
         run("clean_copy", x, y, blocks=0)
     with pytest.raises(runner.TwinError, match="no data"):
         runner.run(
-            twin_build.twin(), "clean_copy", 1, [runner.Buffer.unbacked("x", 4096)] * 2,
+            twin_build.twin(),
+            "clean_copy",
+            1,
+            [runner.Buffer.unbacked("x", 4096)] * 2,
             kernel_library=twin_build.kernels(SOURCE.name),
-        )  # fmt: skip
+        )

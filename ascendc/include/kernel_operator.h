@@ -1,16 +1,17 @@
-// The AscendC basic API of the 910B (NPU architecture 2201) for the twin: documented names and behaviour, original code.
-// Sources: docs/zh/api/SIMD-API of mirror-cann/asc-devkit. A kernel includes this file alone, here as with CANN.
+// The AscendC basic API of the 910B (NPU architecture 2201) for the twin: documented names and behaviour,
+// original code. Sources: docs/zh/api/SIMD-API of mirror-cann/asc-devkit. A kernel includes this file alone,
+// here as with CANN.
 #pragma once
 
-#include "api/types.h"
-#include "api/enums.h"
-#include "api/params.h"
-#include "api/tensor.h"
-#include "api/system.h"
-#include "api/sync.h"
-#include "api/scalar.h"
-#include "api/data_copy.h"
-#include "api/load_data.h"
 #include "api/cube.h"
+#include "api/data_copy.h"
+#include "api/enums.h"
+#include "api/load_data.h"
+#include "api/params.h"
 #include "api/pipe.h"
 #include "api/queue.h"
+#include "api/scalar.h"
+#include "api/sync.h"
+#include "api/system.h"
+#include "api/tensor.h"
+#include "api/types.h"

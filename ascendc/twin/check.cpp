@@ -1,4 +1,5 @@
-// What the documentation forbids: addresses, alignments, memories, parameters and types. One sentence a finding.
+// What the documentation forbids: addresses, alignments, memories, parameters and types. One sentence a
+// finding.
 #include <string>
 
 #include "machine.h"
@@ -10,9 +11,9 @@ namespace {
 std::string Str(uint64_t v) { return std::to_string(v); }
 
 // The sentence is only built where it is needed: checks run on every instruction.
-#define TW_REQUIRE(good, message)                                \
-  do {                                                           \
-    if (!(good)) Bad(FindingKind::IllegalParameter, message);    \
+#define TW_REQUIRE(good, message)                             \
+  do {                                                        \
+    if (!(good)) Bad(FindingKind::IllegalParameter, message); \
   } while (false)
 
 class Checker {
@@ -42,40 +43,53 @@ class Checker {
       if (m == o.mem) return;
       names += (names.empty() ? "" : " or ") + std::string(Name(m));
     }
-    Bad(FindingKind::IllegalMemory, std::string(role) + " lies in " + Name(o.mem) + ", it must lie in " + names);
+    Bad(FindingKind::IllegalMemory,
+        std::string(role) + " lies in " + Name(o.mem) + ", it must lie in " + names);
   }
 
   void Address(const Operand& o) {
     const Extent e = ExtentOf(o);
-    if (o.mem == Mem::GM) return Gm(e);
+    if (o.mem == Mem::GM) return Gm(o, e);
     const uint64_t capacity = core_.machine().soc->capacity[static_cast<int>(o.mem)];
     const bool scalar = r_.op == Op::ScalarGet || r_.op == Op::ScalarSet;
-    const uint32_t align = scalar ? r_.scalar.size : r_.op == Op::Mmad && o.mem == Mem::L0C ? 1024 : Alignment(o.mem);
+    const uint32_t align = scalar                                   ? r_.scalar.size
+                           : r_.op == Op::Mmad && o.mem == Mem::L0C ? 1024
+                                                                    : Alignment(o.mem);
     if (o.base % align != 0) {
       Access(FindingKind::Misaligned,
-             std::string(Name(o.mem)) + " address " + Str(o.base) + " is not a multiple of " + Str(align), o.mem, e, 0,
-             capacity);
+             std::string(Name(o.mem)) + " address " + Str(o.base) + " is not a multiple of " + Str(align),
+             o.mem, e, 0, capacity);
     }
     const uint64_t low = o.hi != 0 ? o.lo : 0, high = o.hi != 0 && o.hi < capacity ? o.hi : capacity;
     if (e.begin < low || e.end > high) {
       Access(FindingKind::OutOfBounds,
-             std::string(o.write ? "writes " : "reads ") + Name(o.mem) + " bytes " + Str(e.begin) +
-                 ".." + Str(e.end) + ", the buffer is " + Str(low) + ".." + Str(high),
+             std::string(o.write ? "writes " : "reads ") + Name(o.mem) + " bytes " + Str(e.begin) + ".." +
+                 Str(e.end) + ", the buffer is " + Str(low) + ".." + Str(high),
              o.mem, e, low, high);
     }
   }
 
-  void Gm(const Extent& e) {
+  // A buffer's own address counts as aligned, as a device allocation is; host memory may not be.
+  void Gm(const Operand& o, const Extent& e) {
+    const uint64_t align = r_.op == Op::Fixpipe && !r_.fix.to_nd ? 32 : 1;
     const GmBuffer* nearest = nullptr;
     for (const GmBuffer& b : core_.machine().buffers) {
-      if (e.begin >= b.base && e.end <= b.base + b.bytes) return;
+      if (e.begin >= b.base && e.end <= b.base + b.bytes) {
+        const uint64_t offset = o.base - b.base;
+        if (offset % align != 0)
+          Access(FindingKind::Misaligned,
+                 "NZ output to byte " + Str(offset) + " of '" + b.name + "', not a multiple of 32", Mem::GM,
+                 {offset, offset + o.unit}, 0, b.bytes);
+        return;
+      }
       if (e.begin >= b.base && (nearest == nullptr || b.base > nearest->base)) nearest = &b;
     }
     if (nearest == nullptr)
-      return Access(FindingKind::OutOfBounds, "GM address belongs to no argument of the launch", Mem::GM, e, 0, 0);
+      return Access(FindingKind::OutOfBounds, "GM address belongs to no argument of the launch", Mem::GM, e,
+                    0, 0);
     Access(FindingKind::OutOfBounds,
-           "GM bytes " + Str(e.begin - nearest->base) + ".." + Str(e.end - nearest->base) + " counted from '" +
-               nearest->name + "', which has " + Str(nearest->bytes),
+           "GM bytes " + Str(e.begin - nearest->base) + ".." + Str(e.end - nearest->base) +
+               " counted from '" + nearest->name + "', which has " + Str(nearest->bytes),
            Mem::GM, {e.begin - nearest->base, e.end - nearest->base}, 0, nearest->bytes);
   }
 
@@ -115,15 +129,19 @@ class Checker {
     const Operand &dst = r_.operand[0], &src = r_.operand[1];
     Range("blockCount", r_.copy.count, 1, 4095);
     if (r_.copy.requested != r_.copy.bytes)
-      Bad(FindingKind::IllegalParameter, Str(r_.copy.requested) + " bytes asked for, but only whole 32 B blocks move: " +
-                                             Str(r_.copy.requested - r_.copy.bytes) + " would silently not be copied");
-    const bool route = (src.mem == Mem::GM && (dst.mem == Mem::L1 || dst.mem == Mem::UB)) ||
-                       (src.mem == Mem::UB && (dst.mem == Mem::GM || dst.mem == Mem::UB || dst.mem == Mem::L1)) ||
-                       (src.mem == Mem::L1 && (dst.mem == Mem::GM || dst.mem == Mem::BT || dst.mem == Mem::FB));
+      Bad(FindingKind::IllegalParameter,
+          Str(r_.copy.requested) + " bytes asked for, but only whole 32 B blocks move: " +
+              Str(r_.copy.requested - r_.copy.bytes) + " would silently not be copied");
+    const bool route =
+        (src.mem == Mem::GM && (dst.mem == Mem::L1 || dst.mem == Mem::UB)) ||
+        (src.mem == Mem::UB && (dst.mem == Mem::GM || dst.mem == Mem::UB || dst.mem == Mem::L1)) ||
+        (src.mem == Mem::L1 && (dst.mem == Mem::GM || dst.mem == Mem::BT || dst.mem == Mem::FB));
     if (!route)
-      Bad(FindingKind::IllegalMemory, std::string("there is no path from ") + Name(src.mem) + " to " + Name(dst.mem));
-    TW_REQUIRE(dst.type == src.type || (dst.mem == Mem::BT && dst.type == DType::F32 && src.type == DType::F16),
-            std::string("types differ: ") + Name(src.type) + " to " + Name(dst.type));
+      Bad(FindingKind::IllegalMemory,
+          std::string("there is no path from ") + Name(src.mem) + " to " + Name(dst.mem));
+    TW_REQUIRE(
+        dst.type == src.type || (dst.mem == Mem::BT && dst.type == DType::F32 && src.type == DType::F16),
+        std::string("types differ: ") + Name(src.type) + " to " + Name(dst.type));
     if (dst.mem == Mem::BT)
       TW_REQUIRE(dst.type == DType::F32 || dst.type == DType::S32, "the bias table holds float or int32");
   }
@@ -148,7 +166,8 @@ class Checker {
     if (r_.op == Op::LoadTranspose) {
       In(dst, "the destination", {Mem::L0A, Mem::L0B});
       In(src, "the source", {Mem::L1});
-      TW_REQUIRE(size == 1 || size == 2 || size == 4, std::string("type ") + Name(src.type) + " is not supported");
+      TW_REQUIRE(size == 1 || size == 2 || size == 4,
+                 std::string("type ") + Name(src.type) + " is not supported");
       return;
     }
     In(dst, "the destination", {Mem::L0A, Mem::L0B, Mem::L1});
@@ -165,11 +184,11 @@ class Checker {
     In(dst, "the destination", {Mem::L0A, Mem::L0B});
     In(src, "the source", {Mem::L1});
     const uint32_t size = SizeOf(src.type);
-    TW_REQUIRE(size == 1 || size == 2 || size == 4, std::string("type ") + Name(src.type) + " is not supported");
+    TW_REQUIRE(size == 1 || size == 2 || size == 4,
+               std::string("type ") + Name(src.type) + " is not supported");
     if (!ok_) return;
     const uint32_t c0 = 32 / size;
-    if (size == 1)
-      TW_REQUIRE(dst.mem == Mem::L0A && !p.transpose, "8-bit types go to l0a untransposed only");
+    if (size == 1) TW_REQUIRE(dst.mem == Mem::L0A && !p.transpose, "8-bit types go to l0a untransposed only");
     Range("l1H", p.h, 1, 32767);
     Range("l1W", p.w, 1, 32767);
     Range("strideW", p.stride_w, 1, 63);
@@ -177,9 +196,9 @@ class Checker {
     TW_REQUIRE(p.k_start % c0 == 0, "kStartPt " + Str(p.k_start) + " is not a multiple of " + Str(c0));
     const uint32_t rest = p.c % c0;
     TW_REQUIRE(rest == 0 || rest == 4 || (rest == 8 && size <= 2) || (rest == 16 && size == 1),
-            "channelSize " + Str(p.c) + " is not allowed for " + Name(src.type));
+               "channelSize " + Str(p.c) + " is not allowed for " + Name(src.type));
     TW_REQUIRE(uint32_t{p.k_start} + p.k_ext <= AlignUp(p.c, c0) * p.filter_w * p.filter_h,
-            "kStartPt + kExtension reach beyond the channels");
+               "kStartPt + kExtension reach beyond the channels");
   }
 
   void Mmad() {
@@ -191,14 +210,17 @@ class Checker {
     Range("m", p.m, 1, 4095);
     Range("n", p.n, 1, 4095);
     Range("k", p.k, 1, 4095);
-    TW_REQUIRE(p.unit_flag == 0 || p.unit_flag == 2 || p.unit_flag == 3, "unitFlag is " + Str(p.unit_flag) + ", allowed are 0, 2, 3");
-    const bool floats = (a.type == DType::F16 || a.type == DType::BF16 || a.type == DType::F32) && c.type == DType::F32;
+    TW_REQUIRE(p.unit_flag == 0 || p.unit_flag == 2 || p.unit_flag == 3,
+               "unitFlag is " + Str(p.unit_flag) + ", allowed are 0, 2, 3");
+    const bool floats =
+        (a.type == DType::F16 || a.type == DType::BF16 || a.type == DType::F32) && c.type == DType::F32;
     const bool ints = a.type == DType::S8 && c.type == DType::S32;
-    TW_REQUIRE(a.type == b.type && (floats || ints), std::string(Name(a.type)) + " x " + Name(b.type) + " -> " + Name(c.type) +
-                                                      " does not exist on 2201");
+    TW_REQUIRE(a.type == b.type && (floats || ints), std::string(Name(a.type)) + " x " + Name(b.type) +
+                                                         " -> " + Name(c.type) + " does not exist on 2201");
     if (r_.operands > 3) {
       In(r_.operand[3], "the bias", {Mem::BT, Mem::L0C});
-      TW_REQUIRE(r_.operand[3].type == c.type, std::string("the bias is ") + Name(r_.operand[3].type) + ", it must be " + Name(c.type));
+      TW_REQUIRE(r_.operand[3].type == c.type,
+                 std::string("the bias is ") + Name(r_.operand[3].type) + ", it must be " + Name(c.type));
     }
   }
 
@@ -210,19 +232,21 @@ class Checker {
     Range("nSize", p.n, 1, 4095);
     Range("mSize", p.m, 1, p.to_nd ? 8192 : 65535);
     Range("srcNdStride", p.src_nd, 0, 512);
-    TW_REQUIRE(p.unit_flag == 0 || p.unit_flag == 2 || p.unit_flag == 3, "unitFlag is " + Str(p.unit_flag) + ", allowed are 0, 2, 3");
+    TW_REQUIRE(p.unit_flag == 0 || p.unit_flag == 2 || p.unit_flag == 3,
+               "unitFlag is " + Str(p.unit_flag) + ", allowed are 0, 2, 3");
     TW_REQUIRE(p.dst_stride != 0, "dstStride must not be 0");
     if (p.to_nd) {
-      TW_REQUIRE(p.m == 1 || p.dst_stride >= p.n, "dstStride " + Str(p.dst_stride) + " is less than nSize " + Str(p.n) +
-                                                   ": rows of the destination overlap");
+      TW_REQUIRE(p.m == 1 || p.dst_stride >= p.n, "dstStride " + Str(p.dst_stride) + " is less than nSize " +
+                                                      Str(p.n) + ": rows of the destination overlap");
       TW_REQUIRE(dst.mem == Mem::GM, "NZ2ND writes to GM only");
     } else {
       const uint32_t step = p.channel_split ? 8 : 16;
-      TW_REQUIRE(p.n % step == 0, "nSize " + Str(p.n) + " is not a multiple of " + Str(step) + ", as NZ output needs");
-      if (dst.mem == Mem::GM) TW_REQUIRE(dst.base % 32 == 0, "the GM address of NZ output must be a multiple of 32");
+      TW_REQUIRE(p.n % step == 0,
+                 "nSize " + Str(p.n) + " is not a multiple of " + Str(step) + ", as NZ output needs");
     }
     if (p.channel_split)
-      TW_REQUIRE(!p.to_nd && src.type == DType::F32 && dst.type == DType::F32, "isChannelSplit is for float NZ output");
+      TW_REQUIRE(!p.to_nd && src.type == DType::F32 && dst.type == DType::F32,
+                 "isChannelSplit is for float NZ output");
     const auto is = [&](DType from, DType to) { return src.type == from && dst.type == to; };
     bool good = false, vector = false;
     switch (p.quant) {
@@ -254,8 +278,10 @@ class Checker {
         good = is(DType::S32, DType::S8) || is(DType::S32, DType::U8);
         break;
     }
-    TW_REQUIRE(good, std::string(Name(src.type)) + " -> " + Name(dst.type) + " does not go with this quantPre");
-    TW_REQUIRE(vector == (r_.operands > 2), vector ? "this quantPre needs a vector of scales" : "this quantPre takes no vector of scales");
+    TW_REQUIRE(good,
+               std::string(Name(src.type)) + " -> " + Name(dst.type) + " does not go with this quantPre");
+    TW_REQUIRE(vector == (r_.operands > 2),
+               vector ? "this quantPre needs a vector of scales" : "this quantPre takes no vector of scales");
   }
 
   Core& core_;

@@ -13,16 +13,16 @@ namespace {
 constexpr int kPoison = 0xff;
 
 constexpr const char* kEventNames[] = {
-    "MTE2_MTE1", "MTE1_MTE2", "MTE1_M", "M_MTE1", "MTE2_V", "V_MTE2",    "MTE3_V",    "V_MTE3",
-    "M_V",       "V_M",       "V_V",    "MTE3_MTE1", "MTE1_MTE3", "MTE1_V", "MTE2_M",  "M_MTE2",
-    "V_MTE1",    "M_FIX",     "FIX_M",  "MTE3_MTE2", "MTE2_MTE3", "S_V",  "V_S",       "S_MTE2",
-    "MTE2_S",    "S_MTE3",    "MTE3_S", "MTE2_FIX",  "FIX_MTE2",  "FIX_S", "M_S",      "FIX_MTE3",
-    "MTE1_FIX",  "FIX_MTE1",  "FIX_FIX"};
+    "MTE2_MTE1", "MTE1_MTE2", "MTE1_M", "M_MTE1",   "MTE2_V",    "V_MTE2",    "MTE3_V",
+    "V_MTE3",    "M_V",       "V_M",    "V_V",      "MTE3_MTE1", "MTE1_MTE3", "MTE1_V",
+    "MTE2_M",    "M_MTE2",    "V_MTE1", "M_FIX",    "FIX_M",     "MTE3_MTE2", "MTE2_MTE3",
+    "S_V",       "V_S",       "S_MTE2", "MTE2_S",   "S_MTE3",    "MTE3_S",    "MTE2_FIX",
+    "FIX_MTE2",  "FIX_S",     "M_S",    "FIX_MTE3", "MTE1_FIX",  "FIX_MTE1",  "FIX_FIX"};
 static_assert(sizeof(kEventNames) / sizeof(char*) == static_cast<int>(AscendC::HardEvent::MAX));
 
-constexpr const char* kKindNames[] = {"capacity",      "out-of-bounds", "misaligned",    "illegal-parameter",
+constexpr const char* kKindNames[] = {"capacity",       "out-of-bounds", "misaligned",    "illegal-parameter",
                                       "illegal-memory", "unpaired-flag", "repeated-flag", "reserved-flag",
-                                      "flag-range",    "queue",         "assertion"};
+                                      "flag-range",     "queue",         "assertion",     "fault"};
 static_assert(sizeof(kKindNames) / sizeof(char*) == static_cast<int>(FindingKind::Count));
 
 std::string FlagName(const FlagParams& f) {
@@ -45,13 +45,13 @@ void Counts::Merge(const Counts& other) {
 }
 
 Core::Core(const Machine& machine) : machine_(machine) {
-  for (int m = 1; m < kMems; ++m)
-    memory_[m] = std::make_unique<uint8_t[]>(machine.soc->capacity[m]);
+  for (int m = 1; m < kMems; ++m) memory_[m] = std::make_unique<uint8_t[]>(machine.soc->capacity[m]);
 }
 
 void Core::Begin(int block) {
   info_ = {block, machine_.block_dim, 0, 1};
   seq_ = 0;
+  last_ = {"", 0};
   if (!machine_.options.skip_data)
     for (int m = 1; m < kMems; ++m) std::memset(memory_[m].get(), kPoison, machine_.soc->capacity[m]);
   std::memset(flags_, 0, sizeof flags_);
@@ -66,15 +66,23 @@ void Core::End() {
       FlagParams params{};
       params.event = static_cast<uint8_t>(e);
       params.id = id;
-      Report(FindingKind::UnpairedFlag,
-             "SetFlag<" + FlagName(params) + "> is never waited for; the next kernel on this core finds it set",
-             AscendC::PipesOf(static_cast<AscendC::HardEvent>(e)).from, flag.at);
+      Report(
+          FindingKind::UnpairedFlag,
+          "SetFlag<" + FlagName(params) + "> is never waited for; the next kernel on this core finds it set",
+          AscendC::PipesOf(static_cast<AscendC::HardEvent>(e)).from, flag.at);
     }
   }
 }
 
+void Core::Fault(const char* what) {
+  Report(FindingKind::Fault,
+         std::string("the kernel's own code ended in ") + what + ", after the call on this line", Pipe::S,
+         last_);
+}
+
 bool Core::Emit(Record& record) {
   record.seq = seq_++;
+  last_ = record.at;
   auto& issued = counts_.issued[static_cast<int>(record.pipe)][static_cast<int>(record.op)];
   ++issued;
   if (IsNop(record)) return true;
@@ -89,7 +97,8 @@ bool Core::Emit(Record& record) {
     uint64_t& peak = counts_.peak[static_cast<int>(o.mem)];
     peak = std::max(peak, ExtentOf(o).end);
   }
-  if (record.operand[0].write) counts_.bytes_written[static_cast<int>(record.pipe)] += BytesOf(record.operand[0]);
+  if (record.operand[0].write)
+    counts_.bytes_written[static_cast<int>(record.pipe)] += BytesOf(record.operand[0]);
   if (record.op == Op::Mmad) counts_.macs += uint64_t{record.mmad.m} * record.mmad.n * record.mmad.k;
   if (!machine_.options.skip_data || record.op == Op::ScalarGet) Execute(*this, record);
   return true;
@@ -100,28 +109,31 @@ bool Core::Flags(const Record& record) {
   const bool set = record.op == Op::SetFlag;
   if (f.id < 0 || f.id >= kIds) {
     Report(FindingKind::FlagRange,
-           std::string(set ? "SetFlag<" : "WaitFlag<") + FlagName(f) + ">: event ids are 0..7", record.pipe, record.at);
+           std::string(set ? "SetFlag<" : "WaitFlag<") + FlagName(f) + ">: event ids are 0..7", record.pipe,
+           record.at);
     return false;
   }
   if (!f.internal && f.id >= 6)
     Report(FindingKind::ReservedFlag,
-           std::string(set ? "SetFlag<" : "WaitFlag<") + FlagName(f) + ">: ids 6 and 7 belong to the system, use 0..5",
+           std::string(set ? "SetFlag<" : "WaitFlag<") + FlagName(f) +
+               ">: ids 6 and 7 belong to the system, use 0..5",
            record.pipe, record.at);
   Flag& flag = flags_[f.event][f.id];
   if (set) {
     if (flag.set) {
       Report(FindingKind::RepeatedFlag,
-             "SetFlag<" + FlagName(f) + "> again without a WaitFlag since the one at " + PlaceName(flag.at), record.pipe,
-             record.at);
+             "SetFlag<" + FlagName(f) + "> again without a WaitFlag since the one at " + PlaceName(flag.at),
+             record.pipe, record.at);
       return false;
     }
     flag = {true, f.internal, record.at};
     return true;
   }
   if (!flag.set) {
-    Report(FindingKind::UnpairedFlag,
-           "WaitFlag<" + FlagName(f) + "> has no SetFlag before it: pipe " + Name(f.to) + " would wait for ever",
-           record.pipe, record.at);
+    Report(
+        FindingKind::UnpairedFlag,
+        "WaitFlag<" + FlagName(f) + "> has no SetFlag before it: pipe " + Name(f.to) + " would wait for ever",
+        record.pipe, record.at);
     return false;
   }
   flag.set = false;
@@ -135,10 +147,21 @@ Region Core::Reserve(Mem mem, uint32_t bytes, const char* holder, Place at) {
   holders_.push_back({mem, base, rounded, holder, at});
   const uint32_t capacity = machine_.soc->capacity[m];
   if (end > capacity && mem != Mem::GM) {
-    Finding f{FindingKind::Capacity, "", at, static_cast<int>(info_.block_idx), Pipe::S, mem, true, base, end, 0, capacity, 1};
-    f.message = std::string(holder) + " needs " + std::to_string(rounded) + " bytes of " + Name(mem) + ", which has " +
-                std::to_string(capacity) + " and " + std::to_string(capacity > base ? capacity - base : 0) + " left. " +
-                HolderMap(mem);
+    Finding f{FindingKind::Capacity,
+              "",
+              at,
+              static_cast<int>(info_.block_idx),
+              Pipe::S,
+              mem,
+              true,
+              base,
+              end,
+              0,
+              capacity,
+              1};
+    f.message = std::string(holder) + " needs " + std::to_string(rounded) + " bytes of " + Name(mem) +
+                ", which has " + std::to_string(capacity) + " and " +
+                std::to_string(capacity > base ? capacity - base : 0) + " left. " + HolderMap(mem);
     Add(std::move(f));
   }
   next_[m] = static_cast<uint32_t>(std::min<uint64_t>(end, UINT32_MAX));
@@ -155,8 +178,8 @@ std::string Core::HolderMap(Mem mem) const {
   std::string out = "Held:";
   for (const Holder& h : holders_) {
     if (h.mem != mem) continue;
-    out += " [" + std::to_string(h.base) + ".." + std::to_string(uint64_t{h.base} + h.bytes) + ") " + h.what + " " +
-           PlaceName(h.at) + ";";
+    out += " [" + std::to_string(h.base) + ".." + std::to_string(uint64_t{h.base} + h.bytes) + ") " + h.what +
+           " " + PlaceName(h.at) + ";";
   }
   out.back() = '.';
   return out;
@@ -166,10 +189,10 @@ void Core::Report(FindingKind kind, std::string message, Pipe pipe, Place at) {
   Add({kind, std::move(message), at, static_cast<int>(info_.block_idx), pipe, Mem::GM, false, 0, 0, 0, 0, 1});
 }
 
-void Core::ReportAccess(FindingKind kind, std::string message, const Record& record, Mem mem, uint64_t begin, uint64_t end,
-                        uint64_t allowed_begin, uint64_t allowed_end) {
-  Add({kind, std::move(message), record.at, static_cast<int>(info_.block_idx), record.pipe, mem, true, begin, end,
-       allowed_begin, allowed_end, 1});
+void Core::ReportAccess(FindingKind kind, std::string message, const Record& record, Mem mem, uint64_t begin,
+                        uint64_t end, uint64_t allowed_begin, uint64_t allowed_end) {
+  Add({kind, std::move(message), record.at, static_cast<int>(info_.block_idx), record.pipe, mem, true, begin,
+       end, allowed_begin, allowed_end, 1});
 }
 
 void Core::Add(Finding finding) {

@@ -163,8 +163,8 @@ bool IsNop(const Record& r) {
     case Op::LoadTranspose:
       return r.load2d.repeat == 0;
     case Op::Load3d:
-      return r.load3d.h == 0 || r.load3d.w == 0 || r.load3d.c == 0 || r.load3d.k_ext == 0 || r.load3d.m_ext == 0 ||
-             r.load3d.filter_w == 0 || r.load3d.filter_h == 0;
+      return r.load3d.h == 0 || r.load3d.w == 0 || r.load3d.c == 0 || r.load3d.k_ext == 0 ||
+             r.load3d.m_ext == 0 || r.load3d.filter_w == 0 || r.load3d.filter_h == 0;
     case Op::Mmad:
       return r.mmad.m == 0 || r.mmad.n == 0 || r.mmad.k == 0;
     case Op::Fixpipe:

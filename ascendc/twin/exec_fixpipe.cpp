@@ -10,8 +10,9 @@ namespace tilewright::twin {
 
 namespace {
 
-// The 64-bit quantisation parameter: bits 0..31 the factor, of which the hardware keeps sign, 8 exponent and 10 mantissa
-// bits; 32..35 and 36 a right shift for int32 input; 37..45 a signed offset and 46 the signedness of 8-bit output.
+// The 64-bit quantisation parameter: bits 0..31 the factor, of which the hardware keeps sign, 8 exponent and
+// 10 mantissa bits; 32..35 and 36 a right shift for int32 input; 37..45 a signed offset and 46 the signedness
+// of 8-bit output.
 struct QuantParam {
   float factor;
   int shift, offset;
@@ -42,8 +43,11 @@ uint8_t To8(float value, const QuantParam& q) {
 class Writer {
  public:
   Writer(Core& core, const Record& r)
-      : p_(r.fix), size_(SizeOf(r.operand[0].type)), scalar_(Decode(r.fix.scalar)),
-        is_float_(r.operand[1].type == DType::F32), vector_(r.operands > 2 ? reinterpret_cast<const uint64_t*>(core.At(r.operand[2])) : nullptr) {}
+      : p_(r.fix),
+        size_(SizeOf(r.operand[0].type)),
+        scalar_(Decode(r.fix.scalar)),
+        is_float_(r.operand[1].type == DType::F32),
+        vector_(r.operands > 2 ? reinterpret_cast<const uint64_t*>(core.At(r.operand[2])) : nullptr) {}
 
   // `count` neighbouring elements of column `n` onwards.
   void Put(uint8_t* to, const uint8_t* from, uint32_t n, uint32_t count) const {
@@ -128,8 +132,8 @@ void ExecuteFixpipe(Core& core, const Record& r) {
   for (uint32_t n = 0; n < p.n; n += 8) {
     const uint64_t out = n / columns * uint64_t{p.dst_stride} * 32;
     for (uint32_t m = 0; m < p.m; ++m)
-      writer.Put(dst + out + (uint64_t{m} * columns + n % columns) * size, src + n / 16 * block + m * 64 + n % 16 * 4, n,
-                 std::min(8u, p.n - n));
+      writer.Put(dst + out + (uint64_t{m} * columns + n % columns) * size,
+                 src + n / 16 * block + m * 64 + n % 16 * 4, n, std::min(8u, p.n - n));
   }
 }
 

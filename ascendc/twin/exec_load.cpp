@@ -8,9 +8,11 @@ namespace tilewright::twin {
 namespace {
 
 // dst[c][r] = src[r][c], elements of `size` bytes.
-void Transpose(uint8_t* dst, int64_t dst_row, const uint8_t* src, int64_t src_row, int rows, int cols, uint32_t size) {
+void Transpose(uint8_t* dst, int64_t dst_row, const uint8_t* src, int64_t src_row, int rows, int cols,
+               uint32_t size) {
   for (int r = 0; r < rows; ++r)
-    for (int c = 0; c < cols; ++c) std::memcpy(dst + c * dst_row + r * size, src + r * src_row + c * size, size);
+    for (int c = 0; c < cols; ++c)
+      std::memcpy(dst + c * dst_row + r * size, src + r * src_row + c * size, size);
 }
 
 void Transpose16x16(uint16_t* dst, const uint16_t* src) {
@@ -64,7 +66,8 @@ void ExecuteLoad3d(Core& core, const Record& r) {
   const uint8_t* map = core.At(from.mem, p.map);
   const int out_w = (p.w + p.pad[0] + p.pad[1] - p.dilation_w * (p.filter_w - 1) - 1) / p.stride_w + 1;
   const bool transposed = to.mem == Mem::L0B || p.transpose;
-  const uint32_t m_blocks = AlignUp(p.m_ext, 16), k_blocks = CeilDiv(p.k_ext, c0), n_blocks = CeilDiv(p.k_ext, 16);
+  const uint32_t m_blocks = AlignUp(p.m_ext, 16), k_blocks = CeilDiv(p.k_ext, c0),
+                 n_blocks = CeilDiv(p.k_ext, 16);
   uint8_t padding[32], row[32];
   for (uint32_t i = 0; i < 32; i += size) std::memcpy(padding + i, &p.pad_value, size);
   for (uint32_t m = 0; m < m_blocks; ++m) {
@@ -76,7 +79,10 @@ void ExecuteLoad3d(Core& core, const Record& r) {
       const int y = oy * p.stride_h - p.pad[2] + tap / p.filter_w * p.dilation_h;
       const int x = ox * p.stride_w - p.pad[0] + tap % p.filter_w * p.dilation_w;
       const bool inside = m < p.m_ext && y >= 0 && y < p.h && x >= 0 && x < p.w;
-      std::memcpy(row, inside ? map + (static_cast<uint64_t>(c1) * rows + static_cast<uint64_t>(y) * p.w + x) * 32 : padding, 32);
+      std::memcpy(row,
+                  inside ? map + (static_cast<uint64_t>(c1) * rows + static_cast<uint64_t>(y) * p.w + x) * 32
+                         : padding,
+                  32);
       if (!transposed) {
         std::memcpy(dst + (uint64_t{m} / 16 * k_blocks + kb) * 512 + m % 16 * 32, row, 32);
         continue;

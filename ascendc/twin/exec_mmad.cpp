@@ -1,4 +1,5 @@
-// Mmad: fractals unpacked to plain fp32 or int32 once, then a register-blocked loop whose sums run along k in order.
+// Mmad: fractals unpacked to plain fp32 or int32 once, then a register-blocked loop whose sums run along k in
+// order.
 #include <cstring>
 
 #include "api/types.h"
@@ -12,21 +13,22 @@ typedef float F16v __attribute__((vector_size(64)));
 typedef int32_t I16v __attribute__((vector_size(64)));
 constexpr int kRows = 4;
 
-// One row block of C, 16 columns: acc[r][:] += sum_k a[r][k] * b[k][:]. Products of half and bfloat16 are exact in fp32,
-// and contraction is off, so every clone gives the same bits.
+// One row block of C, 16 columns: acc[r][:] += sum_k a[r][k] * b[k][:]. Products of half and bfloat16 are
+// exact in fp32, and contraction is off, so every clone gives the same bits.
 #define TW_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#define TW_BODY(Vector, Scalar)                                                          \
-  Vector sum[kRows];                                                                     \
-  for (int r = 0; r < kRows; ++r) std::memcpy(&sum[r], acc + 16 * r, sizeof(Vector));    \
-  for (uint32_t i = 0; i < k; ++i) {                                                     \
-    Vector column;                                                                       \
-    std::memcpy(&column, b + 16 * static_cast<size_t>(i), sizeof(Vector));               \
+#define TW_BODY(Vector, Scalar)                                                             \
+  Vector sum[kRows];                                                                        \
+  for (int r = 0; r < kRows; ++r) std::memcpy(&sum[r], acc + 16 * r, sizeof(Vector));       \
+  for (uint32_t i = 0; i < k; ++i) {                                                        \
+    Vector column;                                                                          \
+    std::memcpy(&column, b + 16 * static_cast<size_t>(i), sizeof(Vector));                  \
     for (int r = 0; r < kRows; ++r) sum[r] += a[static_cast<size_t>(r) * lda + i] * column; \
-  }                                                                                      \
+  }                                                                                         \
   for (int r = 0; r < kRows; ++r) std::memcpy(acc + 16 * r, &sum[r], sizeof(Vector));
 
-TW_CLONES void RowBlock(const float* a, size_t lda, const float* b, uint32_t k, float* acc) { TW_BODY(F16v, float) }
-TW_CLONES void RowBlock(const int32_t* a, size_t lda, const int32_t* b, uint32_t k, int32_t* acc) {
+TW_CLONES void RowBlock(const float* a, size_t lda, const float* b, uint32_t k,
+                        float* acc){TW_BODY(F16v, float)} TW_CLONES
+    void RowBlock(const int32_t* a, size_t lda, const int32_t* b, uint32_t k, int32_t* acc) {
   TW_BODY(I16v, int32_t)
 }
 #undef TW_BODY

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 
+#include "guard.h"
 #include "machine.h"
 #include "twin.h"
 
@@ -47,18 +48,27 @@ class TraceSink : public RecordSink {
   std::mutex mutex_;
 };
 
-// Integer and pointer arguments and float arguments travel in separate register files on x86-64 and AArch64 Linux, and
-// a callee that takes fewer ignores the rest; so one signature calls every kernel with up to 8 floats.
+// Integer and pointer arguments and float arguments travel in separate register files on x86-64 and AArch64
+// Linux, and a callee that takes fewer ignores the rest; so one signature calls every kernel with up to 8
+// floats.
 using Word = uint64_t;
-using AnyKernel = void (*)(Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word,
-                           Word, Word, Word, Word, Word, Word, Word, Word, double, double, double, double, double, double,
-                           double, double);
+using AnyKernel = void (*)(Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, Word,
+                           Word, Word, Word, Word, Word, Word, Word, Word, Word, Word, double, double, double,
+                           double, double, double, double, double);
 
-void Call(void* symbol, const Word (&w)[TW_TWIN_MAX_ARGS], const double (&f)[8]) {
+struct Arguments {
+  void* symbol;
+  Word words[TW_TWIN_MAX_ARGS] = {};
+  double floats[8] = {};
+};
+
+void Call(void* arguments) {
+  const auto& [symbol, w, f] = *static_cast<const Arguments*>(arguments);
   AnyKernel kernel;
   std::memcpy(&kernel, &symbol, sizeof kernel);
-  kernel(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15], w[16], w[17],
-         w[18], w[19], w[20], w[21], w[22], w[23], f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]);
+  kernel(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15],
+         w[16], w[17], w[18], w[19], w[20], w[21], w[22], w[23], f[0], f[1], f[2], f[3], f[4], f[5], f[6],
+         f[7]);
 }
 
 void* FindKernel(const tw_twin_launch& launch) {
@@ -66,27 +76,25 @@ void* FindKernel(const tw_twin_launch& launch) {
   std::string path = launch.library != nullptr ? launch.library : "";
   if (path.empty()) {
     Dl_info info{};
-    if (dladdr(reinterpret_cast<void*>(&tw_twin_run), &info) == 0) throw Refusal{"cannot locate the twin's own library"};
+    if (dladdr(reinterpret_cast<void*>(&tw_twin_run), &info) == 0)
+      throw Refusal{"cannot locate the twin's own library"};
     path = info.dli_fname;
   }
-  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open: kernels live as long as the process
+  void* handle =
+      dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open: kernels live as long as the process
   if (handle == nullptr) throw Refusal{std::string("cannot load '") + path + "': " + dlerror()};
   void* symbol = dlsym(handle, launch.kernel);
   if (symbol == nullptr) throw Refusal{std::string("no kernel '") + launch.kernel + "' in '" + path + "'"};
   return symbol;
 }
 
-struct Arguments {
-  Word words[TW_TWIN_MAX_ARGS] = {};
-  double floats[8] = {};
-};
-
 Arguments Bind(const tw_twin_launch& launch, Machine& machine) {
-  Arguments out;
+  Arguments out{};
   uint64_t unbacked = uint64_t{1} << 46;  // above user space's heap and below nothing: never dereferenced
   uint32_t words = 0, floats = 0;
   if (launch.arg_count > TW_TWIN_MAX_ARGS)
-    throw Refusal{std::to_string(launch.arg_count) + " arguments, at most " + std::to_string(TW_TWIN_MAX_ARGS) + " are passed"};
+    throw Refusal{std::to_string(launch.arg_count) + " arguments, at most " +
+                  std::to_string(TW_TWIN_MAX_ARGS) + " are passed"};
   for (uint32_t i = 0; i < launch.arg_count; ++i) {
     const tw_twin_arg& arg = launch.args[i];
     const std::string name = arg.name != nullptr ? arg.name : "argument " + std::to_string(i);
@@ -117,11 +125,13 @@ void Collect(tw_twin_result& result, const Core& core) {
 
 // The same line on several blocks is one finding, that of the lowest block.
 void MergeFindings(std::vector<Finding>& findings) {
-  std::stable_sort(findings.begin(), findings.end(), [](const Finding& a, const Finding& b) { return a.block < b.block; });
+  std::stable_sort(findings.begin(), findings.end(),
+                   [](const Finding& a, const Finding& b) { return a.block < b.block; });
   std::vector<Finding> merged;
   for (Finding& f : findings) {
     const auto same = std::find_if(merged.begin(), merged.end(), [&f](const Finding& g) {
-      return g.kind == f.kind && g.at.line == f.at.line && g.mem == f.mem && std::strcmp(g.at.file, f.at.file) == 0;
+      return g.kind == f.kind && g.at.line == f.at.line && g.mem == f.mem &&
+             std::strcmp(g.at.file, f.at.file) == 0;
     });
     if (same == merged.end())
       merged.push_back(std::move(f));
@@ -133,18 +143,21 @@ void MergeFindings(std::vector<Finding>& findings) {
 
 int Run(const tw_twin_launch& launch) {
   if (launch.abi_version != TW_TWIN_ABI_VERSION)
-    throw Refusal{"abi_version " + std::to_string(launch.abi_version) + ", this twin speaks " + std::to_string(TW_TWIN_ABI_VERSION)};
+    throw Refusal{"abi_version " + std::to_string(launch.abi_version) + ", this twin speaks " +
+                  std::to_string(TW_TWIN_ABI_VERSION)};
   if (launch.block_dim == 0 || launch.block_dim > 65535)
     throw Refusal{"block_dim " + std::to_string(launch.block_dim) + ", allowed are 1..65535"};
   Machine machine{};
   machine.soc = FindSoc(launch.soc);
   if (machine.soc == nullptr)
-    throw Refusal{std::string("unknown soc '") + (launch.soc != nullptr ? launch.soc : "") + "', known are 910b1, 910b2, 910b3, 910b4"};
+    throw Refusal{std::string("unknown soc '") + (launch.soc != nullptr ? launch.soc : "") +
+                  "', known are 910b1, 910b2, 910b3, 910b4"};
   machine.options.skip_data = (launch.flags & TW_TWIN_SKIP_DATA) != 0;
   if (launch.max_findings != 0) machine.options.max_findings = launch.max_findings;
   machine.block_dim = launch.block_dim;
   void* symbol = FindKernel(launch);
-  const Arguments args = Bind(launch, machine);
+  Arguments args = Bind(launch, machine);
+  args.symbol = symbol;
   std::unique_ptr<TraceSink> trace;
   if (launch.trace_path != nullptr) trace = std::make_unique<TraceSink>(launch.trace_path);
   machine.sink = trace.get();
@@ -152,19 +165,24 @@ int Run(const tw_twin_launch& launch) {
   auto result = std::make_unique<tw_twin_result>();
   std::mutex mutex;
   std::atomic<uint32_t> next{0};
+  const FaultGuard guard;
   const auto work = [&] {
     Core core(machine);
     current = &core;
     for (uint32_t block = next++; block < launch.block_dim; block = next++) {
       core.Begin(static_cast<int>(block));
-      Call(symbol, args.words, args.floats);
-      core.End();
+      if (const int fault = RunGuarded(Call, &args)) {
+        core.Fault(FaultName(fault));
+      } else {
+        core.End();
+      }
     }
     current = nullptr;
     const std::lock_guard<std::mutex> lock(mutex);
     Collect(*result, core);
   };
-  uint32_t threads = launch.threads > 0 ? static_cast<uint32_t>(launch.threads) : std::max(1u, std::thread::hardware_concurrency());
+  uint32_t threads = launch.threads > 0 ? static_cast<uint32_t>(launch.threads)
+                                        : std::max(1u, std::thread::hardware_concurrency());
   threads = std::min(threads, launch.block_dim);
   std::vector<std::thread> pool;
   for (uint32_t t = 1; t < threads; ++t) pool.emplace_back(work);
@@ -174,12 +192,14 @@ int Run(const tw_twin_launch& launch) {
   MergeFindings(result->findings);
   for (const Finding& f : result->findings) {
     result->views.push_back({Name(f.kind), f.message.c_str(), f.at.file, f.at.line, f.block, Name(f.pipe),
-                             f.has_memory ? Name(f.mem) : "", f.begin, f.end, f.allowed_begin, f.allowed_end, f.count});
+                             f.has_memory ? Name(f.mem) : "", f.begin, f.end, f.allowed_begin, f.allowed_end,
+                             f.count});
   }
   const bool ok = result->findings.empty();
   result->json = "{\"ok\": " + std::string(ok ? "true" : "false") + ", \"soc\": \"" + machine.soc->name +
-                 "\", \"blocks\": " + std::to_string(launch.block_dim) + ", \"findings\": " + FindingsJson(result->findings) +
-                 ", " + CountsJson(result->counts).substr(1);
+                 "\", \"blocks\": " + std::to_string(launch.block_dim) +
+                 ", \"findings\": " + FindingsJson(result->findings) + ", " +
+                 CountsJson(result->counts).substr(1);
   if (launch.result != nullptr) *launch.result = result.release();
   return ok ? 0 : 1;
 }

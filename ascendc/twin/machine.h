@@ -1,4 +1,5 @@
-// A launch (Machine) and one core of it (Core). A core completes, checks, records and executes the instructions it is given.
+// A launch (Machine) and one core of it (Core). A core completes, checks, records and executes the
+// instructions it is given.
 #pragma once
 
 #include <cstdint>
@@ -69,17 +70,20 @@ class Core {
   void Begin(int block);
   // Flags still set, and what else must not be left behind.
   void End();
+  // Instead of End, where the kernel's own code crashed.
+  void Fault(const char* what);
 
   bool Emit(Record& record);
   Region Reserve(Mem mem, uint32_t bytes, const char* holder, Place at);
   void ReleaseAll();
   void Report(FindingKind kind, std::string message, Pipe pipe, Place at);
-  void ReportAccess(FindingKind kind, std::string message, const Record& record, Mem mem, uint64_t begin, uint64_t end,
-                    uint64_t allowed_begin, uint64_t allowed_end);
+  void ReportAccess(FindingKind kind, std::string message, const Record& record, Mem mem, uint64_t begin,
+                    uint64_t end, uint64_t allowed_begin, uint64_t allowed_end);
 
   // Host address of a byte of a memory; for GM the address itself.
   uint8_t* At(Mem mem, uint64_t address) {
-    return mem == Mem::GM ? reinterpret_cast<uint8_t*>(address) : memory_[static_cast<int>(mem)].get() + address;
+    return mem == Mem::GM ? reinterpret_cast<uint8_t*>(address)
+                          : memory_[static_cast<int>(mem)].get() + address;
   }
   uint8_t* At(const Operand& o) { return At(o.mem, o.base); }
 
@@ -110,6 +114,7 @@ class Core {
   const Machine& machine_;
   CoreInfo info_{};
   uint64_t seq_ = 0;
+  Place last_{"", 0};  // of the latest instruction
   std::unique_ptr<uint8_t[]> memory_[kMems];
   uint32_t next_[kMems] = {};
   std::vector<Holder> holders_;
@@ -120,10 +125,10 @@ class Core {
 };
 
 // The stages of Core::Emit.
-void Describe(Record& record);                      // parameters -> operand ranges
-bool Check(Core& core, const Record& record);       // true: fit to execute
-void Execute(Core& core, Record& record);           // moves and computes; data for ScalarGet comes back in the record
-bool IsNop(const Record& record);                   // documented no-operations: a size or repeat of zero
+void Describe(Record& record);                 // parameters -> operand ranges
+bool Check(Core& core, const Record& record);  // true: fit to execute
+void Execute(Core& core, Record& record);  // moves and computes; data for ScalarGet comes back in the record
+bool IsNop(const Record& record);          // documented no-operations: a size or repeat of zero
 
 void ExecuteCopy(Core& core, const Record& record);
 void ExecuteCopyPad(Core& core, const Record& record);

@@ -6,7 +6,7 @@ import ctypes
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -124,7 +124,7 @@ class _Launch(ctypes.Structure):
     ]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load(path: str) -> ctypes.CDLL:
     # Kernel libraries built apart from the twin find its symbols here.
     lib = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
@@ -214,7 +214,8 @@ def empty_result(soc: str) -> TwinResult:
 
 def _result(document: dict[str, Any]) -> TwinResult:
     findings = tuple(
-        Finding(**{**f, "range": tuple(f["range"]), "allowed": tuple(f["allowed"])}) for f in document["findings"]
+        Finding(**{**f, "range": tuple(f["range"]), "allowed": tuple(f["allowed"])})
+        for f in document["findings"]
     )
     return TwinResult(
         ok=document["ok"],

@@ -8,8 +8,9 @@ namespace {
 
 constexpr uint32_t K = 1024;
 
-// On-chip sizes: asc-devkit docs/zh/guide, architecture page of NPU 2201 (L1 512K, L0A/L0B 64K, L0C 128K, UB 192K, BT 1K);
-// fixpipe buffer for quantisation vectors 2K: the public Ascend910B3.ini (fb0..fb3 = 2+1+2+2K, of which fb0 serves quantPre).
+// On-chip sizes: asc-devkit docs/zh/guide, architecture page of NPU 2201 (L1 512K, L0A/L0B 64K, L0C 128K, UB
+// 192K, BT 1K); fixpipe buffer for quantisation vectors 2K: the public Ascend910B3.ini (fb0..fb3 = 2+1+2+2K,
+// of which fb0 serves quantPre).
 #define TW_2201_MEMORIES {0, 512 * K, 64 * K, 64 * K, 128 * K, 192 * K, 1 * K, 2 * K}
 
 constexpr Soc kSocs[] = {
@@ -26,9 +27,10 @@ constexpr Soc kSocs[] = {
 
 constexpr const char* kPipeNames[] = {"S", "V", "M", "MTE1", "MTE2", "MTE3", "FIX", "ALL"};
 constexpr const char* kMemNames[] = {"gm", "l1", "l0a", "l0b", "l0c", "ub", "bt", "fb"};
-constexpr const char* kOpNames[] = {"Copy",    "CopyPad", "Nd2Nz",    "Load2d",  "LoadTranspose", "Load3d",    "Mmad",
-                                    "Fixpipe", "SetFlag", "WaitFlag", "Barrier", "ScalarGet",     "ScalarSet", "CubeOrder"};
-constexpr const char* kTypeNames[] = {"none", "float",   "half",   "bfloat16", "int8",  "uint8",
+constexpr const char* kOpNames[] = {"Copy",    "CopyPad",   "Nd2Nz",     "Load2d",   "LoadTranspose",
+                                    "Load3d",  "Mmad",      "Fixpipe",   "SetFlag",  "WaitFlag",
+                                    "Barrier", "ScalarGet", "ScalarSet", "CubeOrder"};
+constexpr const char* kTypeNames[] = {"none",  "float",  "half",  "bfloat16", "int8",  "uint8",
                                       "int16", "uint16", "int32", "uint32",   "int64", "uint64"};
 static_assert(sizeof(kPipeNames) / sizeof(char*) == kPipes);
 static_assert(sizeof(kMemNames) / sizeof(char*) == kMems);
@@ -44,16 +46,18 @@ const Soc* FindSoc(const char* name) {
 }
 
 std::string SocJson(const Soc& soc) {
-  std::string out = "{\"name\": \"" + std::string(soc.name) + "\", \"cube_cores\": " + std::to_string(soc.cube_cores) +
-                    ", \"vector_cores\": " + std::to_string(soc.vector_cores) +
-                    ", \"clock_mhz\": " + std::to_string(static_cast<int>(soc.clock_ghz * 1000 + 0.5)) + ", \"bytes\": {";
+  std::string out =
+      "{\"name\": \"" + std::string(soc.name) + "\", \"cube_cores\": " + std::to_string(soc.cube_cores) +
+      ", \"vector_cores\": " + std::to_string(soc.vector_cores) +
+      ", \"clock_mhz\": " + std::to_string(static_cast<int>(soc.clock_ghz * 1000 + 0.5)) + ", \"bytes\": {";
   for (int m = 1; m < kMems; ++m) {
     out += std::string(m > 1 ? ", " : "") + "\"" + kMemNames[m] + "\": " + std::to_string(soc.capacity[m]);
   }
   return out + "}}";
 }
 
-// asc-devkit docs: Mmad.md (L0A/L0B 512, BT 64), Fixpipe (L0C 64), L1ToFixpipe-Buffer (FB 128), UB and L1 32, GM 1.
+// asc-devkit docs: Mmad.md (L0A/L0B 512, BT 64), Fixpipe (L0C 64), L1ToFixpipe-Buffer (FB 128), UB and L1 32,
+// GM 1.
 uint32_t Alignment(Mem mem) {
   switch (mem) {
     case Mem::L1:

@@ -40,10 +40,10 @@ typedef struct tw_twin_launch {
   const char* soc;      // "910b1".. "910b4"
   const tw_twin_arg* args;
   uint32_t arg_count;
-  uint32_t block_dim;  // may exceed the number of cores
-  int32_t threads;     // host threads; <= 0: all
-  uint32_t max_findings;  // kept per core; 0: 64
-  const char* trace_path;  // NULL, or a file that receives every instruction as one JSON object a line
+  uint32_t block_dim;       // may exceed the number of cores
+  int32_t threads;          // host threads; <= 0: all
+  uint32_t max_findings;    // kept per core; 0: 64
+  const char* trace_path;   // NULL, or a file that receives every instruction as one JSON object a line
   tw_twin_result** result;  // receives a handle to free with tw_twin_result_free; may be NULL
 } tw_twin_launch;
 
@@ -54,8 +54,8 @@ typedef struct tw_twin_finding {
   int32_t line;
   int32_t block;
   const char* pipe;
-  const char* memory;  // "" where none is concerned
-  uint64_t begin, end;        // bytes touched in that memory; GM: offsets in the buffer named by the message
+  const char* memory;   // "" where none is concerned
+  uint64_t begin, end;  // bytes touched in that memory; GM: offsets in the buffer named by the message
   uint64_t allowed_begin, allowed_end;
   uint64_t count;  // how often this line made it
 } tw_twin_finding;

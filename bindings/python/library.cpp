@@ -9,10 +9,20 @@
 
 namespace tw::bindings {
 
-void* open_library(const std::string& path, bool global) {
-  static std::mutex mutex;
+namespace {
+
+std::mutex mutex;
+
+std::map<std::string, void*>& libraries() {
   static std::map<std::string, void*> opened;
+  return opened;
+}
+
+}  // namespace
+
+void* open_library(const std::string& path, bool global) {
   const std::lock_guard<std::mutex> lock(mutex);
+  std::map<std::string, void*>& opened = libraries();
   const auto found = opened.find(path);
   if (found != opened.end()) return found->second;
   void* handle = dlopen(path.c_str(), RTLD_NOW | (global ? RTLD_GLOBAL : RTLD_LOCAL));
@@ -24,6 +34,15 @@ void* find_symbol(const std::string& path, const std::string& name) {
   void* address = dlsym(open_library(path), name.c_str());
   if (address == nullptr) raise("TilewrightError", path + " does not export " + name);
   return address;
+}
+
+std::vector<void*> find_everywhere(const std::string& name) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::vector<void*> found;
+  for (const auto& [path, handle] : libraries()) {
+    if (void* address = dlsym(handle, name.c_str())) found.push_back(address);
+  }
+  return found;
 }
 
 std::string module_folder() {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace tw::bindings {
 
@@ -11,6 +12,9 @@ void* open_library(const std::string& path, bool global = false);
 
 // Address of `name` in the library at `path`; raises TilewrightError when it is not exported.
 void* find_symbol(const std::string& path, const std::string& name);
+
+// Addresses of `name` in every library opened so far that exports it.
+std::vector<void*> find_everywhere(const std::string& name);
 
 // The folder this module was loaded from; the native libraries lie beside it.
 std::string module_folder();

@@ -39,7 +39,6 @@ const KernelTable& kernels_of(Level level) {
 }
 
 enum BLayout : int64_t { kKN = 0, kNK = 1, kPanel16 = 2 };
-enum Scale : int64_t { kRowCol = 0, kCol = 1 };
 
 // Reads one config field; refuses outside [low, high] or off the step.
 bool read_field(const Call& call, const char* name, int64_t fallback, int64_t low, int64_t high, int64_t step,
@@ -119,22 +118,12 @@ bool read_scales(const Call& call, Problem* p) {
     }
     return true;
   }
-  const int64_t scale = call.attr("scale", kRowCol);
-  if (scale != kRowCol && scale != kCol) {
-    call.refuse("scale is %lld; accepted: 0 (row_col) or 1 (col)", static_cast<long long>(scale));
-    return false;
-  }
   if (!read_vector(call, "row_scale", p->m, TW_FP32, &p->row_scale) ||
       !read_vector(call, "col_scale", p->n, TW_FP32, &p->col_scale)) {
     return false;
   }
   if (call.tensor("col_scale") == nullptr) {
     call.refuse("tensor \"col_scale\" is missing");
-    return false;
-  }
-  if ((call.tensor("row_scale") != nullptr) != (scale == kRowCol)) {
-    call.refuse(scale == kRowCol ? "tensor \"row_scale\" is missing (scale is row_col)"
-                                 : "tensor \"row_scale\" is passed but scale is col");
     return false;
   }
   return true;

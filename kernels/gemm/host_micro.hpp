@@ -34,13 +34,17 @@ struct StepF32 {
   template <int MR, int NP>
   TW_INLINE void step(VF (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
     VF bv[NP * kPanelVecs];
+#pragma GCC unroll 24
     for (int p = 0; p < NP; ++p) {
+#pragma GCC unroll 24
       for (int v = 0; v < kPanelVecs; ++v) {
         bv[p * kPanelVecs + v] = load(reinterpret_cast<const float*>(b + p * panel_bytes) + v * kLanes);
       }
     }
+#pragma GCC unroll 24
     for (int i = 0; i < MR; ++i) {
       const VF av = bcast(word_float(a + i));
+#pragma GCC unroll 24
       for (int v = 0; v < NP * kPanelVecs; ++v) c[i][v] = fma(av, bv[v], c[i][v]);
     }
   }
@@ -55,14 +59,18 @@ struct StepF16 {
   template <int MR, int NP>
   TW_INLINE void step(VF (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
     VF bv[NP * kPanelVecs];
+#pragma GCC unroll 24
     for (int p = 0; p < NP; ++p) {
+#pragma GCC unroll 24
       for (int v = 0; v < kPanelVecs; ++v) {
         bv[p * kPanelVecs + v] =
             load_fp16(reinterpret_cast<const uint16_t*>(b + p * panel_bytes) + v * kLanes);
       }
     }
+#pragma GCC unroll 24
     for (int i = 0; i < MR; ++i) {
       const VF av = bcast(word_float(a + i));
+#pragma GCC unroll 24
       for (int v = 0; v < NP * kPanelVecs; ++v) c[i][v] = fma(av, bv[v], c[i][v]);
     }
   }
@@ -80,26 +88,35 @@ struct StepBF16 {
     constexpr int kVecs = NP * kPanelVecs;
     if constexpr (kHasDpbf16) {
       VI bv[kVecs];
+#pragma GCC unroll 24
       for (int p = 0; p < NP; ++p) {
+#pragma GCC unroll 24
         for (int v = 0; v < kPanelVecs; ++v) {
           bv[p * kPanelVecs + v] = load_i(b + p * panel_bytes + v * kVecBytes);
         }
       }
+#pragma GCC unroll 24
       for (int i = 0; i < MR; ++i) {
         const VI av = bcast_i(a[i]);
+#pragma GCC unroll 24
         for (int v = 0; v < kVecs; ++v) c[i][v] = dpbf16(c[i][v], bv[v], av);
       }
     } else {
+#pragma GCC unroll 24
       for (int half = 0; half < 2; ++half) {
         VF bv[kVecs];
+#pragma GCC unroll 24
         for (int p = 0; p < NP; ++p) {
+#pragma GCC unroll 24
           for (int v = 0; v < kPanelVecs; ++v) {
             const VI raw = load_i(b + p * panel_bytes + v * kVecBytes);
             bv[p * kPanelVecs + v] = half == 0 ? bf16_even(raw) : bf16_odd(raw);
           }
         }
+#pragma GCC unroll 24
         for (int i = 0; i < MR; ++i) {
           const VF av = bcast(word_float(a + 2 * i + half));
+#pragma GCC unroll 24
           for (int v = 0; v < kVecs; ++v) c[i][v] = fma(av, bv[v], c[i][v]);
         }
       }
@@ -121,27 +138,39 @@ struct StepI8 {
     constexpr int kVecs = NP * kPanelVecs;
     if constexpr (kHasDpbusd) {
       VI bv[kVecs];
+#pragma GCC unroll 24
       for (int p = 0; p < NP; ++p) {
+#pragma GCC unroll 24
         for (int v = 0; v < kPanelVecs; ++v) {
           bv[p * kPanelVecs + v] = flip_sign_bits8(load_i(b + p * panel_bytes + v * kVecBytes));
         }
       }
+#pragma GCC unroll 24
       for (int i = 0; i < MR; ++i) {
         const VI av = bcast_i(a[i]);
+#pragma GCC unroll 24
         for (int v = 0; v < kVecs; ++v) c[i][v] = dpbusd(c[i][v], bv[v], av);
       }
     } else {
+#pragma GCC unroll 24
       for (int half = 0; half < 2; ++half) {
         VI bv[kVecs];
+#pragma GCC unroll 24
         for (int p = 0; p < NP; ++p) {
+#pragma GCC unroll 24
           for (int v = 0; v < kPanelVecs; ++v) {
             const VI raw = load_i(b + p * panel_bytes + v * kVecBytes);
             bv[p * kPanelVecs + v] = half == 0 ? bytes_even(raw) : bytes_odd(raw);
           }
         }
+#pragma GCC unroll 24
         for (int i = 0; i < MR; ++i) {
           const VI av = bcast_i(a[2 * i + half]);
-          for (int v = 0; v < kVecs; ++v) c[i][v] = add(c[i][v], madd16(av, bv[v]));
+#pragma GCC unroll 24
+          for (int v = 0; v < kVecs; ++v) {
+            c[i][v] = add(c[i][v], madd16(av, bv[v]));
+            pin(c[i][v]);
+          }
         }
       }
     }
@@ -174,7 +203,9 @@ void micro(const Micro& m) {
   using Sum = typename S::Sum;
   typename S::Vec c[MR][kVecs];
   Sum* acc = static_cast<Sum*>(m.acc);
+#pragma GCC unroll 24
   for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 24
     for (int v = 0; v < kVecs; ++v) {
       c[i][v] = m.first ? start_sum(c[i][v], m.row_start, i) : load_sum(acc + i * m.acc_stride + v * kLanes);
     }
@@ -186,12 +217,15 @@ void micro(const Micro& m) {
 #pragma GCC unroll 2
   for (int64_t g = 0; g < m.groups; ++g) {
     S::template step<MR, NP>(c, a, b, panel_bytes);
+#pragma GCC unroll 24
     for (int p = 0; p < NP; ++p) prefetch(ahead + p * panel_bytes);
     ahead += ahead_step;
     a += MR * S::kWords;
     b += kBytes;
   }
+#pragma GCC unroll 24
   for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 24
     for (int v = 0; v < kVecs; ++v) store(acc + i * m.acc_stride + v * kLanes, c[i][v]);
   }
 }
@@ -207,8 +241,11 @@ void stream_panel(const Micro& m) {
   constexpr int kBytes = kGroupBytes[S::kKind], kU = kChains<MR>;
   using Sum = typename S::Sum;
   typename S::Vec c[kU][MR][kPanelVecs];
+#pragma GCC unroll 24
   for (int u = 0; u < kU; ++u) {
+#pragma GCC unroll 24
     for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 24
       for (int v = 0; v < kPanelVecs; ++v) {
         c[u][i][v] = start_sum(c[u][i][v], u == 0 ? m.row_start : nullptr, i);
       }
@@ -219,6 +256,7 @@ void stream_panel(const Micro& m) {
   const char* ahead = m.prefetch;
   int64_t g = 0;
   for (; g + kU <= m.groups; g += kU) {
+#pragma GCC unroll 24
     for (int u = 0; u < kU; ++u) {
       S::template step<MR, 1>(c[u], a + u * MR * S::kWords, b + u * kBytes, 0);
       prefetch(ahead + u * kBytes);
@@ -233,7 +271,9 @@ void stream_panel(const Micro& m) {
     b += kBytes;
   }
   Sum* acc = static_cast<Sum*>(m.acc);
+#pragma GCC unroll 24
   for (int i = 0; i < MR; ++i) {
+#pragma GCC unroll 24
     for (int v = 0; v < kPanelVecs; ++v) {
       typename S::Vec total = c[0][i][v];
       for (int u = 1; u < kU; ++u) total = add(total, c[u][i][v]);

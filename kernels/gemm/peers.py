@@ -71,7 +71,17 @@ def peers(case: Case, inputs: Inputs, threads: int) -> list[Peer]:
             ),
         ]
     found = [
-        Peer("torch", "torch._int_mm, weights as [K,N] view of [N,K], then scales", lambda: _int_mm(case, inputs))
+        Peer(
+            "torch",
+            "torch._int_mm, weights as [K,N] view of [N,K], then scales",
+            lambda: _scaled(case, inputs, _int_mm),
+        ),
+        Peer(
+            "torch-fp32",
+            "operands as fp32 (weights once), exact while partial sums stay below 2**24",
+            lambda: _scaled(case, inputs, _int_as_fp32),
+            _PREPACKED,
+        ),
     ]
     if case.flags["scale"] == "col" and case.precision in ("int8->fp32", "int8->bf16"):
         found.append(
@@ -107,25 +117,44 @@ def _mkldnn(case: Case, inputs: Inputs) -> Call:
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(_weight(inputs), rows)
     except RuntimeError as error:
-        raise Unavailable(f"torch cannot prepack {case.precision} weights here: {_first_line(error)}") from None
+        raise Unavailable(
+            f"torch cannot prepack {case.precision} weights here: {_first_line(error)}"
+        ) from None
     linear = torch.ops.mkldnn._linear_pointwise
     return _tried(lambda: linear(a, packed, bias, "none", [], ""))
 
 
-def _int_mm(case: Case, inputs: Inputs) -> Call:
-    a, b = _present(inputs.physical["a"]), _weight(inputs).t()
+def _int_mm(a: Tensor, weight: Tensor) -> Call:
+    b = weight.t()
+    return lambda: torch._int_mm(a, b)
+
+
+def _int_as_fp32(a: Tensor, weight: Tensor) -> Call:
+    """Where torch has no int8 instructions its fp32 product is the faster way."""
+    wide = weight.to(torch.float32)
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(wide, a.shape[0])
+    except RuntimeError as error:
+        raise Unavailable(f"torch cannot prepack fp32 weights here: {_first_line(error)}") from None
+    linear = torch.ops.mkldnn._linear_pointwise
+    return lambda: linear(a.to(torch.float32), packed, None, "none", [], "")
+
+
+def _scaled(case: Case, inputs: Inputs, product: Callable[[Tensor, Tensor], Call]) -> Call:
+    """The product of int8 operands, then what the precision asks for."""
+    multiply = product(_present(inputs.physical["a"]).contiguous(), _weight(inputs))
     bias = inputs.physical["bias"]
     by_row, by_col = inputs.physical["row_scale"], inputs.physical["col_scale"]
     if by_col is None:
         if bias is None:
-            return _tried(lambda: torch._int_mm(a, b))
-        return _tried(lambda: torch._int_mm(a, b).add_(bias))
-    out = torch.bfloat16 if case.precision.endswith("bf16") else torch.float32
-    out = torch.float16 if case.precision.endswith("fp16") else out
+            return _tried(lambda: multiply().to(torch.int32))
+        return _tried(lambda: multiply().to(torch.int32).add_(bias))
+    names = {"int8->bf16": torch.bfloat16, "int8->fp16": torch.float16}
+    out = names.get(case.precision, torch.float32)
     rows = None if by_row is None else by_row[:, None]
 
     def call() -> Tensor:
-        c = torch._int_mm(a, b).to(torch.float32)
+        c = multiply().to(torch.float32)
         if rows is not None:
             c.mul_(rows)
         c.mul_(by_col)
@@ -146,7 +175,9 @@ def _qlinear(case: Case, inputs: Inputs) -> Call:
         raise Unavailable(f"torch cannot prepack int8 weights here: {_first_line(error)}") from None
     zeros = torch.zeros(case.sizes["N"], dtype=torch.int32)
     linear = torch.ops.onednn.qlinear_pointwise
-    return _tried(lambda: linear(a, 1.0, 0, packed, scale, zeros, bias, 1.0, 0, out, "none", [], ""))
+    return _tried(
+        lambda: linear(a, 1.0, 0, packed, scale, zeros, bias, 1.0, 0, out, "none", [], "")
+    )
 
 
 def _tried(call: Call) -> Call:

@@ -50,9 +50,15 @@ def _scaled_int8(out: DType) -> Precision:
 
 
 def _fits_ascend(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
-    from tilewright.ascendc.ops.gemm import host
+    from tilewright.ascendc.ops.gemm import adapter
 
-    return host.illegal(case, config, target)
+    return adapter.refuses(case, config, target)
+
+
+def _mma_depth(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    if spec.precision(case.precision).dtypes["a"] is INT8 and config["tile_k"] < 32:
+        return f"tile_k={config['tile_k']} is below the 32 values of k an int8 dot takes"
+    return None
 
 
 def _warps_fit_tile(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
@@ -84,7 +90,11 @@ _GPU = Space(
     num_warps=(1, 2, 4, 8),
     num_stages=(1, 2, 3, 4, 5),
     group_m=(1, 4, 8),
-).where(Rule("accumulators", _warps_fit_tile), Rule("shared memory", _fits_shared_memory))
+).where(
+    Rule("depth of a dot", _mma_depth),
+    Rule("accumulators", _warps_fit_tile),
+    Rule("shared memory", _fits_shared_memory),
+)
 
 SPEC = KernelSpec(
     name="gemm",
@@ -99,7 +109,10 @@ SPEC = KernelSpec(
                 "KN": Layout((K, N)),
                 "NK": Layout((N, K), Ref("reference:to_nk")),
                 "panel16": Layout(
-                    (cdiv(N, 16), cdiv(K, KR), 16, KR), Ref("reference:to_panel16"), ("host",)
+                    (cdiv(N, 16), cdiv(K, KR), 16, KR),
+                    Ref("reference:to_panel16"),
+                    ("host",),
+                    blocked=3,
                 ),
             },
         ),
@@ -146,11 +159,11 @@ SPEC = KernelSpec(
             step_kb=(1, 2, 4, 8),
             l1_buffers=(1, 2),
             l0_buffers=(1, 2),
-            grid_m=(1, 2, 4, 6),
-            grid_n=(1, 4, 6, 12),
+            grid_m=(0, 1, 2, 4, 6),
+            grid_n=(0, 1, 4, 6, 12),
             unit_flag=(0, 1),
             l2_split_m=(1, 2),
-        ).where(Rule("on-chip memory", _fits_ascend)),
+        ).where(Rule("what the kernel takes", _fits_ascend)),
     },
     # 32x32 tiles, double-buffered, on every backend; the tuner shows the gap.
     default={
@@ -165,8 +178,8 @@ SPEC = KernelSpec(
             step_kb=1,
             l1_buffers=2,
             l0_buffers=2,
-            grid_m=1,
-            grid_n=1,
+            grid_m=0,
+            grid_n=0,
             unit_flag=0,
             l2_split_m=1,
         ),

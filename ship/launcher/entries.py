@@ -37,7 +37,7 @@ class TensorDecl:
 
 @dataclass(frozen=True, slots=True)
 class Arg:
-    """One parameter of the kernel. `divisible`: what the binary was specialised for (1: nothing)."""
+    """One parameter of the kernel; the binary was specialised for multiples of `divisible`."""
 
     kind: ArgKind
     name: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -85,21 +85,27 @@ class SizeGrid:
         complete = self.sizes[-1] if self.sizes else {}
         return SizeGrid(self.sizes + tuple({**complete, **extra} for extra in other.sizes))
 
-    def cover(self, spec: KernelSpec, precision: Precision, backend: str | None) -> Iterator[Case]:
+    def cover(
+        self,
+        spec: KernelSpec,
+        precision: Precision,
+        backend: str | None,
+        accepts: Callable[[Case], bool] | None = None,
+    ) -> Iterator[Case]:
         """One case a size, plus as many as it takes to meet every flag combination once.
 
-        With a backend, only the layouts it takes.
+        With a backend, only the layouts it takes; `accepts` leaves out further flag combinations,
+        judged on the last listed size.
         """
-        names = [flag.name for flag in spec.flags]
-        values = [spec.flag_values(flag, precision, backend) for flag in spec.flags]
-        combinations = list(itertools.product(*values))
-        count = max(len(self.sizes), len(combinations))
-        # A stride coprime to both lengths would repeat pairs late; stepping both is enough here,
-        # and the memory layout alternates with a period of its own.
-        for i in range(count):
+        combinations = spec.flag_combinations(precision, backend)
+        if accepts is not None:
+            sizes = self.sizes[-1]
+            combinations = [c for c in combinations if accepts(spec.case(sizes, precision.name, c))]
+        for i in range(max(len(self.sizes), len(combinations)) if combinations else 0):
+            # Both lists are stepped at once; after a full round the second is shifted by one, so that
+            # sizes meet other flags. The memory layout alternates with a period of its own.
+            flags = combinations[(i // len(self.sizes) + i) % len(combinations)]
             sizes = self.sizes[i % len(self.sizes)]
-            shift = i // len(self.sizes) + i
-            flags = dict(zip(names, combinations[shift % len(combinations)], strict=True))
             yield spec.case(sizes, precision.name, flags, MEMORY[(i // 3) % 2])
 
     def defaults(self, spec: KernelSpec, precision: Precision) -> Iterator[Case]:

@@ -18,6 +18,7 @@ from tilewright.targets import Target, target
 if TYPE_CHECKING:
     from tilewright.cases import Case
     from tilewright.registry import Family
+    from tilewright.spec import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +84,32 @@ def jobs(
                     space = family.spec.space_for(where)
                     if config and space:
                         chosen = space.complete(config, chosen)
-                    if sizes is not None:
-                        cases = [family.spec.case(sizes, precision.name, flags)]
-                    else:
-                        cases = [
-                            c
-                            for c in family.spec.check_cases(precision, one.name)
-                            if family.spec.flops_of(c) <= one.check_flops
-                            and all(c.flags[k] == v for k, v in (flags or {}).items())
-                        ]
-                    for case in cases:
-                        if sizes is None and one.refuses(family, case, chosen, where):
-                            continue
+                    for case in _cases(family, one, where, precision, chosen, sizes, flags):
                         yield Job(family, one, where, case, chosen, seed)
+
+
+def _cases(
+    family: Family,
+    one: Backend,
+    where: Target,
+    precision: Precision,
+    config: Config,
+    sizes: dict[str, int] | None,
+    flags: dict[str, str] | None,
+) -> list[Case]:
+    """The one case asked for, or those of the spec that the backend takes and can do in time."""
+    if sizes is not None:
+        return [one.case(family, sizes, precision, flags, config, where)]
+
+    def accepts(case: Case) -> bool:
+        return one.refuses(family, case, config, where) is None
+
+    return [
+        case
+        for case in family.spec.check_cases(precision, one.name, accepts)
+        if family.spec.flops_of(case) <= one.check_flops
+        and all(case.flags[k] == v for k, v in (flags or {}).items())
+    ]
 
 
 def launch(job: Job, inputs: Inputs) -> Launch:
@@ -106,6 +120,7 @@ def launch(job: Job, inputs: Inputs) -> Launch:
 def compare_outputs(job: Job, inputs: Inputs, outputs: Any) -> Comparison:
     """The worst comparison over all outputs."""
     tolerance = job.family.spec.tolerance.of(job.family.spec, job.case)
+    tolerance += job.backend.added_error(job.family, job.case)
     expected = reference_outputs(job.family, job.case, inputs)
     results = [compare(outputs[name], ref, tolerance) for name, ref in expected.items()]
     return max(results, key=lambda c: (not c.ok, c.rel_err, c.worst))

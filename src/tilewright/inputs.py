@@ -57,22 +57,29 @@ def lay_out(family: Family, tensor: Tensor, case: Case, value: torch.Tensor) -> 
     layout = tensor.layout(case)
     if layout.pack is not None:
         value = layout.pack.resolve(family.package)(value, family.spec.sizes_of(case))
-    return padded(value) if case.memory == "padded" else value.contiguous()
+    if case.memory == "padded":
+        return padded(value, layout.blocked)
+    return value.contiguous()
 
 
-def padded(value: torch.Tensor) -> torch.Tensor:
-    """The same values as a view into larger memory: rows are not adjacent, the start is not the allocation's."""
+def padded(value: torch.Tensor, blocked: int = 0) -> torch.Tensor:
+    """The same values as a view into larger memory, which starts before and ends after it.
+
+    Rows are not adjacent; the `blocked` trailing dims stay as they are. Around the view lie NaN (77
+    for integers), so that a kernel that reads beyond its input shows.
+    """
     import torch
 
-    if value.dim() == 0:
-        return value
-    larger = [size + 3 for size in value.shape]
+    free = value.dim() - blocked
+    if free <= 0:
+        return value.contiguous()
+    larger = [size + 3 if i < free else size for i, size in enumerate(value.shape)]
     room = torch.empty(larger, dtype=value.dtype)
-    if value.dtype.is_floating_point:
-        room.fill_(math.nan)
-    else:
-        room.fill_(77)
-    view = room[tuple(slice(1, 1 + size) for size in value.shape)]
+    room.fill_(math.nan if value.dtype.is_floating_point else 77)
+    place = tuple(
+        slice(1, 1 + size) if i < free else slice(None) for i, size in enumerate(value.shape)
+    )
+    view = room[place]
     view.copy_(value)
     return view
 

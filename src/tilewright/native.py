@@ -43,6 +43,14 @@ def library_paths() -> dict[str, Path]:
     return {key: folder / name for key, name in _FILES.items() if (folder / name).is_file()}
 
 
+def library(kind: str) -> Path:
+    """The path of one of them; raises Unavailable when it is not built."""
+    found = library_paths().get(kind)
+    if found is None:
+        raise Unavailable(f"{_FILES[kind]} is not built; run `make setup`")
+    return found
+
+
 def why_missing() -> str | None:
     """One sentence when the host kernels cannot be called here, else None. Looks at files only."""
     folder = _folder()
@@ -127,10 +135,10 @@ def _load_external(family: Family) -> str:
     key = (family.name, family.folder)
     if key not in _external:
         from tilewright.bindings.table import op_of
-        from tilewright.build import build_torch_ops, cached_ops_path
+        from tilewright.build import build_torch_ops
 
         namespace = f"tilewright_{family.name}"
-        path = build_torch_ops([family], namespace, cached_ops_path([family], namespace))
+        path = build_torch_ops([family], namespace)
         load_ops(path, namespace, [op_of(family).as_dict()])
         _external[key] = namespace
     return _external[key]

@@ -7,6 +7,7 @@ shape, tolerance or cost formula of a family stands anywhere else.
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -46,12 +47,14 @@ class Layout:
     """How a tensor lies in memory: its physical shape, and how to get there from the logical one.
 
     `pack` names a function `(logical, sizes) -> physical`; None means the logical tensor as it is.
-    `backends` limits who takes it; None means everyone.
+    `backends` limits who takes it; None means everyone. `blocked` trailing dims lie contiguous in
+    any memory: kernels may load a whole block at once.
     """
 
     shape: tuple[Size, ...]
     pack: Ref | None = None
     backends: tuple[str, ...] | None = None
+    blocked: int = 0
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -202,6 +205,11 @@ class KernelSpec:
                 )
         return values
 
+    def attribute_flags(self) -> tuple[Flag, ...]:
+        """Flags that reach a kernel as an attribute; the others say which tensors are present."""
+        presence = {t.when[0] for t in self.tensors if t.when is not None}
+        return tuple(f for f in self.flags if f.name not in presence)
+
     def dim_names(self) -> tuple[str, ...]:
         """Names of the free sizes: in the order the cases list them, then of appearance."""
         names: dict[str, None] = dict.fromkeys(self.cases.sizes[0] if self.cases.sizes else ())
@@ -243,9 +251,25 @@ class KernelSpec:
         ordered = {n: int(sizes[n]) for n in self.dim_names()}
         return Case.make(ordered, chosen.name, values, memory)
 
-    def check_cases(self, precision: Precision, backend: str | None = None) -> Iterator[Case]:
-        """The cases a check runs: every declared size, flags cycled so that every value is met."""
-        yield from self.cases.cover(self, precision, backend)
+    def flag_combinations(
+        self, precision: Precision, backend: str | None = None
+    ) -> list[dict[str, str]]:
+        """Every combination of flag values under a precision, and on a backend."""
+        names = [flag.name for flag in self.flags]
+        values = [self.flag_values(flag, precision, backend) for flag in self.flags]
+        return [dict(zip(names, point, strict=True)) for point in itertools.product(*values)]
+
+    def check_cases(
+        self,
+        precision: Precision,
+        backend: str | None = None,
+        accepts: Callable[[Case], bool] | None = None,
+    ) -> Iterator[Case]:
+        """The cases a check runs: every declared size, flags cycled so that every value is met.
+
+        `accepts` leaves out flag combinations that a backend refuses.
+        """
+        yield from self.cases.cover(self, precision, backend, accepts)
 
     def benchmark_cases(self, precision: Precision) -> Iterator[Case]:
         """The cases a benchmark runs by default: `bench_cases`, or the largest check case."""

@@ -1,5 +1,5 @@
-// Small kernels with one planted fault each, and clean ones beside them. The comment `expect: <kind>` stands on the line
-// where the twin must report that kind. Arguments: x and y, 4096 bytes of GM each.
+// Small kernels with one planted fault each, and clean ones beside them. The comment `expect: <kind>` stands
+// on the line where the twin must report that kind. Arguments: x and y, 4096 bytes of GM each.
 #include "kernel_operator.h"
 
 using namespace AscendC;
@@ -53,7 +53,8 @@ struct Cube {
 
 }  // namespace
 
-#define KERNEL(name) extern "C" __global__ __aicore__ void name([[maybe_unused]] GM_ADDR x, [[maybe_unused]] GM_ADDR y)
+#define KERNEL(name) \
+  extern "C" __global__ __aicore__ void name([[maybe_unused]] GM_ADDR x, [[maybe_unused]] GM_ADDR y)
 
 KERNEL(clean_copy) {
   Ub ub(x, y);
@@ -152,7 +153,8 @@ KERNEL(mmad_bias_ignored) {
   Cube<half, float> cube;
   TBuf<TPosition::C2> c2;
   cube.pipe.InitBuffer(c2, 64);
-  Mmad(cube.ct, cube.a2t, cube.b2t, c2.Get<float>(), Cube<half, float>::Params(16));  // expect: illegal-parameter
+  Mmad(cube.ct, cube.a2t, cube.b2t, c2.Get<float>(),
+       Cube<half, float>::Params(16));  // expect: illegal-parameter
 }
 
 KERNEL(transpose_of_float) {
@@ -177,6 +179,14 @@ KERNEL(fixpipe_quant_types) {
   out.SetGlobalBuffer(reinterpret_cast<half*>(y));
   FixpipeParamsV220 p(16, 16, 16, 16, false);
   Fixpipe(out, cube.ct, p);  // expect: illegal-parameter
+}
+
+KERNEL(fixpipe_nz_misaligned) {
+  Cube<half, float> cube;
+  GlobalTensor<float> out;
+  out.SetGlobalBuffer(reinterpret_cast<float*>(y));
+  FixpipeParamsV220 p(16, 16, 16, 32, false);
+  Fixpipe<float, float, CFG_NZ>(out[4], cube.ct, p);  // expect: misaligned
 }
 
 KERNEL(no_path) {
@@ -208,7 +218,7 @@ KERNEL(flag_never_waited) {
 }
 
 KERNEL(flag_reserved) {
-  SetFlag<HardEvent::MTE2_V>(EVENT_ID6);  // expect: reserved-flag
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID6);   // expect: reserved-flag
   WaitFlag<HardEvent::MTE2_V>(EVENT_ID6);  // expect: reserved-flag
 }
 
@@ -246,4 +256,15 @@ KERNEL(queue_double_free) {
   LocalTensor<half> tensor = queue.AllocTensor<half>();
   queue.FreeTensor(tensor);
   queue.FreeTensor(tensor);  // expect: queue
+}
+
+KERNEL(fault_division) {
+  Ub ub(x, y);
+  const int32_t zero = ub.x.ReinterpretCast<int32_t>().GetValue(1023);  // expect: fault
+  ub.y.SetValue(static_cast<uint32_t>(7 / zero), 1.0f);
+}
+
+KERNEL(fault_pointer) {
+  PipeBarrier<PIPE_ALL>();  // expect: fault
+  *reinterpret_cast<volatile int32_t*>(x + (uint64_t{1} << 50)) = 1;
 }

@@ -118,25 +118,27 @@ inline void Mmad(const LocalTensor<T>& dst, const LocalTensor<U>& fm, const Loca
 
 // L0C -> GM or L1, converting, scaling and changing layout on the way.
 template <typename T, typename U, const FixpipeConfig& config = CFG_ROW_MAJOR>
-inline void Fixpipe(const GlobalTensor<T>& dst, const LocalTensor<U>& src, const FixpipeParamsV220& intriParams,
-                    tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-  detail::EmitFixpipe<T, U>(dst.AsOperand(true), src, nullptr, intriParams, config.format, at);
-}
-template <typename T, typename U, const FixpipeConfig& config = CFG_ROW_MAJOR>
-inline void Fixpipe(const LocalTensor<T>& dst, const LocalTensor<U>& src, const FixpipeParamsV220& intriParams,
-                    tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-  detail::EmitFixpipe<T, U>(dst.AsOperand(true), src, nullptr, intriParams, config.format, at);
-}
-template <typename T, typename U, const FixpipeConfig& config = CFG_ROW_MAJOR>
-inline void Fixpipe(const GlobalTensor<T>& dst, const LocalTensor<U>& src, const LocalTensor<uint64_t>& cbufWorkspace,
+inline void Fixpipe(const GlobalTensor<T>& dst, const LocalTensor<U>& src,
                     const FixpipeParamsV220& intriParams,
+                    tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  detail::EmitFixpipe<T, U>(dst.AsOperand(true), src, nullptr, intriParams, config.format, at);
+}
+template <typename T, typename U, const FixpipeConfig& config = CFG_ROW_MAJOR>
+inline void Fixpipe(const LocalTensor<T>& dst, const LocalTensor<U>& src,
+                    const FixpipeParamsV220& intriParams,
+                    tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  detail::EmitFixpipe<T, U>(dst.AsOperand(true), src, nullptr, intriParams, config.format, at);
+}
+template <typename T, typename U, const FixpipeConfig& config = CFG_ROW_MAJOR>
+inline void Fixpipe(const GlobalTensor<T>& dst, const LocalTensor<U>& src,
+                    const LocalTensor<uint64_t>& cbufWorkspace, const FixpipeParamsV220& intriParams,
                     tilewright::twin::Place at = tilewright::twin::Place::Here()) {
   const tilewright::twin::Operand scales = cbufWorkspace.AsOperand(false);
   detail::EmitFixpipe<T, U>(dst.AsOperand(true), src, &scales, intriParams, config.format, at);
 }
 template <typename T, typename U, const FixpipeConfig& config = CFG_ROW_MAJOR>
-inline void Fixpipe(const LocalTensor<T>& dst, const LocalTensor<U>& src, const LocalTensor<uint64_t>& cbufWorkspace,
-                    const FixpipeParamsV220& intriParams,
+inline void Fixpipe(const LocalTensor<T>& dst, const LocalTensor<U>& src,
+                    const LocalTensor<uint64_t>& cbufWorkspace, const FixpipeParamsV220& intriParams,
                     tilewright::twin::Place at = tilewright::twin::Place::Here()) {
   const tilewright::twin::Operand scales = cbufWorkspace.AsOperand(false);
   detail::EmitFixpipe<T, U>(dst.AsOperand(true), src, &scales, intriParams, config.format, at);

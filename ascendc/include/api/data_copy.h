@@ -49,20 +49,21 @@ inline void EmitBlocks(const tilewright::twin::Operand& dst, const tilewright::t
   EmitCopy(dst, src, {p.blockCount, bytes, src_step, dst_step, bytes}, at);
 }
 
-inline void EmitCount(const tilewright::twin::Operand& dst, const tilewright::twin::Operand& src, uint32_t bytes,
-                      tilewright::twin::Place at) {
+inline void EmitCount(const tilewright::twin::Operand& dst, const tilewright::twin::Operand& src,
+                      uint32_t bytes, tilewright::twin::Place at) {
   EmitCopy(dst, src, {1, bytes / 32 * 32, 0, 0, bytes}, at);
 }
 
 template <typename T>
-inline void EmitPad(const tilewright::twin::Operand& dst, const tilewright::twin::Operand& src, uint16_t count,
-                    uint32_t bytes, int64_t srcGap, int64_t dstGap, bool isPad, uint8_t left, uint8_t right, uint64_t value,
-                    tilewright::twin::Place at) {
+inline void EmitPad(const tilewright::twin::Operand& dst, const tilewright::twin::Operand& src,
+                    uint16_t count, uint32_t bytes, int64_t srcGap, int64_t dstGap, bool isPad, uint8_t left,
+                    uint8_t right, uint64_t value, tilewright::twin::Place at) {
   using tilewright::twin::Mem;
   auto r = tilewright::twin::MakeRecord(tilewright::twin::Op::CopyPad, CopyPipe(src.mem, dst.mem), at);
   tilewright::twin::AddOperand(r, dst);
   tilewright::twin::AddOperand(r, src);
-  const int64_t padded = tilewright::twin::AlignUp(bytes + (left + right) * static_cast<uint32_t>(sizeof(T)), 32);
+  const int64_t padded =
+      tilewright::twin::AlignUp(bytes + (left + right) * static_cast<uint32_t>(sizeof(T)), 32);
   const int64_t src_step = src.mem == Mem::GM ? bytes + srcGap : padded + srcGap * 32;
   const int64_t dst_step = dst.mem == Mem::GM ? bytes + dstGap : padded + dstGap * 32;
   r.pad = {count, bytes, src_step, dst_step, value, left, right, isPad};
@@ -90,12 +91,14 @@ inline void DataCopy(const LocalTensor<T>& dst, const LocalTensor<T>& src, const
 
 // Blocks with gaps.
 template <typename T>
-inline void DataCopy(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const DataCopyParams& repeatParams,
+inline void DataCopy(const LocalTensor<T>& dst, const GlobalTensor<T>& src,
+                     const DataCopyParams& repeatParams,
                      tilewright::twin::Place at = tilewright::twin::Place::Here()) {
   detail::EmitBlocks(dst.AsOperand(true), src.AsOperand(false), repeatParams, at);
 }
 template <typename T>
-inline void DataCopy(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const DataCopyParams& repeatParams,
+inline void DataCopy(const GlobalTensor<T>& dst, const LocalTensor<T>& src,
+                     const DataCopyParams& repeatParams,
                      tilewright::twin::Place at = tilewright::twin::Place::Here()) {
   detail::EmitBlocks(dst.AsOperand(true), src.AsOperand(false), repeatParams, at);
 }
@@ -112,8 +115,8 @@ inline void DataCopy(const LocalTensor<T>& dst, const GlobalTensor<T>& src, cons
   auto r = tilewright::twin::MakeRecord(tilewright::twin::Op::Nd2Nz, tilewright::twin::Pipe::MTE2, at);
   tilewright::twin::AddOperand(r, dst.AsOperand(true));
   tilewright::twin::AddOperand(r, src.AsOperand(false));
-  r.nd2nz = {p.ndNum,      p.nValue,        p.dValue,       p.srcNdMatrixStride,
-             p.srcDValue,  p.dstNzC0Stride, p.dstNzNStride, p.dstNzMatrixStride};
+  r.nd2nz = {p.ndNum,     p.nValue,        p.dValue,       p.srcNdMatrixStride,
+             p.srcDValue, p.dstNzC0Stride, p.dstNzNStride, p.dstNzMatrixStride};
   twi_emit(&r);
 }
 
@@ -121,26 +124,27 @@ template <typename T>
 inline void DataCopyPad(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const DataCopyExtParams& p,
                         const DataCopyPadExtParams<T>& pad,
                         tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-  detail::EmitPad<T>(dst.AsOperand(true), src.AsOperand(false), p.blockCount, p.blockLen, p.srcStride, p.dstStride,
-                     pad.isPad, pad.leftPadding, pad.rightPadding, BitsOf(pad.paddingValue), at);
+  detail::EmitPad<T>(dst.AsOperand(true), src.AsOperand(false), p.blockCount, p.blockLen, p.srcStride,
+                     p.dstStride, pad.isPad, pad.leftPadding, pad.rightPadding, BitsOf(pad.paddingValue), at);
 }
 template <typename T>
 inline void DataCopyPad(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const DataCopyParams& p,
-                        const DataCopyPadParams& pad, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-  detail::EmitPad<T>(dst.AsOperand(true), src.AsOperand(false), p.blockCount, p.blockLen, p.srcStride, p.dstStride,
-                     pad.isPad, pad.leftPadding, pad.rightPadding, pad.paddingValue, at);
+                        const DataCopyPadParams& pad,
+                        tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  detail::EmitPad<T>(dst.AsOperand(true), src.AsOperand(false), p.blockCount, p.blockLen, p.srcStride,
+                     p.dstStride, pad.isPad, pad.leftPadding, pad.rightPadding, pad.paddingValue, at);
 }
 template <typename T>
 inline void DataCopyPad(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const DataCopyExtParams& p,
                         tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-  detail::EmitPad<T>(dst.AsOperand(true), src.AsOperand(false), p.blockCount, p.blockLen, p.srcStride, p.dstStride, false,
-                     0, 0, 0, at);
+  detail::EmitPad<T>(dst.AsOperand(true), src.AsOperand(false), p.blockCount, p.blockLen, p.srcStride,
+                     p.dstStride, false, 0, 0, 0, at);
 }
 template <typename T>
 inline void DataCopyPad(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const DataCopyParams& p,
                         tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-  detail::EmitPad<T>(dst.AsOperand(true), src.AsOperand(false), p.blockCount, p.blockLen, p.srcStride, p.dstStride, false,
-                     0, 0, 0, at);
+  detail::EmitPad<T>(dst.AsOperand(true), src.AsOperand(false), p.blockCount, p.blockLen, p.srcStride,
+                     p.dstStride, false, 0, 0, 0, at);
 }
 
 }  // namespace AscendC

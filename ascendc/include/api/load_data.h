@@ -23,12 +23,14 @@ inline void EmitLoad2d(const tilewright::twin::Operand& dst, const tilewright::t
 }  // namespace detail
 
 template <typename T>
-inline void LoadData(const LocalTensor<T>& dst, const LocalTensor<T>& src, const LoadData2DParams& loadDataParams,
+inline void LoadData(const LocalTensor<T>& dst, const LocalTensor<T>& src,
+                     const LoadData2DParams& loadDataParams,
                      tilewright::twin::Place at = tilewright::twin::Place::Here()) {
   detail::EmitLoad2d(dst.AsOperand(true), src.AsOperand(false), loadDataParams, at);
 }
 template <typename T>
-inline void LoadData(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const LoadData2DParams& loadDataParams,
+inline void LoadData(const LocalTensor<T>& dst, const GlobalTensor<T>& src,
+                     const LoadData2DParams& loadDataParams,
                      tilewright::twin::Place at = tilewright::twin::Place::Here()) {
   detail::EmitLoad2d(dst.AsOperand(true), src.AsOperand(false), loadDataParams, at);
 }
@@ -37,7 +39,8 @@ template <typename T>
 inline void LoadDataWithTranspose(const LocalTensor<T>& dst, const LocalTensor<T>& src,
                                   const LoadData2dTransposeParams& p,
                                   tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-  auto r = tilewright::twin::MakeRecord(tilewright::twin::Op::LoadTranspose, tilewright::twin::Pipe::MTE1, at);
+  auto r =
+      tilewright::twin::MakeRecord(tilewright::twin::Op::LoadTranspose, tilewright::twin::Pipe::MTE1, at);
   tilewright::twin::AddOperand(r, dst.AsOperand(true));
   tilewright::twin::AddOperand(r, src.AsOperand(false));
   r.load2d = {p.startIndex, p.repeatTimes, p.srcStride, p.dstGap, p.dstFracGap, true, p.addrMode != 0};

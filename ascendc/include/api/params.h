@@ -6,7 +6,8 @@
 
 namespace AscendC {
 
-struct DataCopyParams {  // blockLen and gaps (end to start) in 32 B; other units towards BT (64 B) and FB (128 B)
+struct DataCopyParams {  // blockLen and gaps (end to start) in 32 B; other units towards BT (64 B) and FB
+                         // (128 B)
   DataCopyParams() = default;
   DataCopyParams(uint16_t count, uint16_t len, uint16_t srcStrideIn, uint16_t dstStrideIn)
       : blockCount(count), blockLen(len), srcStride(srcStrideIn), dstStride(dstStrideIn) {}
@@ -54,12 +55,19 @@ struct DataCopyPadExtParams {
   T paddingValue{};
 };
 
-struct Nd2NzParams {  // strides: source in elements; dstNzC0Stride, dstNzNStride in 32 B; dstNzMatrixStride in elements
+struct Nd2NzParams {  // strides: source in elements; dstNzC0Stride, dstNzNStride in 32 B; dstNzMatrixStride
+                      // in elements
   Nd2NzParams() = default;
-  Nd2NzParams(uint16_t nd, uint16_t n, uint16_t d, uint16_t srcNd, uint16_t srcD, uint16_t dstC0, uint16_t dstN,
-              uint16_t dstNd)
-      : ndNum(nd), nValue(n), dValue(d), srcNdMatrixStride(srcNd), srcDValue(srcD), dstNzC0Stride(dstC0),
-        dstNzNStride(dstN), dstNzMatrixStride(dstNd) {}
+  Nd2NzParams(uint16_t nd, uint16_t n, uint16_t d, uint16_t srcNd, uint16_t srcD, uint16_t dstC0,
+              uint16_t dstN, uint16_t dstNd)
+      : ndNum(nd),
+        nValue(n),
+        dValue(d),
+        srcNdMatrixStride(srcNd),
+        srcDValue(srcD),
+        dstNzC0Stride(dstC0),
+        dstNzNStride(dstN),
+        dstNzMatrixStride(dstNd) {}
   uint16_t ndNum = 0;
   uint16_t nValue = 0;
   uint16_t dValue = 0;
@@ -72,9 +80,14 @@ struct Nd2NzParams {  // strides: source in elements; dstNzC0Stride, dstNzNStrid
 
 struct LoadData2DParams {  // in fractals of 512 B
   LoadData2DParams() = default;
-  LoadData2DParams(uint16_t start, uint8_t repeat, uint16_t stride, uint8_t sidIn, uint16_t gap, bool transpose,
-                   uint8_t mode)
-      : startIndex(start), repeatTimes(repeat), srcStride(stride), sid(sidIn), dstGap(gap), ifTranspose(transpose),
+  LoadData2DParams(uint16_t start, uint8_t repeat, uint16_t stride, uint8_t sidIn, uint16_t gap,
+                   bool transpose, uint8_t mode)
+      : startIndex(start),
+        repeatTimes(repeat),
+        srcStride(stride),
+        sid(sidIn),
+        dstGap(gap),
+        ifTranspose(transpose),
         addrMode(mode) {}
   uint16_t startIndex = 0;
   uint8_t repeatTimes = 0;
@@ -89,7 +102,12 @@ struct LoadData2dTransposeParams {  // startIndex and srcStride in squares; gaps
   LoadData2dTransposeParams() = default;
   LoadData2dTransposeParams(uint16_t start, uint8_t repeat, uint16_t stride, uint16_t gap, uint16_t fracGap,
                             uint8_t mode = 0)
-      : startIndex(start), repeatTimes(repeat), srcStride(stride), dstGap(gap), dstFracGap(fracGap), addrMode(mode) {}
+      : startIndex(start),
+        repeatTimes(repeat),
+        srcStride(stride),
+        dstGap(gap),
+        dstFracGap(fracGap),
+        addrMode(mode) {}
   uint16_t startIndex = 0;
   uint8_t repeatTimes = 0;
   uint16_t srcStride = 0;

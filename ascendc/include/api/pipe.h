@@ -55,7 +55,8 @@ class TPipe {
   void Reset() { twi_release_all(); }
 
   template <TPosition pos>
-  bool InitBuffer(TBuf<pos>& buf, uint32_t len, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  bool InitBuffer(TBuf<pos>& buf, uint32_t len,
+                  tilewright::twin::Place at = tilewright::twin::Place::Here()) {
     const auto region = twi_alloc(MemOf(pos), len, "TBuf", at);
     buf.base_ = region.base;
     buf.bytes_ = region.bytes;
@@ -63,7 +64,8 @@ class TPipe {
   }
   // A queue of `num` buffers of `len` bytes.
   template <class Queue>
-  bool InitBuffer(Queue& que, uint8_t num, uint32_t len, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  bool InitBuffer(Queue& que, uint8_t num, uint32_t len,
+                  tilewright::twin::Place at = tilewright::twin::Place::Here()) {
     return que.InitBuffers(num, len, at);
   }
 
@@ -94,8 +96,8 @@ class TPipe {
         return id;
       }
     }
-    twi_finding(tilewright::twin::FindingKind::FlagRange, "all 8 event ids of this kind are taken; release one first",
-                PipesOf(event).from, at);
+    twi_finding(tilewright::twin::FindingKind::FlagRange,
+                "all 8 event ids of this kind are taken; release one first", PipesOf(event).from, at);
     return 0;
   }
   void Release(HardEvent event, TEventID id) {

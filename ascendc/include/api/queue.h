@@ -1,4 +1,5 @@
-// TQue and TQueBind: a ring of buffers between two pipes. EnQue, DeQue, FreeTensor and AllocTensor carry the flags.
+// TQue and TQueBind: a ring of buffers between two pipes. EnQue, DeQue, FreeTensor and AllocTensor carry the
+// flags.
 #pragma once
 
 #include "api/pipe.h"
@@ -64,7 +65,8 @@ class TQueBind {
       Wait(event_.emptied, free_id_[slot], at);
       return Tensor<T>(slot);
     }
-    Report("AllocTensor: all buffers of the queue are in use, the kernel would wait for ever; free one first", at);
+    Report("AllocTensor: all buffers of the queue are in use, the kernel would wait for ever; free one first",
+           at);
     return Tensor<T>(0);
   }
 
@@ -97,10 +99,13 @@ class TQueBind {
   }
 
   template <typename T>
-  void FreeTensor(const LocalTensor<T>& tensor, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  void FreeTensor(const LocalTensor<T>& tensor,
+                  tilewright::twin::Place at = tilewright::twin::Place::Here()) {
     const int slot = SlotOf(tensor.GetPhyAddr());
     if (slot < 0 || state_[slot] == State::Idle) {
-      Report(slot < 0 ? "FreeTensor: the tensor is not of this queue" : "FreeTensor: the tensor is already free", at);
+      Report(
+          slot < 0 ? "FreeTensor: the tensor is not of this queue" : "FreeTensor: the tensor is already free",
+          at);
       return;
     }
     if (state_[slot] == State::Queued) {

@@ -8,8 +8,8 @@ namespace AscendC {
 
 namespace detail {
 
-inline uint64_t EmitScalar(tilewright::twin::Op op, const tilewright::twin::Operand& operand, uint64_t bits, uint8_t size,
-                           tilewright::twin::Place at) {
+inline uint64_t EmitScalar(tilewright::twin::Op op, const tilewright::twin::Operand& operand, uint64_t bits,
+                           uint8_t size, tilewright::twin::Place at) {
   auto r = tilewright::twin::MakeRecord(op, tilewright::twin::Pipe::S, at);
   tilewright::twin::AddOperand(r, operand);
   r.scalar = {bits, size};

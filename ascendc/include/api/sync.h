@@ -7,7 +7,8 @@ namespace AscendC {
 
 namespace detail {
 
-inline void EmitFlag(tilewright::twin::Op op, HardEvent event, int32_t id, bool internal, tilewright::twin::Place at) {
+inline void EmitFlag(tilewright::twin::Op op, HardEvent event, int32_t id, bool internal,
+                     tilewright::twin::Place at) {
   const EventPipes pipes = PipesOf(event);
   const bool set = op == tilewright::twin::Op::SetFlag;
   auto r = tilewright::twin::MakeRecord(op, set ? pipes.from : pipes.to, at);

@@ -138,7 +138,7 @@ class LocalTensor {
   }
 
  private:
-  uint64_t base_ = 0;     // byte address in its memory
+  uint64_t base_ = 0;         // byte address in its memory
   uint64_t lo_ = 0, hi_ = 0;  // the buffer's bytes
   int64_t tag_ = 0;
   uint32_t size_ = 0;

@@ -1,5 +1,6 @@
-// What one AscendC API call becomes: an instruction on a pipe, its operands as byte ranges, its parameters, its source place.
-// API -> Record -> machine: everything that runs, checks, schedules or times a kernel reads these and nothing else.
+// What one AscendC API call becomes: an instruction on a pipe, its operands as byte ranges, its parameters,
+// its source place. API -> Record -> machine: everything that runs, checks, schedules or times a kernel reads
+// these and nothing else.
 #pragma once
 
 #include <cstdint>
@@ -46,8 +47,8 @@ struct Dim {
   int64_t stride;
 };
 
-// One operand: `unit` contiguous bytes at `base` + every combination of the dims. Filled by the machine from the
-// parameters; the API gives memory, type, base and the buffer it was cut from.
+// One operand: `unit` contiguous bytes at `base` + every combination of the dims. Filled by the machine from
+// the parameters; the API gives memory, type, base and the buffer it was cut from.
 struct Operand {
   uint64_t base;    // byte address in `mem`; for GM the host address
   uint64_t lo, hi;  // bytes of the buffer the tensor belongs to; both 0 for GM
@@ -69,7 +70,7 @@ struct CopyPadParams {
   uint32_t count;
   uint32_t bytes;  // of data per row
   int64_t src_step, dst_step;
-  uint64_t value;  // of padding, low bytes
+  uint64_t value;       // of padding, low bytes
   uint8_t left, right;  // padding elements
   bool pad;
 };
@@ -96,7 +97,17 @@ struct MmadArgs {
   uint8_t unit_flag;
   bool k_align16;
 };
-enum class Quant : uint8_t { None, F32ToF16, F32ToBF16, S32ToF16, S32ToF16Vector, F32ToB8, F32ToB8Vector, S32ToB8, S32ToB8Vector };
+enum class Quant : uint8_t {
+  None,
+  F32ToF16,
+  F32ToBF16,
+  S32ToF16,
+  S32ToF16Vector,
+  F32ToB8,
+  F32ToB8Vector,
+  S32ToB8,
+  S32ToB8Vector
+};
 struct FixpipeArgs {
   uint32_t n, m, src_stride, dst_stride;
   uint32_t nd, src_nd, dst_nd;

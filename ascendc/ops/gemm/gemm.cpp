@@ -1,12 +1,14 @@
 // C[M,N] = A[M,K] @ B (+ bias[N]) on the cube cores, one source for CANN and for the twin.
 //
-// Each core owns a rectangle of output tiles. Per tile: GM -> L1 (row-major to fractals) -> L0A, L0B -> Mmad -> L0C ->
-// Fixpipe -> GM. L1 holds step_ka (step_kb) tiles along K per load, double-buffered and loaded one load ahead, across
-// output tiles too; L0A, L0B and L0C are double-buffered. All of it is chosen by the tiling.
+// Each core owns a rectangle of output tiles. Per tile: GM -> L1 (row-major to fractals) -> L0A, L0B -> Mmad
+// -> L0C -> Fixpipe -> GM. L1 holds step_ka (step_kb) tiles along K per load, double-buffered and loaded one
+// load ahead, across output tiles too; L0A, L0B and L0C are double-buffered. All of it is chosen by the
+// tiling.
 //
 // bias: float (int32 for int8), padded by the host to a multiple of 32 columns; added before any scaling.
 // scale: for gemm_int8_fp16, one uint64 a column as VDEQF16 takes it, padded likewise.
 // Empty M, N or K: the kernel does nothing; the host fills C when K is 0.
+#include "gemm_load.h"
 #include "gemm_tiling.h"
 #include "kernel_operator.h"
 
@@ -19,17 +21,11 @@ using AscendC::SetFlag;
 using AscendC::TBuf;
 using AscendC::TPosition;
 using AscendC::WaitFlag;
+using namespace tw_gemm;
 
-constexpr int32_t kFractal = 16;
-constexpr int32_t kFractalBytes = 512;
-constexpr int32_t kMaxStride = 65535;  // of a source row, in elements, in one Nd2Nz
-constexpr int32_t kSmallTile = 10;     // fractals of C below which consecutive Mmads need a barrier
+constexpr int32_t kSmallTile = 10;  // fractals of C below which consecutive Mmads need a barrier
 // Event ids per pair of pipes: A's L1 buffers 0, 1; B's 2, 3; the bias 4. L0 and L0C buffers 0, 1.
 constexpr int32_t kEventB = 2, kEventBias = 4, kEventScale = 0;
-
-__aicore__ inline int32_t CeilDiv(int32_t a, int32_t b) { return (a + b - 1) / b; }
-__aicore__ inline int32_t RoundUp(int32_t a, int32_t b) { return CeilDiv(a, b) * b; }
-__aicore__ inline int32_t Min(int32_t a, int32_t b) { return a < b ? a : b; }
 
 template <typename In, typename Acc, typename Out, QuantMode_t kQuant>
 class Gemm {
@@ -60,7 +56,6 @@ class Gemm {
   }
 
  private:
-  static constexpr int32_t kC0 = 32 / static_cast<int32_t>(sizeof(In));  // columns of an input fractal
   static constexpr bool kDequant = kQuant == QuantMode_t::VDEQF16;
   static constexpr bool kInt8 = sizeof(In) == 1;
 
@@ -124,15 +119,16 @@ class Gemm {
     EnterSplit(c);
   }
 
-  __aicore__ inline int32_t RowsOf(const Cursor& c) const { return Min(t_.tile_m, t_.m - c.m_tile * t_.tile_m); }
-  __aicore__ inline int32_t ColumnsOf(const Cursor& c) const { return Min(t_.tile_n, t_.n - c.n_tile * t_.tile_n); }
+  __aicore__ inline int32_t RowsOf(const Cursor& c) const {
+    return Min(t_.tile_m, t_.m - c.m_tile * t_.tile_m);
+  }
+  __aicore__ inline int32_t ColumnsOf(const Cursor& c) const {
+    return Min(t_.tile_n, t_.n - c.n_tile * t_.tile_n);
+  }
   // Columns the cube works on: 8-bit transposes come in squares of 32.
   __aicore__ inline int32_t CubeColumns(int32_t columns) const {
     return kInt8 && t_.b_layout == 0 ? RoundUp(columns, 32) : columns;
   }
-  // Rows of a [K, N] chunk in L1.
-  __aicore__ inline int32_t ChunkRows(int32_t k) const { return RoundUp(k, kInt8 ? 32 : kFractal); }
-
   __aicore__ inline void AllocateBuffers() {
     AscendC::TPipe pipe;
     TBuf<TPosition::A1> a1;
@@ -202,28 +198,6 @@ class Gemm {
     if (kDequant) WaitFlag<HardEvent::FIX_MTE2>(kEventScale);
   }
 
-  // `rows` x `columns` of a row-major matrix into fractals; `pitch` rows of L1 lie between two fractal columns.
-  __aicore__ inline void ToFractals(const LocalTensor<In>& dst, const GlobalTensor<In>& src, int32_t rows, int32_t columns,
-                                    int32_t ld, int32_t pitch) {
-    AscendC::Nd2NzParams p;
-    p.ndNum = 1;
-    p.nValue = static_cast<uint16_t>(rows);
-    p.dValue = static_cast<uint16_t>(columns);
-    p.srcNdMatrixStride = 0;
-    p.srcDValue = static_cast<uint16_t>(ld);
-    p.dstNzC0Stride = static_cast<uint16_t>(pitch);
-    p.dstNzNStride = 1;
-    p.dstNzMatrixStride = 0;
-    if (ld <= kMaxStride) {
-      AscendC::DataCopy(dst, src, p);
-      return;
-    }
-    p.nValue = 1;
-    p.srcDValue = static_cast<uint16_t>(columns);
-    for (int32_t row = 0; row < rows; ++row)
-      AscendC::DataCopy(dst[row * kC0], src[static_cast<uint64_t>(row) * ld], p);
-  }
-
   __aicore__ inline void LoadNextA() {
     Loader& l = next_a_;
     const int32_t slot = l.issued % t_.l1_buffers;
@@ -233,8 +207,8 @@ class Gemm {
     // One row is read by the cube as it lies (GEMV), so it stays contiguous.
     const int32_t pitch = rows == 1 ? 1 : RoundUp(rows, kFractal);
     WaitFlag<HardEvent::MTE1_MTE2>(slot);
-    ToFractals(a1_[slot * l1_a_], a_[static_cast<uint64_t>(l.tile.m_tile) * t_.tile_m * t_.lda + k0], rows, columns, t_.lda,
-               pitch);
+    ToFractals(a1_[slot * l1_a_], a_[static_cast<uint64_t>(l.tile.m_tile) * t_.tile_m * t_.lda + k0], rows,
+               columns, t_.lda, pitch);
     SetFlag<HardEvent::MTE2_MTE1>(slot);
     Issued(l, t_.step_ka);
   }
@@ -247,7 +221,8 @@ class Gemm {
     const uint64_t n0 = static_cast<uint64_t>(l.tile.n_tile) * t_.tile_n;
     WaitFlag<HardEvent::MTE1_MTE2>(kEventB + slot);
     if (t_.b_layout == 0)
-      ToFractals(b1_[slot * l1_b_], b_[static_cast<uint64_t>(k0) * t_.ldb + n0], k, n, t_.ldb, ChunkRows(k));
+      ToFractals(b1_[slot * l1_b_], b_[static_cast<uint64_t>(k0) * t_.ldb + n0], k, n, t_.ldb,
+                 ChunkRows<In>(k));
     else
       ToFractals(b1_[slot * l1_b_], b_[n0 * t_.ldb + k0], n, k, t_.ldb, RoundUp(n, kFractal));
     SetFlag<HardEvent::MTE2_MTE1>(kEventB + slot);
@@ -258,107 +233,6 @@ class Gemm {
     if (++l.chunk * step < k_tiles_) return;
     l.chunk = 0;
     Next(l.tile);
-  }
-
-  // A tile [m, k] of the chunk in L1 into L0A.
-  __aicore__ inline void LoadA(const LocalTensor<In>& dst, int32_t slot, int32_t k_offset, int32_t m, int32_t k) {
-    const int32_t m_blocks = CeilDiv(m, kFractal), k_blocks = CeilDiv(k, kC0);
-    const LocalTensor<In> src = a1_[slot * l1_a_];
-    AscendC::LoadData2DParams p;
-    if (m == 1) {
-      p.repeatTimes = static_cast<uint8_t>(CeilDiv(k * static_cast<int32_t>(sizeof(In)), kFractalBytes));
-      p.srcStride = 1;
-      AscendC::LoadData(dst, src[k_offset], p);
-      return;
-    }
-    const int32_t first = k_offset / kC0 * m_blocks;  // fractal
-    if (m_blocks <= k_blocks) {
-      p.repeatTimes = static_cast<uint8_t>(k_blocks);
-      p.srcStride = static_cast<uint16_t>(m_blocks);
-      for (int32_t i = 0; i < m_blocks; ++i)
-        AscendC::LoadData(dst[i * k_blocks * kFractal * kC0], src[(first + i) * kFractal * kC0], p);
-      return;
-    }
-    p.repeatTimes = static_cast<uint8_t>(m_blocks);
-    p.srcStride = 1;
-    p.dstGap = static_cast<uint16_t>(k_blocks - 1);
-    for (int32_t i = 0; i < k_blocks; ++i)
-      AscendC::LoadData(dst[i * kFractal * kC0], src[(first + i * m_blocks) * kFractal * kC0], p);
-  }
-
-  // A tile [k, n] into L0B. `chunk_k` is the length along K of the chunk it is cut from.
-  __aicore__ inline void LoadB(const LocalTensor<In>& dst, int32_t slot, int32_t k_offset, int32_t chunk_k, int32_t n,
-                               int32_t k) {
-    const LocalTensor<In> src = b1_[slot * l1_b_];
-    if (t_.b_layout != 0) {  // [N, K]: the fractals lie in L1 as the cube wants them
-      const int32_t n_blocks = CeilDiv(n, kFractal);
-      AscendC::LoadData2DParams p;
-      p.repeatTimes = static_cast<uint8_t>(CeilDiv(k, kC0) * n_blocks);
-      p.srcStride = 1;
-      AscendC::LoadData(dst, src[k_offset / kC0 * n_blocks * kFractal * kC0], p);
-      return;
-    }
-    if constexpr (sizeof(In) == 4) {
-      LoadTransposed32(dst, src, k_offset, chunk_k, n, k);
-    } else if constexpr (sizeof(In) == 2) {
-      LoadTransposed16(dst, src, k_offset, chunk_k, n, k);
-    } else {
-      LoadTransposed8(dst, src, k_offset, chunk_k, n, k);
-    }
-  }
-  __aicore__ inline void LoadTransposed16(const LocalTensor<In>& dst, const LocalTensor<In>& src, int32_t k_offset,
-                                          int32_t chunk_k, int32_t n, int32_t k) {
-    constexpr int32_t kElements = kFractal * kC0;
-    const int32_t n_blocks = CeilDiv(n, kFractal), k_blocks = CeilDiv(k, kFractal);
-    const int32_t pitch = ChunkRows(chunk_k) / kFractal, first = k_offset / kFractal;
-    AscendC::LoadData2DParams p;
-    p.ifTranspose = true;
-    if (k_blocks <= n_blocks) {
-      p.repeatTimes = static_cast<uint8_t>(n_blocks);
-      p.srcStride = static_cast<uint16_t>(pitch);
-      for (int32_t i = 0; i < k_blocks; ++i)
-        AscendC::LoadData(dst[i * n_blocks * kElements], src[(first + i) * kElements], p);
-      return;
-    }
-    p.repeatTimes = static_cast<uint8_t>(k_blocks);
-    p.srcStride = 1;
-    p.dstGap = static_cast<uint16_t>(n_blocks - 1);
-    for (int32_t i = 0; i < n_blocks; ++i)
-      AscendC::LoadData(dst[i * kElements], src[(first + i * pitch) * kElements], p);
-  }
-  __aicore__ inline void LoadTransposed8(const LocalTensor<In>& dst, const LocalTensor<In>& src, int32_t k_offset,
-                                         int32_t chunk_k, int32_t n, int32_t k) {
-    constexpr int32_t kSquare = 32, kElements = kSquare * kSquare;
-    const int32_t n_squares = CeilDiv(n, kSquare), k_squares = CeilDiv(k, kSquare);
-    const int32_t pitch = ChunkRows(chunk_k) / kSquare, first = k_offset / kSquare;
-    AscendC::LoadData2dTransposeParams p;
-    p.dstFracGap = 0;
-    if (k_squares <= n_squares) {
-      p.repeatTimes = static_cast<uint8_t>(n_squares);
-      p.srcStride = static_cast<uint16_t>(pitch);
-      p.dstGap = 1;
-      for (int32_t i = 0; i < k_squares; ++i)
-        AscendC::LoadDataWithTranspose(dst[i * n_squares * kElements], src[(first + i) * kElements], p);
-      return;
-    }
-    p.repeatTimes = static_cast<uint8_t>(k_squares);
-    p.srcStride = 1;
-    p.dstGap = static_cast<uint16_t>(2 * n_squares - 1);
-    for (int32_t i = 0; i < n_squares; ++i)
-      AscendC::LoadDataWithTranspose(dst[i * kElements], src[(first + i * pitch) * kElements], p);
-  }
-  // 16 x 8 fractals only transpose as a feature map: rows of K as its height, columns of N as its channels.
-  __aicore__ inline void LoadTransposed32(const LocalTensor<In>& dst, const LocalTensor<In>& src, int32_t k_offset,
-                                          int32_t chunk_k, int32_t n, int32_t k) {
-    AscendC::LoadData3DParamsV2<In> p;
-    p.l1H = static_cast<uint16_t>(ChunkRows(chunk_k));
-    p.l1W = 1;
-    p.channelSize = static_cast<uint16_t>(RoundUp(n, kFractal));
-    p.kExtension = p.channelSize;
-    p.mExtension = static_cast<uint16_t>(RoundUp(k, kFractal));
-    p.kStartPt = 0;
-    p.mStartPt = static_cast<uint16_t>(k_offset);
-    AscendC::LoadData(dst, src, p);
   }
 
   __aicore__ inline void LoadBias(int32_t n0, int32_t columns) {
@@ -392,7 +266,8 @@ class Gemm {
   }
 
   // One tile along K: L1 -> L0 -> Mmad.
-  __aicore__ inline void Step(const LocalTensor<Acc>& c, int32_t k_tile, int32_t m, int32_t n, int32_t cube_n) {
+  __aicore__ inline void Step(const LocalTensor<Acc>& c, int32_t k_tile, int32_t m, int32_t n,
+                              int32_t cube_n) {
     const int32_t k = Min(t_.tile_k, t_.k - k_tile * t_.tile_k);
     const bool last = k_tile + 1 == k_tiles_;
     const int32_t in_a = k_tile % t_.step_ka, in_b = k_tile % t_.step_kb;
@@ -405,14 +280,18 @@ class Gemm {
     const LocalTensor<In> a2 = a2_[l0 * l0_a_], b2 = b2_[l0 * l0_b_];
     WaitFlag<HardEvent::M_MTE1>(l0);
     if (in_a == 0) WaitFlag<HardEvent::MTE2_MTE1>(slot_a);
-    LoadA(a2, slot_a, in_a * t_.tile_k, m, k);
+    LoadA(a2, a1_[slot_a * l1_a_], in_a * t_.tile_k, m, k);
     if (last || in_a + 1 == t_.step_ka) {
       SetFlag<HardEvent::MTE1_MTE2>(slot_a);
       ++next_a_.consumed;
     }
     if (in_b == 0) WaitFlag<HardEvent::MTE2_MTE1>(kEventB + slot_b);
+    const LocalTensor<In> b1 = b1_[slot_b * l1_b_];
     const int32_t chunk_k = Min(t_.step_kb * t_.tile_k, t_.k - (k_tile - in_b) * t_.tile_k);
-    LoadB(b2, slot_b, in_b * t_.tile_k, chunk_k, n, k);
+    if (t_.b_layout == 0)
+      LoadTransposedB(b2, b1, in_b * t_.tile_k, chunk_k, n, k);
+    else
+      LoadB(b2, b1, in_b * t_.tile_k, n, k);
     if (last || in_b + 1 == t_.step_kb) {
       SetFlag<HardEvent::MTE1_MTE2>(kEventB + slot_b);
       ++next_b_.consumed;
@@ -424,8 +303,9 @@ class Gemm {
     if (!last && (m / kFractal) * (cube_n / kFractal) < kSmallTile) AscendC::PipeBarrier<PIPE_M>();
   }
 
-  __aicore__ inline void Multiply(const LocalTensor<Acc>& c, const LocalTensor<In>& a2, const LocalTensor<In>& b2,
-                                  int32_t k_tile, int32_t m, int32_t n, int32_t k) {
+  __aicore__ inline void Multiply(const LocalTensor<Acc>& c, const LocalTensor<In>& a2,
+                                  const LocalTensor<In>& b2, int32_t k_tile, int32_t m, int32_t n,
+                                  int32_t k) {
     AscendC::MmadParams p;
     p.m = static_cast<uint16_t>(m);
     p.n = static_cast<uint16_t>(n);
@@ -440,8 +320,8 @@ class Gemm {
     }
   }
 
-  __aicore__ inline void Store(const LocalTensor<Acc>& c, const Cursor& tile, int32_t slot, int32_t m, int32_t n,
-                               int32_t n0) {
+  __aicore__ inline void Store(const LocalTensor<Acc>& c, const Cursor& tile, int32_t slot, int32_t m,
+                               int32_t n, int32_t n0) {
     AscendC::FixpipeParamsV220 p;
     p.nSize = static_cast<uint16_t>(n);
     p.mSize = static_cast<uint16_t>(m);
@@ -480,13 +360,13 @@ class Gemm {
 
 }  // namespace
 
-#define TW_GEMM_KERNEL(name, In, Acc, Out, quant)                                                              \
-  extern "C" __global__ __aicore__ void name(GM_ADDR a, GM_ADDR b, GM_ADDR bias, GM_ADDR scale, GM_ADDR c,     \
-                                             GM_ADDR workspace, GM_ADDR tiling) {                              \
-    (void)workspace;                                                                                           \
-    Gemm<In, Acc, Out, quant> gemm;                                                                            \
-    gemm.Init(a, b, bias, scale, c, tiling);                                                                   \
-    gemm.Process();                                                                                            \
+#define TW_GEMM_KERNEL(name, In, Acc, Out, quant)                                                          \
+  extern "C" __global__ __aicore__ void name(GM_ADDR a, GM_ADDR b, GM_ADDR bias, GM_ADDR scale, GM_ADDR c, \
+                                             GM_ADDR workspace, GM_ADDR tiling) {                          \
+    (void)workspace;                                                                                       \
+    Gemm<In, Acc, Out, quant> gemm;                                                                        \
+    gemm.Init(a, b, bias, scale, c, tiling);                                                               \
+    gemm.Process();                                                                                        \
   }
 
 TW_GEMM_KERNEL(gemm_fp32, float, float, float, QuantMode_t::NoQuant)

@@ -44,7 +44,9 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
         "fp16": Precision("gemm_fp16", "float16", "float32", "float16"),
         "bf16": Precision("gemm_bf16", "uint16", "float32", "uint16"),
         "int8->int32": Precision("gemm_int8", "int8", "int32", "int32"),
-        "int8->fp16": Precision("gemm_int8_fp16", "int8", "int32", "float16", per_column_scale=True),
+        "int8->fp16": Precision(
+            "gemm_int8_fp16", "int8", "int32", "float16", per_column_scale=True
+        ),
     }
 )
 
@@ -78,7 +80,9 @@ class Config:
         names = {f.name for f in fields(cls)}
         unknown = sorted(set(given) - names)
         if unknown:
-            raise ValueError(f"unknown config field '{unknown[0]}', known are stages, {', '.join(sorted(names))}")
+            raise ValueError(
+                f"unknown config field '{unknown[0]}', known are stages, {', '.join(sorted(names))}"
+            )
         return cls(**given)
 
 
@@ -98,7 +102,11 @@ class Dims:
 
     def pitches(self, b_layout: str) -> tuple[int, int, int]:
         """lda, ldb, ldc with the dense ones filled in."""
-        return self.lda or self.k, self.ldb or (self.n if b_layout == "KN" else self.k), self.ldc or self.n
+        return (
+            self.lda or self.k,
+            self.ldb or (self.n if b_layout == "KN" else self.k),
+            self.ldc or self.n,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +120,20 @@ class Plan:
 
 
 def refusal(
-    precision: str, *, b_layout: str = "KN", bias: bool = False, row_scale: bool = False, col_scale: bool = False
+    precision: str,
+    *,
+    b_layout: str = "KN",
+    bias: bool = False,
+    row_scale: bool = False,
+    col_scale: bool = False,
 ) -> str | None:
     """Why this kind of case is not done by the ascendc gemm, or None if it is."""
     if b_layout not in B_LAYOUTS:
         return f"b_layout '{b_layout}' is a host format; the ascendc gemm takes KN and NK"
     if row_scale:
-        return "per-row scales need a vector core after the cube; this gemm runs on cube cores alone"
+        return (
+            "per-row scales need a vector core after the cube; this gemm runs on cube cores alone"
+        )
     if precision in ("int8->fp32", "int8->bf16"):
         return f"{precision}: Fixpipe on 2201 scales int32 to fp16 only (VDEQF16)"
     if precision not in PRECISIONS:
@@ -146,7 +161,9 @@ def l0c_buffers(config: Config, soc: Soc) -> int:
     return 2 if 2 * config.tile_m * config.tile_n * 4 <= soc.l0c else 1
 
 
-def illegal(precision: str, b_layout: str, config: Config, soc: str = "910b1", *, bias: bool = False) -> list[str]:
+def illegal(
+    precision: str, b_layout: str, config: Config, soc: str = "910b1", *, bias: bool = False
+) -> list[str]:
     """Every reason why ``config`` can not run, empty if it can. Does not depend on the shape."""
     part, kind = find(soc), PRECISIONS[precision]
     size = kind.input_bytes
@@ -160,19 +177,31 @@ def illegal(precision: str, b_layout: str, config: Config, soc: str = "910b1", *
 
     for name, step in (("tile_m", 16), ("tile_n", step_n), ("tile_k", step_k)):
         value = getattr(config, name)
-        need(value > 0 and value % step == 0, f"{name} is {value}, it must be a positive multiple of {step}")
+        need(
+            value > 0 and value % step == 0,
+            f"{name} is {value}, it must be a positive multiple of {step}",
+        )
         need(value <= 4095, f"{name} is {value}, Mmad takes at most 4095")
     for name in ("l1_buffers", "l0_buffers"):
-        need(getattr(config, name) in (1, 2), f"{name} is {getattr(config, name)}, allowed are 1 and 2")
+        need(
+            getattr(config, name) in (1, 2),
+            f"{name} is {getattr(config, name)}, allowed are 1 and 2",
+        )
     for name in ("step_ka", "step_kb", "l2_split_m"):
-        need(getattr(config, name) >= 1, f"{name} is {getattr(config, name)}, it must be at least 1")
+        need(
+            getattr(config, name) >= 1, f"{name} is {getattr(config, name)}, it must be at least 1"
+        )
     need(config.unit_flag in (0, 1), f"unit_flag is {config.unit_flag}, allowed are 0 and 1")
     need(config.grid_m >= 0 and config.grid_n >= 0, "grid_m and grid_n must not be negative")
     need(
-        (config.grid_m == 0) == (config.grid_n == 0), f"grid {config.grid_m}x{config.grid_n}: give both sides or neither"
+        (config.grid_m == 0) == (config.grid_n == 0),
+        f"grid {config.grid_m}x{config.grid_n}: give both sides or neither",
     )
     cores = config.grid_m * config.grid_n
-    need(cores <= part.cube_cores, f"grid {config.grid_m}x{config.grid_n} needs {cores} cores, {soc} has {part.cube_cores}")
+    need(
+        cores <= part.cube_cores,
+        f"grid {config.grid_m}x{config.grid_n} needs {cores} cores, {soc} has {part.cube_cores}",
+    )
     if why:
         return why
 
@@ -183,8 +212,16 @@ def illegal(precision: str, b_layout: str, config: Config, soc: str = "910b1", *
     c = config
     chunk_a, chunk_b = c.tile_k * c.step_ka, c.tile_k * c.step_kb
     extra = c.tile_n * 8 * kind.per_column_scale + c.tile_n * 4 * bias
-    fits("l0a", c.tile_m * c.tile_k * size * c.l0_buffers, f"{c.l0_buffers} x A tile {c.tile_m}x{c.tile_k}")
-    fits("l0b", c.tile_k * c.tile_n * size * c.l0_buffers, f"{c.l0_buffers} x B tile {c.tile_k}x{c.tile_n}")
+    fits(
+        "l0a",
+        c.tile_m * c.tile_k * size * c.l0_buffers,
+        f"{c.l0_buffers} x A tile {c.tile_m}x{c.tile_k}",
+    )
+    fits(
+        "l0b",
+        c.tile_k * c.tile_n * size * c.l0_buffers,
+        f"{c.l0_buffers} x B tile {c.tile_k}x{c.tile_n}",
+    )
     fits("l0c", c.tile_m * c.tile_n * 4, f"C tile {c.tile_m}x{c.tile_n}")
     fits(
         "l1",
@@ -228,25 +265,61 @@ def plan(
     part = find(soc)
     why = illegal(precision, b_layout, config, soc, bias=bias)
     lda, ldb, ldc = dims.pitches(b_layout)
-    why += [f"{name} is {value}, allowed are 1..{_INT32_MAX}" for name, value in
-            (("M", dims.m), ("N", dims.n), ("K", dims.k), ("lda", lda), ("ldb", ldb), ("ldc", ldc))
-            if not 1 <= value <= _INT32_MAX]
+    why += [
+        f"{name} is {value}, allowed are 1..{_INT32_MAX}"
+        for name, value in (
+            ("M", dims.m),
+            ("N", dims.n),
+            ("K", dims.k),
+            ("lda", lda),
+            ("ldb", ldb),
+            ("ldc", ldc),
+        )
+        if not 1 <= value <= _INT32_MAX
+    ]
     if why:
         raise ValueError("; ".join(why))
-    grid_m, grid_n = (config.grid_m, config.grid_n) if config.grid_m else choose_grid(dims, config, part)
+    grid_m, grid_n = (
+        (config.grid_m, config.grid_n) if config.grid_m else choose_grid(dims, config, part)
+    )
     words = (
-        dims.m, dims.n, dims.k, lda, ldb, ldc,
-        B_LAYOUTS.index(b_layout), int(bias),
-        config.tile_m, config.tile_n, config.tile_k,
-        config.step_ka, config.step_kb,
-        config.l1_buffers, config.l0_buffers, l0c_buffers(config, part),
-        grid_m, grid_n, config.unit_flag, config.l2_split_m,
-    )  # fmt: skip
-    return Plan(PRECISIONS[precision].kernel, grid_m * grid_n, struct.pack(f"<{len(words)}i", *words), config)
+        dims.m,
+        dims.n,
+        dims.k,
+        lda,
+        ldb,
+        ldc,
+        B_LAYOUTS.index(b_layout),
+        int(bias),
+        config.tile_m,
+        config.tile_n,
+        config.tile_k,
+        config.step_ka,
+        config.step_kb,
+        config.l1_buffers,
+        config.l0_buffers,
+        l0c_buffers(config, part),
+        grid_m,
+        grid_n,
+        config.unit_flag,
+        config.l2_split_m,
+    )
+    return Plan(
+        PRECISIONS[precision].kernel,
+        grid_m * grid_n,
+        struct.pack(f"<{len(words)}i", *words),
+        config,
+    )
 
 
 def tiling(
-    dims: Dims, precision: str, b_layout: str, config: Config, soc: str = "910b1", *, bias: bool = False
+    dims: Dims,
+    precision: str,
+    b_layout: str,
+    config: Config,
+    soc: str = "910b1",
+    *,
+    bias: bool = False,
 ) -> bytes:
     """The bytes of ``TwGemmTiling``."""
     return plan(dims, precision, b_layout, config, soc, bias=bias).tiling
@@ -278,7 +351,9 @@ def vdeq_scales(col_scale: np.ndarray) -> np.ndarray:
     bad = ~np.isfinite(scale) | ((scale != 0) & (np.abs(scale) < np.finfo(np.float32).tiny))
     if bad.any():
         column = int(np.argmax(bad))
-        raise ValueError(f"col_scale[{column}] is {scale[column]}, Fixpipe takes normal finite floats")
+        raise ValueError(
+            f"col_scale[{column}] is {scale[column]}, Fixpipe takes normal finite floats"
+        )
     return pad_columns(scale.view(np.uint32).astype(np.uint64))
 
 
@@ -300,15 +375,23 @@ def _torch_int16(tensor: Any) -> Any:
 
 def _pitch(name: str, array: np.ndarray, dtype: str) -> int:
     if array.ndim != 2 or array.dtype != np.dtype(dtype):
-        raise ValueError(f"{name} has {array.ndim} dims of {array.dtype}, it must have 2 of {dtype}")
+        raise ValueError(
+            f"{name} has {array.ndim} dims of {array.dtype}, it must have 2 of {dtype}"
+        )
     item = array.itemsize
     row, column = array.strides
+    if array.size == 0:
+        return max(array.shape[1], 1)
     if array.shape[1] > 1 and column != item:
-        raise ValueError(f"{name} has a column stride of {column // item} elements, the ascendc gemm takes 1")
-    if array.shape[0] <= 1 or array.size == 0:
+        raise ValueError(
+            f"{name} has a column stride of {column // item} elements, the ascendc gemm takes 1"
+        )
+    if array.shape[0] == 1:
         return max(array.shape[1], 1)
     if row % item != 0 or row < array.shape[1] * item:
-        raise ValueError(f"{name} has a row stride of {row} bytes, rows of {array.shape[1] * item} bytes would overlap")
+        raise ValueError(
+            f"{name} has a row stride of {row} bytes, rows of {array.shape[1] * item} bytes would overlap"
+        )
     return row // item
 
 
@@ -337,18 +420,27 @@ def launch(
     """
     bias, scale = inputs.get("bias"), inputs.get("col_scale")
     why = refusal(
-        precision, b_layout=b_layout, bias=bias is not None, row_scale=inputs.get("row_scale") is not None,
+        precision,
+        b_layout=b_layout,
+        bias=bias is not None,
+        row_scale=inputs.get("row_scale") is not None,
         col_scale=scale is not None,
-    )  # fmt: skip
+    )
     if why is not None:
         raise ValueError(why)
     kind = PRECISIONS[precision]
     a, b, c = as_array(inputs["a"]), as_array(inputs["b"]), as_array(out)
-    lda, ldb, ldc = _pitch("a", a, kind.inputs), _pitch("b", b, kind.inputs), _pitch("c", c, kind.output)
+    lda, ldb, ldc = (
+        _pitch("a", a, kind.inputs),
+        _pitch("b", b, kind.inputs),
+        _pitch("c", c, kind.output),
+    )
     m, k = a.shape
     kb, n = b.shape if b_layout == "KN" else b.shape[::-1]
     if kb != k or c.shape != (m, n):
-        raise ValueError(f"a {a.shape}, b {b.shape} as {b_layout} and c {c.shape} do not fit together")
+        raise ValueError(
+            f"a {a.shape}, b {b.shape} as {b_layout} and c {c.shape} do not fit together"
+        )
     for name, vector in (("bias", bias), ("col_scale", scale)):
         if vector is not None and as_array(vector).shape != (n,):
             raise ValueError(f"{name} has shape {as_array(vector).shape}, it must be ({n},)")
@@ -358,15 +450,26 @@ def launch(
     if k == 0:
         c[...] = 0 if bias is None else as_array(bias)
         return runner.empty_result(soc)
-    ready = plan(Dims(m, n, k, lda, ldb, ldc), precision, b_layout, chosen, soc, bias=bias is not None)
+    ready = plan(
+        Dims(m, n, k, lda, ldb, ldc), precision, b_layout, chosen, soc, bias=bias is not None
+    )
     args = [
         _span("a", a, lda),
         _span("b", b, ldb),
-        runner.Buffer.of("bias", on_chip_bias(as_array(bias), precision) if bias is not None else None),
+        runner.Buffer.of(
+            "bias", on_chip_bias(as_array(bias), precision) if bias is not None else None
+        ),
         runner.Buffer.of("scale", vdeq_scales(as_array(scale)) if scale is not None else None),
         _span("c", c, ldc),
         runner.Buffer("workspace", 0, 0),
     ]
     return runner.run(
-        lib_path, ready.kernel, ready.block_dim, args, ready.tiling, soc, threads=threads, trace=trace
+        lib_path,
+        ready.kernel,
+        ready.block_dim,
+        args,
+        ready.tiling,
+        soc,
+        threads=threads,
+        trace=trace,
     )

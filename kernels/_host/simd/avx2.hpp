@@ -12,6 +12,10 @@ constexpr bool kHasDpbf16 = false;
 using VF = __m256;
 using VI = __m256i;
 
+// Keeps a value in a register, where the compiler may not reason about it, reorder its sums or spill it early.
+TW_INLINE void pin(VF& v) { __asm__ volatile("" : "+x"(v)); }
+TW_INLINE void pin(VI& v) { __asm__ volatile("" : "+x"(v)); }
+
 TW_INLINE VF zero_f() { return _mm256_setzero_ps(); }
 TW_INLINE VI zero_i() { return _mm256_setzero_si256(); }
 TW_INLINE VF load(const float* p) { return _mm256_loadu_ps(p); }

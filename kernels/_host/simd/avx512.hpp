@@ -16,6 +16,10 @@ constexpr bool kHasDpbf16 = true;
 using VF = __m512;
 using VI = __m512i;
 
+// Keeps a value in a register, where the compiler may not reason about it, reorder its sums or spill it early.
+TW_INLINE void pin(VF& v) { __asm__ volatile("" : "+v"(v)); }
+TW_INLINE void pin(VI& v) { __asm__ volatile("" : "+v"(v)); }
+
 TW_INLINE VF zero_f() { return _mm512_setzero_ps(); }
 TW_INLINE VI zero_i() { return _mm512_setzero_si512(); }
 TW_INLINE VF load(const float* p) { return _mm512_loadu_ps(p); }

@@ -20,6 +20,15 @@ typedef float VF __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t VI __attribute__((vector_size(4 * kLanes)));
 typedef int32_t VS __attribute__((vector_size(4 * kLanes)));
 
+// Keeps a value from being reasoned about.
+#if TW_LEVEL == TW_LEVEL_scalar
+TW_INLINE void pin(VF& v) { __asm__ volatile("" : "+x"(v)); }
+TW_INLINE void pin(VI& v) { __asm__ volatile("" : "+x"(v)); }
+#else
+TW_INLINE void pin(VF& v) { __asm__ volatile("" : "+m"(v)); }
+TW_INLINE void pin(VI& v) { __asm__ volatile("" : "+m"(v)); }
+#endif
+
 TW_INLINE VF zero_f() { return VF{}; }
 TW_INLINE VI zero_i() { return VI{}; }
 TW_INLINE VF load(const float* p) {

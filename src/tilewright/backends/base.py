@@ -104,6 +104,33 @@ class Backend(ABC):
         space = family.spec.space_for(target)
         return space.illegal(family.spec, case, config, target) if space else None
 
+    def case(
+        self,
+        family: Family,
+        sizes: Mapping[str, int],
+        precision: Precision,
+        flags: Mapping[str, str] | None,
+        config: Config,
+        target: Target,
+    ) -> Case:
+        """The case of these sizes: with the default flags, or the first values this backend takes.
+
+        Flags that are given stay as given.
+        """
+        spec = family.spec
+        wanted = spec.case(sizes, precision.name, flags)
+        if self.refuses(family, wanted, config, target) is None:
+            return wanted
+        for other in spec.flag_combinations(precision, self.name):
+            case = spec.case(sizes, precision.name, {**other, **(flags or {})})
+            if self.refuses(family, case, config, target) is None:
+                return case
+        return wanted
+
+    def added_error(self, family: Family, case: Case) -> float:
+        """Relative error this backend's hardware adds to what the dtypes imply; 0 for most."""
+        return 0.0
+
     def _cell(
         self, family: Family, target: Target, precision: Precision, state: State, reason: str = ""
     ) -> Cell:

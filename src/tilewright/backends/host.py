@@ -37,7 +37,7 @@ def view(name: str, value: torch.Tensor | None) -> TensorView:
 
 def attributes(spec: KernelSpec, case: Case, config: Mapping[str, int]) -> dict[str, int]:
     """Flags as the index of their value, then the config's fields."""
-    flags = {f.name: f.values.index(case.flags[f.name]) for f in spec.flags}
+    flags = {f.name: f.values.index(case.flags[f.name]) for f in spec.attribute_flags()}
     return {**flags, **config}
 
 

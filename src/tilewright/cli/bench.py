@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 app = options.application()
 
+# Below this share of the ceiling a peer is not a yardstick.
+WEAK_PEER = 0.1
+
 
 @app.command()
 def run(
@@ -25,18 +28,28 @@ def run(
     flags: options.Flags = None,
     config: options.ConfigText = None,
     threads: Annotated[
-        str | None, typer.Option("--threads", metavar="N,...", help="Thread counts, a row each; all cores by default.")
+        str | None,
+        typer.Option(
+            "--threads", metavar="N,...", help="Thread counts, a row each; all cores by default."
+        ),
     ] = None,
     against: Annotated[
         str | None,
         typer.Option(
-            "--against", metavar="PEER,...", help="Peers of the family, such as torch, torch-mkldnn, torch-best."
+            "--against",
+            metavar="PEER,...",
+            help="Peers of the family, such as torch, torch-mkldnn, torch-best.",
         ),
     ] = None,
-    cold: Annotated[bool, typer.Option("--cold", help="Evict every cache before each sample.")] = False,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Evict every cache before each sample.")
+    ] = False,
     seconds: Annotated[float, typer.Option("--seconds", help="Time budget of one row.")] = 2.0,
     width: Annotated[
-        float, typer.Option("--width", help="Stop when the 95 % interval is narrower than this share of the value.")
+        float,
+        typer.Option(
+            "--width", help="Stop when the 95 % interval is narrower than this share of the value."
+        ),
     ] = 0.02,
     seed: options.Seed = 0,
     json: options.Json = None,
@@ -86,7 +99,9 @@ def run(
         except KeyboardInterrupt:
             interrupted = True
     if not found and not interrupted:
-        raise UsageError("nothing matches this selection; `tilewright list` shows families, backends and targets")
+        raise UsageError(
+            "nothing matches this selection; `tilewright list` shows families, backends and targets"
+        )
     emit(json, "bench", found, seed=seed, interrupted=interrupted, ceilings_reason=ceiling.reason)
     lines = [_line(r) for r in found if r.state != "unavailable"]
     if lines:
@@ -135,13 +150,28 @@ def _remarks(found: list[BenchRow], no_ceilings: str, json: str | None) -> None:
     for row in found:
         if row.state != "timed" and row.reason not in said:
             said.add(row.reason)
-            say(f"{row.state.upper()} {row.family} {row.backend} {row.dtype} {row.case}: {row.reason}", json)
+            say(
+                f"{row.state.upper()} {row.family} {row.backend} {row.dtype} {row.case}: {row.reason}",
+                json,
+            )
     disturbed = [r for r in found if r.quiet is False]
     if disturbed:
         worst = max((r.others_busy or 0) + (r.steal or 0) for r in disturbed)
-        say(f"{len(disturbed)} rows were timed while others used up to {worst:.0%} of the machine", json)
+        say(
+            f"{len(disturbed)} rows were timed while others used up to {worst:.0%} of the machine",
+            json,
+        )
     loose = [r for r in found if r.converged is False]
     if loose:
-        say(f"{len(loose)} rows reached the time budget before the interval was narrow; try --seconds", json)
+        say(
+            f"{len(loose)} rows reached the time budget before the interval was narrow; try --seconds",
+            json,
+        )
+    weak = [r for r in found if r.peer_ceiling_frac is not None and r.peer_ceiling_frac < WEAK_PEER]
+    for name in dict.fromkeys(f"{r.peer_is} in {r.dtype}" for r in weak):
+        say(
+            f"{name} reaches less than {WEAK_PEER:.0%} of this machine's ceiling: a ratio to it says little",
+            json,
+        )
     if no_ceilings:
         say(f"no ceilings: {no_ceilings}", json)

@@ -16,9 +16,14 @@ app = options.application()
 @app.command()
 def run(
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Measure the ceilings again (10 s); the best of old and new is kept.")
+        bool,
+        typer.Option(
+            "--refresh", help="Measure the ceilings again (10 s); the best of old and new is kept."
+        ),
     ] = False,
-    ceilings: Annotated[bool, typer.Option(help="Show measured ceilings; measured on first use, 10 s.")] = True,
+    ceilings: Annotated[
+        bool, typer.Option(help="Show measured ceilings; measured on first use, 10 s.")
+    ] = True,
     json: options.Json = None,
 ) -> None:
     """Show instruction levels, measured ceilings, devices, toolchains and versions.

@@ -18,9 +18,14 @@ def run(
     out: Annotated[Path, typer.Argument(metavar="FILE.html", help="The page to write.")],
     documents: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[DOC.json...]", help="Documents written with --json; none: list and doctor are run."),
+        typer.Argument(
+            metavar="[DOC.json...]",
+            help="Documents written with --json; none: list and doctor are run.",
+        ),
     ] = None,
-    title: Annotated[str, typer.Option("--title", help="Heading of the page.")] = "tilewright report",
+    title: Annotated[
+        str, typer.Option("--title", help="Heading of the page.")
+    ] = "tilewright report",
     json: options.Json = None,
 ) -> None:
     """Write one HTML file that shows what the given documents say; it needs no network and runs no script.
@@ -39,4 +44,7 @@ def run(
     report.write(out, found, title)
     rows = [{"document": d.name, "schema": d.schema, "rows": len(d.rows)} for d in found]
     emit(json, "report", rows, path=str(out))
-    say(f"{out}: {sum(len(d.rows) for d in found)} rows of {len(found)} documents, {out.stat().st_size // 1024} KiB", json)
+    say(
+        f"{out}: {sum(len(d.rows) for d in found)} rows of {len(found)} documents, {out.stat().st_size // 1024} KiB",
+        json,
+    )

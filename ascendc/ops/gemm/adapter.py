@@ -1,0 +1,119 @@
+"""What the ascendc backend asks of a family, answered for gemm: what it refuses, and how it is launched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tilewright.cases import Case
+from tilewright.errors import Refused
+from tilewright.targets import Target
+
+from ...twin import runner
+from ...twin.runner import TwinResult
+from . import host
+
+# Fixpipe keeps 10 mantissa bits of a per-column scale (VDEQF16), cutting the rest off.
+_SCALE_CUT = 2.0**-10
+
+
+def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None:
+    """Why the kernel does not do this case with this config, or None."""
+    bias = case.flags["bias"] == "yes"
+    scale = case.flags["scale"]
+    layout = case.flags["b_layout"]
+    reason = host.refusal(
+        case.precision,
+        b_layout=layout,
+        bias=bias,
+        row_scale=scale == "row_col",
+        col_scale=scale != "none",
+    )
+    if reason:
+        return reason
+    chosen = host.Config.of(config)
+    return next(iter(host.illegal(case.precision, layout, chosen, target.arch, bias=bias)), None)
+
+
+def added_error(case: Case) -> float:
+    """Relative error the hardware's own arithmetic adds to what the dtypes imply."""
+    return _SCALE_CUT if case.precision == "int8->fp16" else 0.0
+
+
+def launch(
+    tensors: Mapping[str, Any],
+    case: Case,
+    config: Mapping[str, int],
+    target: Target,
+    lib_path: Path,
+    *,
+    threads: int = 0,
+    trace: Path | None = None,
+) -> TwinResult:
+    """Run the case on the twin; `tensors` holds the inputs and the output `c`, which is written."""
+    try:
+        return host.launch(
+            tensors,
+            tensors["c"],
+            case.precision,
+            b_layout=case.flags["b_layout"],
+            config=dict(config),
+            soc=target.arch,
+            lib_path=lib_path,
+            threads=threads,
+            trace=trace,
+        )
+    except ValueError as error:
+        raise Refused(f"ascendc refuses gemm {case}: {error}") from None
+
+
+def input_bytes(case: Case) -> int:
+    """Bytes of one element the cube reads."""
+    return host.PRECISIONS[case.precision].input_bytes
+
+
+def count(
+    case: Case,
+    config: Mapping[str, int],
+    target: Target,
+    lib_path: Path,
+    *,
+    threads: int = 0,
+    trace: Path | None = None,
+) -> TwinResult:
+    """Issue the case's instructions without data: checks, counts and peaks at any size."""
+    m, n, k = (case.sizes[name] for name in ("M", "N", "K"))
+    if 0 in (m, n, k):
+        return runner.empty_result(target.arch)
+    kind = host.PRECISIONS[case.precision]
+    bias, scaled = case.flags["bias"] == "yes", kind.per_column_scale
+    ready = host.plan(
+        host.Dims(m, n, k),
+        case.precision,
+        case.flags["b_layout"],
+        host.Config.of(dict(config)),
+        target.arch,
+        bias=bias,
+    )
+    columns = -(-n // 32) * 32
+    out_bytes = host.np.dtype(kind.output).itemsize
+    buffers = [
+        runner.Buffer.unbacked("a", m * k * kind.input_bytes),
+        runner.Buffer.unbacked("b", k * n * kind.input_bytes),
+        runner.Buffer.unbacked("bias", 4 * columns * bias),
+        runner.Buffer.unbacked("scale", 8 * columns * scaled),
+        runner.Buffer.unbacked("c", m * n * out_bytes),
+        runner.Buffer("workspace", 0, 0),
+    ]
+    return runner.run(
+        lib_path,
+        ready.kernel,
+        ready.block_dim,
+        buffers,
+        ready.tiling,
+        target.arch,
+        threads=threads,
+        skip_data=True,
+        trace=trace,
+    )

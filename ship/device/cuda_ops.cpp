@@ -1,0 +1,97 @@
+#include "device/cuda_ops.hpp"
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+
+#include "launcher/dl.hpp"
+#include "launcher/tw_gpu.h"
+
+namespace tilewright::device {
+namespace {
+
+using tw::border::UsageError;
+using tw::ops::Tensor;
+
+struct Place {
+  void* stream = nullptr;
+  int32_t device = 0;
+};
+
+thread_local Place place;
+
+tw::border::View view_of(const Tensor& tensor) {
+  tw::border::View view{true, tw::ops::code_of(tensor.scalar_type()), tensor.data_ptr(), {}, {}};
+  for (int64_t axis = 0; axis < tensor.dim(); ++axis) {
+    view.shape.push_back(tensor.size(axis));
+    view.stride.push_back(tensor.stride(axis));
+  }
+  return view;
+}
+
+// torch's current stream as the driver's handle. The function is not in libtorch_cpu, so it is looked for in the
+// libraries that this torch has loaded.
+void* current_stream(int32_t device) {
+  using Get = AOTITorchError (*)(int32_t, void**);
+  for (const char* name : {"libtorch_cuda.so", "libtorch_hip.so"}) {
+    void* library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
+    if (library == nullptr) continue;
+    const auto get = reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
+    void* stream = nullptr;
+    const bool found = get != nullptr && get(device, &stream) == AOTI_TORCH_SUCCESS;
+    dlclose(library);
+    if (found) return stream;
+  }
+  throw UsageError("this torch has no CUDA or ROCm library that tells its current stream");
+}
+
+int32_t device_of(const tw::border::OpSpec& op, const Arguments& arguments) {
+  int32_t device = -1;
+  for (const OptionalTensor& input : arguments.inputs) {
+    if (!input) continue;
+    const int32_t index = input->get_device_index();
+    if (!input->is_cuda()) throw UsageError(std::string(op.name) + ": one input is on the GPU, another is not");
+    if (device >= 0 && index != device) {
+      throw UsageError(std::string(op.name) + ": inputs are on GPUs " + std::to_string(device) + " and " +
+                       std::to_string(index) + "; all must be on one");
+    }
+    device = index;
+  }
+  return device;
+}
+
+}  // namespace
+
+int start(const tw_call* call, const char* family) {
+  return tw_gpu_launch(call, place.stream, place.device, family, "auto");
+}
+
+std::vector<Tensor> launch(const tw::border::OpSpec& op, const Arguments& arguments) {
+  tw::border::Request request;
+  size_t input = 0;
+  for (const tw::border::TensorSpec& tensor : op.tensors) {
+    request.tensors.emplace_back();
+    if (tensor.output) continue;
+    const OptionalTensor& given = arguments.inputs[input++];
+    if (given) request.tensors.back() = view_of(*given);
+  }
+  request.flags = arguments.flags;
+  request.given_sizes = arguments.sizes;
+  if (arguments.out_dtype) request.out_dtype = tw::ops::code_of(*arguments.out_dtype);
+  const tw::border::Launch resolved = tw::border::resolve(op, request);
+
+  place.device = device_of(op, arguments);
+  place.stream = current_stream(place.device);
+  std::vector<Tensor> outputs;
+  for (size_t i = 0; i < op.tensors.size(); ++i) {
+    if (!op.tensors[i].output) continue;
+    const bool present = resolved.present(op, i);
+    const std::vector<int64_t> shape = present ? resolved.shape(op, i) : std::vector<int64_t>{0};
+    outputs.push_back(torch::stable::new_empty(*arguments.inputs[0],
+                                               torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()),
+                                               tw::ops::kScalarTypes[resolved.precision->dtypes[i]]));
+    if (present) request.tensors[i] = view_of(outputs.back());
+  }
+  tw::border::run(op, resolved, request);
+  return outputs;
+}
+
+}  // namespace tilewright::device

@@ -1,0 +1,181 @@
+"""tilewright twin: AscendC kernels on the host twin of the 910B."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tilewright.cli import options
+from tilewright.cli.output import emit, number, quiet, say, table
+
+if TYPE_CHECKING:
+    from tilewright.check import Job
+
+app = options.application()
+
+
+@app.callback()
+def twin() -> None:
+    """Run AscendC kernels on the host twin of the Ascend 910B: no NPU, no CANN.
+
+    The twin executes every instruction of the kernel with the values, rounding and limits of the
+    hardware, and reports what would fail there: memory overruns, misalignment, illegal parameters,
+    capacity, flags that do not pair. It measures no time.
+    """
+
+
+@app.command("run")
+def run(
+    what: Annotated[str, typer.Argument(metavar="FAMILY", help="The family to run.")],
+    target: Annotated[str, typer.Option("--target", help="The chip.")] = "ascend:910b1",
+    shape: options.Shape = None,
+    dtype: options.Dtype = None,
+    flags: options.Flags = None,
+    config: options.ConfigText = None,
+    schedule: Annotated[
+        str, typer.Option("--schedule", help="program: instructions take effect in program order.")
+    ] = "program",
+    seed: options.Seed = 0,
+    threads: Annotated[int, typer.Option("--threads", help="Host threads; 0 is all.")] = 0,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="FILE", help="One JSON object per instruction and line."),
+    ] = None,
+    json: options.Json = None,
+) -> None:
+    """Run a family's AscendC kernel, check its output and list what the twin found.
+
+    Without --shape the spec's cases are run. Findings make the exit code 1, as a wrong output does.
+
+    \b
+    Examples:
+      tilewright twin run gemm --dtype fp16 --shape M=64,N=128,K=256
+      tilewright twin run gemm --dtype int8 --config '{"tile_m":128,"tile_n":128,"unit_flag":1}'
+    """
+    from tilewright import check
+    from tilewright.errors import Unavailable, UsageError, unknown
+    from tilewright.registry import family
+
+    if what.endswith(".cpp"):
+        raise Unavailable(
+            f"{what}: running a kernel file outside of a family is not in this version; put it into a family's "
+            "ascendc folder (docs/write_a_kernel.md)"
+        )
+    if schedule in ("timeline", "random"):
+        raise Unavailable(
+            f"schedule '{schedule}' is not in this version of the twin; it has program"
+        )
+    if schedule != "program":
+        raise unknown("schedule", schedule, ["program"])
+    jobs = list(
+        check.jobs(
+            [family(what)],
+            ["ascendc"],
+            [target],
+            options.names(dtype),
+            options.shape(shape),
+            options.flags(flags),
+            options.config(config),
+            seed,
+        )
+    )
+    if not jobs:
+        raise UsageError(
+            f"{what} has nothing to run on {target}; `tilewright list {what}` says why"
+        )
+    rows = [_run(job, threads, trace) for job in jobs]
+    findings = [f for row in rows for f in row["findings_list"]]
+    emit(
+        json,
+        "twin",
+        [{k: v for k, v in r.items() if k != "findings_list"} for r in rows],
+        findings=findings,
+    )
+    if not quiet(json):
+        _show(rows)
+    for finding in findings[:20]:
+        say(str(finding["text"]), json)
+    bad = [r for r in rows if not r["ok"]]
+    for row in bad[:5]:
+        say(f"FAILED {row['dtype']} {row['case']}: {row['reason']}", json)
+    say(f"{len(rows) - len(bad)} of {len(rows)} ok, {len(findings)} findings, seed {seed}", json)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _run(job: Job, threads: int, trace: Path | None) -> dict[str, object]:
+    from dataclasses import asdict
+
+    from tilewright import check
+    from tilewright.backends.ascendc import AscendC
+    from tilewright.document import plain
+    from tilewright.errors import Refused
+    from tilewright.inputs import draw
+
+    inputs = draw(job.family, job.case, job.seed)
+    assert isinstance(job.backend, AscendC)
+    base = {
+        "family": job.family.name,
+        "target": job.target.name,
+        "case": str(job.case),
+        "dtype": job.case.precision,
+        "config": dict(job.config),
+        "schedule": "program",
+        "seed": job.seed,
+    }
+    try:
+        launch = job.backend.prepare(
+            job.family, job.case, inputs, job.config, job.target, threads, trace
+        )
+    except Refused as error:
+        return {
+            **base,
+            "ok": False,
+            "rel_err": None,
+            "findings": 0,
+            "peak": {},
+            "reason": str(error),
+            "findings_list": [],
+        }
+    launch.run()
+    verdict = check.compare_outputs(job, inputs, launch.outputs)
+    result = launch.details["result"]
+    return {
+        **base,
+        "ok": verdict.ok and not result.findings,
+        "rel_err": verdict.rel_err,
+        "tolerance": verdict.tolerance,
+        "findings": len(result.findings),
+        "peak": dict(result.peak),
+        "instructions": plain(result.counts),
+        "blocks": result.blocks,
+        "cycles": launch.details["cycles"],
+        "cycles_evidence": "modelled: a floor from instruction counts",
+        "reason": verdict.reason or (f"{len(result.findings)} findings" if result.findings else ""),
+        "findings_list": [{**plain(asdict(f)), "text": str(f)} for f in result.findings],
+    }
+
+
+def _show(rows: list[dict[str, object]]) -> None:
+    def peak(row: dict[str, object], name: str) -> str:
+        peaks = row["peak"]
+        assert isinstance(peaks, dict)
+        return str(peaks.get(name, "-"))
+
+    table(
+        ("dtype", "case", "ok", "rel_err", "findings", "blocks", "L1 B", "L0A B", "L0B B", "L0C B"),
+        [
+            (
+                r["dtype"],
+                r["case"],
+                "yes" if r["ok"] else "no",
+                number(r["rel_err"] if isinstance(r["rel_err"], float) else None),
+                r["findings"],
+                r.get("blocks", "-"),
+                *(peak(r, m) for m in ("l1", "l0a", "l0b", "l0c")),
+            )
+            for r in rows
+        ],
+    )

@@ -1,0 +1,247 @@
+"""Whole tunings: trial 0, failures, the decision at the end, resuming, storages, tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from autotune_doubles import CostModel, Misbehaving, NoisyCostModel, cost, gemm_case, small_family
+from tilewright import tables
+from tilewright.autotune.measured import MeasuredTime
+from tilewright.autotune.pool import Pool
+from tilewright.autotune.study import default_case, tune
+from tilewright.autotune.trials import Stage, State
+from tilewright.backends.host import Host
+from tilewright.errors import Unavailable, UsageError
+from tilewright.perf.engine import Effort
+from tilewright.registry import family
+from tilewright.space import Config
+from tilewright.targets import CPU, target
+
+GEMM = family("gemm")
+DEFAULT = GEMM.spec.default_config(CPU)
+QUICK = Effort(width=0.5, seconds=0.02, fewest=3, warmup_s=0.001)
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEWRIGHT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
+
+
+def configs(**fields: int) -> Config:
+    return Config({"tile_m": 32, "tile_n": 32, "tile_k": 32, "stages": 2, **fields})
+
+
+def test_trial_0_is_the_default_and_the_best_is_far_better() -> None:
+    model = CostModel()
+    result = tune(GEMM, gemm_case(), "cpu", 40, objective=model, backend=Host())
+    assert result.rows[0].config == DEFAULT
+    assert [r.number for r in result.rows] == list(range(40))
+    assert len({r.config for r in result.rows}) == 40
+    assert result.best and result.default
+    assert result.best.value == min(cost(r.config) for r in result.rows)
+    assert result.gain == pytest.approx(cost(DEFAULT) / result.best.value)
+    assert result.gain > 1.2
+    assert result.best.config in result.tie_set
+    assert {r.evidence for r in result.rows} == {"modelled"}
+
+
+@pytest.mark.parametrize(
+    ("name", "storage"),
+    [
+        ("portfolio", "journal:{}/study.journal"),
+        ("tpe", "journal:{}/study.journal"),
+        ("random", "journal:{}/study.journal"),
+        ("portfolio", "sqlite:///{}/study.db"),
+    ],
+)
+def test_resuming_measures_nothing_twice_and_goes_on_as_if_never_stopped(
+    tmp_path: Path, name: str, storage: str
+) -> None:
+    whole = tune(
+        GEMM, gemm_case(), "cpu", 14, objective=CostModel(), backend=Host(), sampler=name, seed=3,
+        storage=f"journal:{tmp_path}/whole.journal",
+    )
+    model, url = CostModel(), storage.format(tmp_path)
+    found = None
+    for limit in (5, 9, 14, 14):
+        found = tune(
+            GEMM, gemm_case(), "cpu", limit, objective=model, backend=Host(), sampler=name, seed=3, storage=url
+        )
+    assert found is not None
+    assert len(model.calls) == len(set(model.calls)) == 14
+    assert found.measured == 0
+    assert [r.config for r in found.rows] == [r.config for r in whole.rows]
+    assert found.best == whole.best
+
+
+def test_a_journal_with_half_a_line_is_read_up_to_it(tmp_path: Path) -> None:
+    url = f"journal:{tmp_path}/torn.journal"
+    model = CostModel()
+    tune(GEMM, gemm_case(), "cpu", 4, objective=model, backend=Host(), storage=url)
+    with (tmp_path / "torn.journal").open("a", encoding="utf-8") as file:
+        file.write('{"op_code": 4, "work')
+    again = tune(GEMM, gemm_case(), "cpu", 6, objective=model, backend=Host(), storage=url)
+    assert len(again.rows) == len(model.calls) == 6
+
+
+def test_failures_are_rows_with_stage_and_reason_and_rank_last(tmp_path: Path) -> None:
+    found = small_family(tmp_path)
+    wrong, crash, refuse, late = (
+        configs(tile_m=m, stages=s) for m, s in ((16, 1), (16, 2), (16, 3), (32, 1))
+    )
+    backend = Misbehaving([wrong], [crash], [refuse], [late])
+    objective = MeasuredTime(found, gemm_case(), CPU, backend, seed=7, screen=QUICK)
+    result = tune(found, gemm_case(), "cpu", 50, objective=objective, backend=backend, sampler="exhaustive", final_s=0.2)
+    rows = {r.config: r for r in result.rows}
+    assert len(rows) == result.pool == 6
+    failed = {c: (r.stage, r.reason) for c, r in rows.items() if r.state is State.FAILED}
+    assert set(failed) == {wrong, crash, refuse, late}
+    assert failed[wrong][0] is Stage.CHECK and "nan at (0, 0)" in failed[wrong][1]
+    assert failed[crash] == (Stage.CHECK, "RuntimeError: bad address")
+    assert failed[refuse] == (Stage.GATE, "it does not like this tile")
+    assert "right before timing and wrong after it" in failed[late][1]
+    assert all(rows[c].value_us is None for c in failed)
+    assert result.best and result.best.config not in failed
+    assert not set(result.tie_set) & set(failed)
+    assert {r.evidence for r in result.rows} == {"measured"}
+
+
+def test_a_wrong_answer_leaves_a_file_that_replays_it(tmp_path: Path) -> None:
+    found = small_family(tmp_path)
+    wrong = configs(stages=1)
+    backend = Misbehaving([wrong])
+    objective = MeasuredTime(found, gemm_case(), CPU, backend, screen=QUICK)
+    outcome = objective.evaluate(wrong, _no_stage)
+    assert outcome.state is State.FAILED
+    assert Path(outcome.details["failure"]).is_file()
+    assert outcome.details["replay"].startswith("tilewright check --replay ")
+
+
+def _no_stage(stage: Stage):  # type: ignore[no-untyped-def]
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def test_a_default_that_fails_does_not_end_the_study(tmp_path: Path) -> None:
+    result = tune(GEMM, gemm_case(), "cpu", 8, objective=CostModel(wrong=(DEFAULT,)), backend=Host())
+    assert result.rows[0].state is State.FAILED
+    assert result.default is None and result.gain is None
+    assert result.best and result.best.config != DEFAULT
+
+
+def test_nothing_that_works_is_no_winner() -> None:
+    space = GEMM.spec.space["cpu"]
+    result = tune(GEMM, gemm_case(), "cpu", 5, objective=CostModel(wrong=tuple(space.points())), backend=Host())
+    assert result.best is None and result.stored is None
+    assert len(result.failures) == 5
+
+
+def test_the_default_wins_where_nothing_is_faster_beyond_noise() -> None:
+    result = tune(GEMM, gemm_case(), "cpu", 12, objective=NoisyCostModel(flat=True), backend=Host())
+    assert result.best and result.best.config == DEFAULT
+    assert result.decision and result.decision.verdict == "same"
+    assert len(result.tie_set) > 1
+    assert result.tie_set[0] == DEFAULT
+
+
+def test_a_faster_config_wins_with_an_interval_under_drift() -> None:
+    result = tune(GEMM, gemm_case(), "cpu", 30, objective=NoisyCostModel(), backend=Host())
+    best = result.best
+    assert best and best.ratio_low and best.ratio_high and best.ratio
+    assert result.decision and result.decision.verdict == "faster"
+    true = cost(DEFAULT) / cost(best.config)
+    assert best.ratio == pytest.approx(true, rel=0.02)
+    assert best.ratio_low <= best.ratio <= best.ratio_high
+    assert best.ratio_low > 1
+
+
+def test_the_winner_is_stored_with_provenance_and_chosen(tmp_path: Path) -> None:
+    found = small_family(tmp_path, tile_m=(16, 32, 64, 96))
+    case = gemm_case()
+    result = tune(found, case, "cpu", 12, objective=CostModel(), backend=Host(), sampler="exhaustive")
+    assert result.best and result.best.config != DEFAULT
+    assert result.stored == tables.user_path(found, CPU)
+    assert not (tmp_path / "configs").exists()
+    choice = tables.choose(found, case, CPU)
+    assert choice.config == result.best.config
+    assert choice.entry
+    provenance = choice.entry.provenance
+    assert provenance["value"] == result.best.value
+    assert provenance["default_value"] == cost(DEFAULT)
+    for name in ("source_hash", "space_hash", "device", "mode", "study", "date", "evidence", "seed", "threads"):
+        assert provenance[name] not in (None, "")
+    assert provenance["versions"]["optuna"]
+
+
+def test_install_writes_the_familys_own_table(tmp_path: Path) -> None:
+    found = small_family(tmp_path, tile_m=(16, 32, 64, 96))
+    result = tune(found, gemm_case(), "cpu", 12, objective=CostModel(), backend=Host(), install=True)
+    assert result.stored == tmp_path / "configs" / "cpu.json"
+    content = json.loads(result.stored.read_text())
+    entries = [e for d in content["devices"].values() for e in d["entries"]]
+    assert [e["config"] for e in entries] == [dict(result.best.config)] if result.best else False
+
+
+def test_another_source_is_another_study(tmp_path: Path) -> None:
+    found = small_family(tmp_path)
+    (tmp_path / "host.cpp").write_text("int one;")
+    model = CostModel()
+    first = tune(found, gemm_case(), "cpu", 3, objective=model, backend=Host())
+    (tmp_path / "host.cpp").write_text("int two;")
+    second = tune(found, gemm_case(), "cpu", 3, objective=model, backend=Host())
+    assert first.study != second.study
+    assert second.measured == 3
+
+
+def test_a_study_ends_when_the_pool_is_used_up(tmp_path: Path) -> None:
+    result = tune(small_family(tmp_path), gemm_case(), "cpu", 500, objective=CostModel(), backend=Host())
+    assert len(result.rows) == result.pool == 6
+
+
+def test_seconds_bound_the_search() -> None:
+    result = tune(GEMM, gemm_case(), "cpu", seconds=1.0, objective=CostModel(sleep_s=0.1), backend=Host())
+    assert 1 <= len(result.rows) <= 11
+
+
+def test_the_twin_is_valued_by_its_cycles_and_labelled(tmp_path: Path) -> None:
+    from tilewright.autotune.objective import objective_for
+
+    found, where = small_family(tmp_path), target("ascend:910b1")
+    pool = Pool.of(found.spec, gemm_case(), where)
+    cycles = {pool.config(i): 5000 - 100 * pool.config(i)["stages"] for i in range(len(pool))}
+    backend = Misbehaving(cycles=cycles)
+    objective = objective_for(found, gemm_case(), where, backend)
+    result = tune(found, gemm_case(), where, 20, objective=objective, backend=backend)
+    assert result.evidence == "modelled"
+    assert result.best and result.best.value_us == pytest.approx(4700 / where.limit("mhz"))
+    assert result.best.config["stages"] == 3
+    silent = Misbehaving(cycles={})
+    with pytest.raises(Unavailable, match="reports no cycles"):
+        tune(found, gemm_case(), where, 2, objective=objective_for(found, gemm_case(), where, silent), backend=silent,
+             storage=f"journal:{tmp_path}/silent.journal")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sentence"),
+    [
+        ({"trials": 0}, "0 trials were asked for"),
+        ({"seconds": -1.0}, "-1 seconds were asked for"),
+        ({"workers": 0}, "0 workers were asked for"),
+        ({"storage": "studies.db"}, "'studies.db' is not a storage; accepted: journal:PATH"),
+        ({"sampler": "best"}, "unknown sampler 'best'"),
+    ],
+)
+def test_wrong_requests_are_one_sentence(wanted: dict[str, object], sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        tune(GEMM, gemm_case(), "cpu", **{"objective": CostModel(), "backend": Host(), **wanted})  # type: ignore[arg-type]
+
+
+def test_without_a_shape_the_median_benchmark_case_is_tuned() -> None:
+    case = default_case(GEMM, "bf16", {"bias": "yes"})
+    flops = sorted(GEMM.spec.flops_of(c) for c in GEMM.spec.benchmark_cases(GEMM.spec.precision("bf16")))
+    assert case.precision == "bf16" and case.flags["bias"] == "yes"
+    assert flops[0] < GEMM.spec.flops_of(case) < flops[-1]
