@@ -1,4 +1,7 @@
-"""Limits of the 910B parts, as the host side needs them to judge a tiling. Sources: ``twin/soc.cpp``, which a test compares."""
+"""Limits of the 910B parts, by which the host side judges a tiling.
+
+Sources stand in ``twin/soc.cpp``; a test compares the two.
+"""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import numpy as np
 from tilewright.autotune.objective import Noisy, Objective, Rounds
 from tilewright.autotune.trials import State, TrialRow
 from tilewright.perf.statistics import FEWEST_QUADS, Estimate, ratio_estimate
+from tilewright.perf.statistics import verdict as judge
 
 from tilewright.document import plain
 from tilewright.errors import CheckFailed
@@ -150,7 +151,7 @@ def _choose(times: npt.NDArray[np.float64], kept: list[TrialRow], default: Confi
     winner, verdict = leader, "only one succeeded"
     if base is not None:
         gain = _ratio(times, base, leader)
-        verdict = "faster" if leader != base and gain.low > 1.0 else "same"
+        verdict = "same" if leader == base else judge(gain)
         winner = leader if verdict == "faster" else base
     tied = [i for i in everyone if i == winner or _ties(times, winner, i)]
     tied.sort(key=lambda i: (i != winner, float(np.median(times[:, i]))))
@@ -184,8 +185,8 @@ def _ratio(times: npt.NDArray[np.float64], over: int, under: int) -> Estimate:
 
 
 def _ties(times: npt.NDArray[np.float64], leader: int, other: int) -> bool:
-    """Whether the rounds cannot tell them apart, or say that the other is better."""
-    return _ratio(times, other, leader).low <= 1.0
+    """Whether the rounds do not show the leader to be faster by more than is worth telling."""
+    return other == leader or judge(_ratio(times, other, leader)) != "faster"
 
 
 def _scored(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -149,7 +150,24 @@ class MeasuredTime:
     def versions(self) -> Mapping[str, Any]:
         import torch
 
-        return {"torch": torch.__version__}
+        found = {"torch": str(torch.__version__)}
+        if self.checker.backend.name == "host":
+            found |= _host_compiler()
+        elif self.checker.backend.name == "triton":
+            from tilewright.aot.compile import toolchain
+
+            found["compiler"] = toolchain()
+        return found
+
+
+def _host_compiler() -> dict[str, str]:
+    """The compiler as the library of built-in kernels names it in its .comment section; empty where there is none."""
+    from tilewright.native import library_paths
+
+    path = library_paths().get("host")
+    content = path.read_bytes() if path else b""
+    named = re.search(rb"(?:GCC: \([^)\x00]*\) [\d.]+|clang version [\d.]+)", content)
+    return {"compiler": named.group().decode("ascii", "replace")} if named else {}
 
 
 def _finite(value: float) -> float | None:

@@ -7,15 +7,19 @@ Search happens over these numbers. Optuna sees one integer parameter per field, 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from tilewright.errors import UsageError
+from tilewright.machine import cache_folder
 from tilewright.space import Config, Space
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ Floats = npt.NDArray[np.float64]
 
 # A field whose largest value is this many times its smallest is searched on a logarithmic axis.
 _LOG_AXIS = 8
+# Combinations from which on enumerating takes long enough to be kept.
+LARGE = 50_000
 
 
 class Pool:
@@ -51,26 +57,32 @@ class Pool:
         self.default = index
 
     @staticmethod
-    def of(spec: KernelSpec, case: Case, target: Target) -> Pool:
-        """Enumerate; raises UsageError where the family declares nothing to tune."""
+    def of(spec: KernelSpec, case: Case, target: Target, rules: str | None = None) -> Pool:
+        """Enumerate; raises UsageError where the family declares nothing to tune.
+
+        `rules` identifies the sources of the validity rules; with it, what was found in a large space is
+        kept on disk.
+        """
         space = spec.space_for(target)
         if space is None or space.size <= 1:
             raise UsageError(f"{spec.name} declares nothing to tune on {target.name}")
         default = spec.default_config(target)
-        legal = {c for c in space.points() if space.illegal(spec, case, c, target) is None}
-        return Pool.from_configs(space, legal | {default}, default)
+        kept = None
+        if rules is not None and space.size >= LARGE:
+            content = [rules, spec.name, dict(space.fields), case.as_dict(), target.name]
+            digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
+            kept = cache_folder("pools", f"{spec.name}-{digest}.npy")
+        ordinals = _load(kept, len(space.fields))
+        if ordinals is None:
+            ordinals = _enumerate(spec, case, target, space)
+            _save(kept, ordinals)
+        return Pool(space.fields, _with(ordinals, space, default), default)
 
     @staticmethod
     def from_configs(space: Space, configs: set[Config], default: Config) -> Pool:
         """A pool of exactly these configs."""
-        places = [{value: i for i, value in enumerate(values)} for values in space.fields.values()]
-        rows = []
-        for config in configs:
-            try:
-                rows.append([place[config[name]] for name, place in zip(space.fields, places, strict=True)])
-            except KeyError:
-                raise UsageError(f"config {config} is not a point of the space {dict(space.fields)}") from None
-        return Pool(space.fields, np.array(rows, dtype=np.int64), default)
+        rows = np.array([_ordinals(space, c) for c in configs | {default}], dtype=np.int64)
+        return Pool(space.fields, rows, default)
 
     def __len__(self) -> int:
         return len(self._ranks)
@@ -141,6 +153,49 @@ class Pool:
         digest = hashlib.sha256(json.dumps([self.names, self.values]).encode())
         digest.update(self._ranks.astype("<i8").tobytes())
         return digest.hexdigest()[:16]
+
+
+def _enumerate(spec: KernelSpec, case: Case, target: Target, space: Space) -> Indices:
+    """Ordinals of the legal points, in the order of the space."""
+    names, values = list(space.fields), list(space.fields.values())
+    rows = []
+    for ordinals in itertools.product(*(range(len(v)) for v in values)):
+        config = Config({n: v[o] for n, v, o in zip(names, values, ordinals, strict=True)})
+        if space.illegal(spec, case, config, target) is None:
+            rows.append(ordinals)
+    return np.array(rows, dtype=np.int64).reshape(len(rows), len(names))
+
+
+def _ordinals(space: Space, config: Mapping[str, int]) -> list[int]:
+    try:
+        return [values.index(config[name]) for name, values in space.fields.items()]
+    except (KeyError, ValueError):
+        raise UsageError(f"config {config} is not a point of the space {dict(space.fields)}") from None
+
+
+def _with(ordinals: Indices, space: Space, default: Config) -> Indices:
+    own = np.array([_ordinals(space, default)], dtype=np.int64)
+    return ordinals if (ordinals == own).all(axis=1).any() else np.concatenate([ordinals, own])
+
+
+def _load(path: Path | None, fields: int) -> Indices | None:
+    """The points kept in a file; None if there are none or the file is damaged."""
+    if path is None or not path.exists():
+        return None
+    try:
+        found = np.load(path).astype(np.int64)
+    except (OSError, ValueError, EOFError):
+        return None
+    return found if found.ndim == 2 and found.shape[1] == fields else None
+
+
+def _save(path: Path | None, ordinals: Indices) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{os.getpid()}-{path.name}")
+    np.save(fresh, ordinals.astype(np.int16))
+    fresh.replace(path)
 
 
 def _radix(values: tuple[tuple[int, ...], ...]) -> Indices:

@@ -50,6 +50,15 @@ def source_hash(family: Family, backend: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def rules_hash(family: Family) -> str:
+    """Identifies the Python sources that may decide which configs are legal."""
+    digest = hashlib.sha256()
+    for folder in (family.folder, family.ascendc_folder):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class StudyKey:
     """Two tunings share a study, and so each other's measurements, only if all of this agrees."""

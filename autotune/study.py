@@ -128,7 +128,7 @@ def _run(
 ) -> TuneResult:
     started = time.monotonic()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    pool = Pool.of(plan.family.spec, plan.case, plan.target)
+    pool = Pool.of(plan.family.spec, plan.case, plan.target, provenance.rules_hash(plan.family))
     chosen = sampler_named(plan.sampler, pool, plan.seed)
     key = provenance.key_of(plan.family, plan.case, plan.target, plan.backend, pool, objective, plan.threads)
     place = open_place(plan.storage, plan.family.name, plan.target.file_stem)
@@ -281,7 +281,7 @@ def join(assignment: Assignment) -> Search:
     """A search on an existing study, in a worker process."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     family, where = family_named(assignment.family), target_named(assignment.target)
-    pool = Pool.of(family.spec, _case(family, assignment), where)
+    pool = Pool.of(family.spec, _case(family, assignment), where, provenance.rules_hash(family))
     place = open_place(assignment.storage_url, assignment.family, where.file_stem)
     chosen = sampler_named(assignment.sampler, pool, assignment.seed)
     study = optuna.load_study(study_name=assignment.study_name, storage=place.storage, sampler=chosen)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from tilewright.bindings.python import generate as python_generator
 from tilewright.bindings.table import Op, op_of
 from tilewright.bindings.torch import generate as torch_generator
-from tilewright.registry import families, family
+from tilewright.registry import family
 from tilewright.tables import installed_path, read
 from tilewright.targets import CPU
 
@@ -23,11 +22,6 @@ def ops(names: list[str]) -> list[Op]:
     """The table for the named families, with the configs their folders hold for this processor."""
     found = [family(name) for name in names]
     return [op_of(f, read(installed_path(f, CPU), f, CPU).entries) for f in found]
-
-
-def built_in_ops() -> list[dict[str, Any]]:
-    """The table of the library that is built in: every family of ours with a host kernel."""
-    return [op_of(f).as_dict() for f in families().values() if f.built_in and f.has("host.cpp")]
 
 
 def write(path: Path, text: str) -> None:

@@ -1,6 +1,6 @@
 """Real linear layers as inputs of gemm: weights and activations of SmolLM2-135M-Instruct.
 
-    python examples/real_linear.py          # check host gemm on one layer in every precision
+python examples/real_linear.py          # check host gemm on one layer in every precision
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 def case_of(family: Family, linear: RealLinear, precision: str, layout: str = "NK") -> Case:
     """The gemm case of a linear layer: activations [M,K] times weight [N,K] transposed."""
     (m, k), n = linear.activations.shape, linear.weight.shape[0]
-    scale = {"scale": "row_col"} if precision.startswith("int8->") and precision != "int8->int32" else {}
+    scale = (
+        {"scale": "row_col"}
+        if precision.startswith("int8->") and precision != "int8->int32"
+        else {}
+    )
     return family.spec.case({"M": m, "N": n, "K": k}, precision, {"b_layout": layout, **scale})
 
 
@@ -63,7 +67,9 @@ def main() -> None:
         case = case_of(gemm, linear, precision.name)
         job = check.Job(gemm, backend("host"), cpu, case, gemm.spec.default_config(cpu), seed=0)
         row = check.run(job, inputs_of(gemm, linear, case))
-        print(f"{linear.name} {precision.name}: {'ok' if row.ok else row.reason}, error {row.rel_err:.2g}")
+        print(
+            f"{linear.name} {precision.name}: {'ok' if row.ok else row.reason}, error {row.rel_err:.2g}"
+        )
         assert row.ok
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewright.document import write_text
-from tilewright.errors import Unavailable
+from tilewright.errors import Unavailable, UsageError
 from tilewright.machine import cache_folder, host, usable_cores
 from tilewright.perf.machine_state import Watch
 from tilewright.perf.timers import cache_sizes
@@ -279,26 +279,22 @@ def get(refresh: bool = False, report: Callable[[str], None] | None = None) -> C
 
 
 class _NativeProbe:
-    """The loops of the compiled module. They answer -1 for what they cannot measure."""
+    """The loops of the compiled module; they raise for what this level cannot measure."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
 
     def read_gbps(self, bytes_each: int, threads: int, seconds: float) -> float:
-        return self._rate(self._module.ceiling_read_gbps(bytes_each, threads, seconds))
+        return float(self._module.ceiling_read_gbps(bytes_each, threads, seconds))
 
     def write_gbps(self, bytes_each: int, threads: int, seconds: float) -> float:
-        return self._rate(self._module.ceiling_write_gbps(bytes_each, threads, seconds))
+        return float(self._module.ceiling_write_gbps(bytes_each, threads, seconds))
 
     def gops(self, kind: str, threads: int, seconds: float) -> float | None:
-        found = float(self._module.ceiling_flops(kind, threads, seconds))
-        return found if found > 0 else None
-
-    @staticmethod
-    def _rate(found: float) -> float:
-        if found <= 0:
-            raise Unavailable("the ceiling loops cannot run at this instruction level")
-        return float(found)
+        try:
+            return float(self._module.ceiling_flops(kind, threads, seconds))
+        except (Unavailable, UsageError):
+            return None
 
 
 def native_probe() -> Probe:

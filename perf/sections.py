@@ -84,13 +84,9 @@ def tiles(documents: Documents) -> list[Tile]:
     verified = documents.rows("verify")
     if verified:
         good = sum(bool(r.get("ok")) for r in verified)
-        made.append(
-            Tile(
-                "verification stages ok",
-                f"{good} of {len(verified)}",
-                "good" if good == len(verified) else "bad",
-            )
-        )
+        failed = any(not r.get("ok") and r.get("state", "failed") == "failed" for r in verified)
+        colour = "bad" if failed else "good" if good == len(verified) else "mid"
+        made.append(Tile("verification stages passed", f"{good} of {len(verified)}", colour))
     return made
 
 
@@ -303,7 +299,7 @@ def _stages(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
     found = []
     for r in rows:
         word = str(r.get("state") or "")
-        cls = "good" if r.get("ok") else "bad" if r.get("ok") is False else "none"
+        cls = "good" if r.get("ok") else "bad" if word == "failed" else "mid"
         found.append(
             (
                 r.get("stage"),

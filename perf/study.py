@@ -3,7 +3,8 @@
     python -m tilewright.perf.study gemm --out docs/results.md
 
 Rows are appended to a file as they are measured, so an interrupted study goes on where it stopped.
-The sizes come from `comparison(full)` in the family's peers module, else from its benchmark cases.
+The sizes come from `comparison(full)` in the family's peers module, else from its benchmark cases; our
+flags from its `COMPARISON_FLAGS`, so that both sides may prepare constant operands once.
 """
 
 from __future__ import annotations
@@ -46,13 +47,14 @@ class Study:
         return len(self.cases) * len(self.threads)
 
 
-def comparison_sizes(family: Family, full: bool) -> SizeGrid | None:
-    """The family's own grid for peers; None if it declares none."""
+def comparison(family: Family, full: bool) -> tuple[SizeGrid | None, dict[str, str]]:
+    """The family's own grid for peers (None if it declares none) and the flags of our side in it."""
     if family.spec.peers is None:
         raise UsageError(f"{family.name} declares no peers to be compared with")
-    module = family.spec.peers.path.partition(":")[0]
-    declared = getattr(family.module(module), "comparison", None)
-    return None if declared is None else declared(full)
+    module = family.module(family.spec.peers.path.partition(":")[0])
+    declared = getattr(module, "comparison", None)
+    flags = dict(getattr(module, "COMPARISON_FLAGS", {}))
+    return (None if declared is None else declared(full)), flags
 
 
 def make(
@@ -67,7 +69,8 @@ def make(
     flags: Mapping[str, str] | None = None,
 ) -> Study:
     """A study of a family. `quick` takes every fifth size, for a look of a minute or two."""
-    sizes = comparison_sizes(family, full)
+    sizes, fixed = comparison(family, full)
+    fixed |= dict(flags or {})
     chosen = [family.spec.precision(p) for p in precisions] or list(
         family.spec.precisions[:_DEFAULT_PRECISIONS]
     )
@@ -76,9 +79,9 @@ def make(
         if sizes is None:
             found = list(family.spec.benchmark_cases(precision))
         else:
-            found = [family.spec.case(s, precision.name, flags) for s in sizes.sizes]
+            found = [family.spec.case(s, precision.name, fixed) for s in sizes.sizes]
         cases += found[:: max(1, len(found) // 5)] if quick else found
-    return Study(family, tuple(cases), tuple(threads), against, seconds, seed, dict(flags or {}))
+    return Study(family, tuple(cases), tuple(threads), against, seconds, seed, fixed)
 
 
 def key(study: Study, case: Case, threads: int) -> str:
@@ -150,7 +153,7 @@ def markdown(study: Study, found: Sequence[Row], command: str, date: str) -> str
         f"Command: `{command}`",
         "",
         "Both sides are timed in interleaved pairs in one run, called from Python, warm caches, outputs checked before "
-        "and after. Weights are constant: each side lays them out once, in the way that suits it. ratio = peer time / "
+        "and after. Constant operands are laid out once on both sides, where a side can. ratio = peer time / "
         "our time, above 1 we are faster. Intervals are 95 %.",
         "",
         "| precision | threads | shapes | geometric mean ratio | interval over shapes | faster / same / slower / open |",

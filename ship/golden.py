@@ -97,7 +97,7 @@ def _store(
         if hasattr(value, "data_ptr"):
             key = f"{number}.{argument.name}"
             tensors[key] = value.contiguous()
-            stored[argument.name] = {"tensor": key}
+            stored[argument.name] = {"tensor": key, "free": _free_dims(spec, argument.name, case)}
         else:
             stored[argument.name] = value
     outputs = []
@@ -118,6 +118,13 @@ def _store(
         "kwargs": {a.name: stored[a.name] for a, _ in call if a.keyword_only},
         "outputs": outputs,
     }
+
+
+def _free_dims(spec: KernelSpec, name: str, case: Case) -> int:
+    """How many leading dims of an input the receiver pads, so that the call sees a view of larger memory."""
+    tensor = next(t for t in spec.inputs if t.name == name)
+    layout = tensor.layout(case)
+    return max(0, len(layout.shape) - layout.blocked) if case.memory == "padded" else 0
 
 
 def arguments(family: Family, op: Op, case: Case, inputs: Inputs) -> list[tuple[OpArgument, Any]]:

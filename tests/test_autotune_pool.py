@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import optuna
 import pytest
@@ -138,3 +140,27 @@ def test_an_illegal_default_stays_in_the_pool() -> None:
     pool = Pool.of(spec(), gemm_case(), CPU)  # type: ignore[arg-type]
     assert len(pool) == 3
     assert pool.config(pool.default) == Config(tile_m=33, tile_n=32)
+
+
+def test_a_large_space_is_enumerated_once_while_its_rules_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def rule(spec: object, case: object, config: Config, where: object) -> str | None:
+        nonlocal asked
+        asked += 1
+        return "odd" if sum(config.values()) % 2 else None
+
+    monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path))
+    monkeypatch.setattr("tilewright.autotune.pool.LARGE", 100)
+    space = Space((Rule("odd", rule),), a=tuple(range(10)), b=tuple(range(10)), c=(0, 1))
+    spec = type("S", (), {"name": "s", "space_for": lambda s, t: space, "default_config": lambda s, t: Config(a=1, b=0, c=0)})
+    first = Pool.of(spec(), gemm_case(), CPU, "v1")  # type: ignore[arg-type]
+    again = Pool.of(spec(), gemm_case(), CPU, "v1")  # type: ignore[arg-type]
+    assert asked == space.size
+    assert (len(first), first.hash) == (101, again.hash)
+    next(tmp_path.rglob("*.npy")).write_bytes(b"torn")
+    assert Pool.of(spec(), gemm_case(), CPU, "v1").hash == first.hash  # type: ignore[arg-type]
+    Pool.of(spec(), gemm_case(), CPU, "v2")  # type: ignore[arg-type]
+    assert asked == 3 * space.size

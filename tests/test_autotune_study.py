@@ -143,7 +143,7 @@ def test_nothing_that_works_is_no_winner() -> None:
 def test_the_default_wins_where_nothing_is_faster_beyond_noise() -> None:
     result = tune(GEMM, gemm_case(), "cpu", 12, objective=NoisyCostModel(flat=True), backend=Host())
     assert result.best and result.best.config == DEFAULT
-    assert result.decision and result.decision.verdict == "same"
+    assert result.decision and result.decision.verdict in ("same", "inconclusive")
     assert len(result.tie_set) > 1
     assert result.tie_set[0] == DEFAULT
 

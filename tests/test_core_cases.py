@@ -182,3 +182,22 @@ def test_a_broken_table_is_one_sentence(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(TilewrightError, match="is not a table of configs"):
             tables.read(path, GEMM, target("cpu"))
+
+
+def test_a_relative_serves_where_the_own_processor_was_not_tuned(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "cpu.json"
+    tables.store(path, GEMM, target("cpu"), entry(16, 64))
+    content = json.loads(path.read_text())
+    (own,) = content["devices"]
+    content["devices"] = {"relative": content["devices"][own], "stranger": {"level": "other", "entries": [{}]}}
+    path.write_text(json.dumps(content))
+    table = tables.read(path, GEMM, target("cpu"))
+    case = SPEC.case({"M": 16, "N": 576, "K": 576}, "fp32")
+    choice = tables.choose(GEMM, case, target("cpu"), table)
+    assert choice.config["tile_m"] == 64
+    assert choice.source.endswith(", on relative")
+    tables.store(path, GEMM, target("cpu"), entry(16, 96))
+    mine = tables.choose(GEMM, case, target("cpu"), tables.read(path, GEMM, target("cpu")))
+    assert (mine.config["tile_m"], mine.source) == (96, "tuned for bucket (16, 576, 576)")

@@ -1,7 +1,8 @@
-"""Every kind of finding, shown by a small faulty kernel: right kind, right line, and nothing else; clean kernels: none."""
+"""Every kind of finding, shown by a small faulty kernel: right kind, right line, nothing else."""
 
 from __future__ import annotations
 
+import ctypes
 import re
 import sys
 from pathlib import Path
@@ -91,7 +92,7 @@ def test_clean_kernels_compute() -> None:
 
 
 def test_out_of_bounds_access_is_not_carried_out() -> None:
-    x, y = _data()
+    x, _ = _data()
     guard = np.full(4096, 5, np.float16)
     result = runner.run(
         twin_build.twin(),
@@ -148,3 +149,38 @@ def test_refused_launches_say_why() -> None:
             [runner.Buffer.unbacked("x", 4096)] * 2,
             kernel_library=twin_build.kernels(SOURCE.name),
         )
+
+
+def test_c_interface_reads_without_json() -> None:
+    x, y = _data()
+    lib = ctypes.CDLL(str(twin_build.twin()))
+    run("clean_copy", x, y)  # declares the types of the functions that the runner uses
+    args = (runner._Arg * 2)(
+        runner._Arg(b"x", x.ctypes.data, 4096, 0, 0), runner._Arg(b"y", y.ctypes.data, 4096, 0, 0)
+    )
+    handle = ctypes.c_void_p()
+    launch = runner._Launch(
+        abi_version=runner.ABI_VERSION,
+        library=str(twin_build.kernels(SOURCE.name)).encode(),
+        kernel=b"ub_misaligned",
+        soc=b"910b3",
+        args=args,
+        arg_count=2,
+        block_dim=2,
+        result=ctypes.pointer(handle),
+    )
+    assert lib.tw_twin_run(ctypes.byref(launch)) == 1
+    lib.tw_twin_result_count.restype = lib.tw_twin_result_peak.restype = ctypes.c_uint64
+    lib.tw_twin_result_findings.restype = ctypes.c_size_t
+    rows = ctypes.c_void_p()
+    assert lib.tw_twin_result_findings(handle, ctypes.byref(rows)) == 1
+    assert ctypes.string_at(ctypes.cast(rows, ctypes.POINTER(ctypes.c_char_p))[0]) == b"misaligned"
+    assert lib.tw_twin_result_count(handle, b"MTE2", b"Copy") == 2
+    assert lib.tw_twin_result_count(handle, None, None) == 2
+    assert lib.tw_twin_result_peak(handle, b"ub") == 128
+    lib.tw_twin_result_free.argtypes = [ctypes.c_void_p]
+    lib.tw_twin_result_free(handle)
+    launch.abi_version = 99
+    lib.tw_twin_error.restype = ctypes.c_char_p
+    assert lib.tw_twin_run(ctypes.byref(launch)) == 2
+    assert b"abi_version 99" in lib.tw_twin_error()

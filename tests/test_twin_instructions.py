@@ -1,4 +1,4 @@
-"""One instruction at a time against numpy: copies, fractal layouts, loads into L0, Fixpipe's conversions, roundings."""
+"""One instruction at a time against numpy: copies, fractals, loads into L0, Fixpipe, rounding."""
 
 from __future__ import annotations
 

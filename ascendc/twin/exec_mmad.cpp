@@ -15,7 +15,11 @@ constexpr int kRows = 4;
 
 // One row block of C, 16 columns: acc[r][:] += sum_k a[r][k] * b[k][:]. Products of half and bfloat16 are
 // exact in fp32, and contraction is off, so every clone gives the same bits.
+#if defined(__x86_64__)
 #define TW_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define TW_CLONES
+#endif
 #define TW_BODY(Vector, Scalar)                                                             \
   Vector sum[kRows];                                                                        \
   for (int r = 0; r < kRows; ++r) std::memcpy(&sum[r], acc + 16 * r, sizeof(Vector));       \

@@ -62,8 +62,14 @@ struct Arguments {
   double floats[8] = {};
 };
 
-void Call(void* arguments) {
-  const auto& [symbol, w, f] = *static_cast<const Arguments*>(arguments);
+// One block's call, and what the kernel threw out of it.
+struct Job {
+  const Arguments& arguments;
+  std::string thrown;
+};
+
+void Call(const Arguments& arguments) {
+  const auto& [symbol, w, f] = arguments;
   AnyKernel kernel;
   std::memcpy(&kernel, &symbol, sizeof kernel);
   kernel(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15],
@@ -71,17 +77,32 @@ void Call(void* arguments) {
          f[7]);
 }
 
+void CallJob(void* context) {
+  Job& job = *static_cast<Job*>(context);
+  try {
+    Call(job.arguments);
+  } catch (const std::exception& error) {
+    job.thrown = std::string("the exception '") + error.what() + "'";
+  }
+}
+
+std::string OwnPath() {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<void*>(&tw_twin_run), &info) == 0)
+    throw Refusal{"cannot locate the twin's own library"};
+  return info.dli_fname;
+}
+
 void* FindKernel(const tw_twin_launch& launch) {
   if (launch.kernel == nullptr || launch.kernel[0] == '\0') throw Refusal{"no kernel named"};
-  std::string path = launch.library != nullptr ? launch.library : "";
-  if (path.empty()) {
-    Dl_info info{};
-    if (dladdr(reinterpret_cast<void*>(&tw_twin_run), &info) == 0)
-      throw Refusal{"cannot locate the twin's own library"};
-    path = info.dli_fname;
+  std::string path = OwnPath();
+  if (launch.library != nullptr && launch.library[0] != '\0') {
+    // However this library was loaded, the kernel's must find its symbols.
+    dlopen(path.c_str(), RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
+    path = launch.library;
   }
-  void* handle =
-      dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // stays open: kernels live as long as the process
+  // Stays open: kernels live as long as the process.
+  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) throw Refusal{std::string("cannot load '") + path + "': " + dlerror()};
   void* symbol = dlsym(handle, launch.kernel);
   if (symbol == nullptr) throw Refusal{std::string("no kernel '") + launch.kernel + "' in '" + path + "'"};
@@ -171,11 +192,13 @@ int Run(const tw_twin_launch& launch) {
     current = &core;
     for (uint32_t block = next++; block < launch.block_dim; block = next++) {
       core.Begin(static_cast<int>(block));
-      if (const int fault = RunGuarded(Call, &args)) {
+      Job job{args, ""};
+      if (const int fault = RunGuarded(CallJob, &job))
         core.Fault(FaultName(fault));
-      } else {
+      else if (!job.thrown.empty())
+        core.Fault(job.thrown.c_str());
+      else
         core.End();
-      }
     }
     current = nullptr;
     const std::lock_guard<std::mutex> lock(mutex);

@@ -22,7 +22,7 @@ class TwinError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """A GM argument: ``bytes_`` bytes at host address ``address`` (0 for none). ``owner`` keeps the memory alive."""
+    """A GM argument: ``nbytes`` at host ``address`` (0 for none); ``owner`` keeps them alive."""
 
     name: str
     address: int
@@ -31,7 +31,7 @@ class Buffer:
 
     @classmethod
     def of(cls, name: str, array: Any) -> Buffer:
-        """A buffer over a contiguous array that has ``nbytes`` and an array interface (numpy) or ``data_ptr`` (torch)."""
+        """A buffer over a contiguous array of numpy or CPU tensor of torch."""
         if array is None:
             return cls(name, 0, 0)
         if hasattr(array, "data_ptr"):
@@ -61,7 +61,7 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the twin found at one line of a kernel. Ranges are bytes in ``memory``, end exclusive."""
+    """What the twin found at one line of a kernel. Ranges: bytes in ``memory``, end exclusive."""
 
     kind: str
     message: str
@@ -76,12 +76,13 @@ class Finding:
 
     def __str__(self) -> str:
         times = f" ({self.count} times)" if self.count > 1 else ""
-        return f"{self.file}:{self.line}: {self.kind}: {self.message} [block {self.block}, pipe {self.pipe}]{times}"
+        where = f"block {self.block}, pipe {self.pipe}"
+        return f"{self.file}:{self.line}: {self.kind}: {self.message} [{where}]{times}"
 
 
 @dataclass(frozen=True, slots=True)
 class TwinResult:
-    """One launch: ``ok`` is true where nothing was found. ``peak`` in bytes; ``counts`` is pipe -> op -> issued."""
+    """One launch: ``ok`` if nothing was found, ``peak`` in bytes, ``counts`` by pipe, then op."""
 
     ok: bool
     findings: tuple[Finding, ...]
@@ -93,7 +94,7 @@ class TwinResult:
     blocks: int
 
     def count(self, op: str, pipe: str | None = None) -> int:
-        """Instructions of kind ``op`` issued on ``pipe`` (all pipes by default), over all blocks."""
+        """Instructions ``op`` issued on ``pipe`` (all pipes by default), over all blocks."""
         return sum(ops.get(op, 0) for name, ops in self.counts.items() if pipe in (None, name))
 
 
@@ -126,8 +127,7 @@ class _Launch(ctypes.Structure):
 
 @cache
 def _load(path: str) -> ctypes.CDLL:
-    # Kernel libraries built apart from the twin find its symbols here.
-    lib = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    lib = ctypes.CDLL(path)
     lib.tw_twin_run.argtypes = [ctypes.POINTER(_Launch)]
     lib.tw_twin_error.restype = ctypes.c_char_p
     lib.tw_twin_result_json.argtypes = [ctypes.c_void_p]
@@ -148,7 +148,10 @@ def _arg(arg: Buffer | Scalar) -> _Arg:
 
 
 def soc_parameters(lib_path: str | Path, soc: str) -> dict[str, Any]:
-    """The twin's parameter set for ``soc``: cores, ``clock_mhz``, ``bytes`` per memory. Raises TwinError if unknown."""
+    """The twin's parameters of ``soc``: cores, ``clock_mhz``, ``bytes`` per memory.
+
+    Raises TwinError for an unknown one.
+    """
     text = _load(str(lib_path)).tw_twin_soc_json(soc.encode())
     if text is None:
         raise TwinError(f"unknown soc '{soc}', known are 910b1, 910b2, 910b3, 910b4")
@@ -170,11 +173,12 @@ def run(
     max_findings: int = 0,
     kernel_library: str | Path | None = None,
 ) -> TwinResult:
-    """Launch ``kernel`` on ``block_dim`` blocks of the twin in ``lib_path`` and return what happened.
+    """Launch ``kernel`` on ``block_dim`` blocks of the twin in ``lib_path``; what happened.
 
-    ``buffers`` are the kernel's arguments in order; ``tiling_bytes``, where given, is passed as one more, last.
-    ``kernel_library`` names another shared object to take the kernel from. ``threads`` 0 uses all host threads.
-    ``skip_data`` checks and counts without moving data. ``trace`` receives one JSON object a line and instruction.
+    ``buffers`` are the kernel's arguments in order; ``tiling_bytes``, if any, comes last.
+    ``kernel_library`` names another shared object to take the kernel from. ``threads`` 0 uses all
+    of the host's. ``skip_data`` checks and counts without moving data. ``trace`` receives one JSON
+    object a line and instruction.
     Raises TwinError where the launch is refused (unknown kernel or soc, bad arguments).
     """
     lib = _load(str(lib_path))

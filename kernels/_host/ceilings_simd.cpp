@@ -9,14 +9,24 @@ using namespace tw::TW_ISA;
 
 constexpr int kChains = 12;
 
+// The value counts as used.
+template <class V>
+TW_INLINE void use(V value) {
+  pin(value);
+}
+
 template <class V, class Step>
 TW_INLINE void chains(int64_t steps, V start, const Step& one) {
   V c[kChains];
-  for (int i = 0; i < kChains; ++i) c[i] = start;
+  unrolled<kChains>([&](int i) TW_BODY {
+    V own = start;
+    pin(own);  // equal chains would be merged into one
+    c[i] = own;
+  });
   for (int64_t s = 0; s < steps; ++s) {
-    for (int i = 0; i < kChains; ++i) c[i] = one(c[i]);
+    unrolled<kChains>([&](int i) TW_BODY { c[i] = one(c[i]); });
   }
-  for (int i = 0; i < kChains; ++i) pin(c[i]);
+  unrolled<kChains>([&](int i) TW_BODY { use(c[i]); });
 }
 
 void compute_fp32(int64_t steps) {
@@ -46,33 +56,32 @@ void compute_int8(int64_t steps) {
     for (uint32_t& word : operands) word = 0x00010002u;
     VI b = bcast_i(0x00030004u), c[kChains];
     pin(b);
-    for (int i = 0; i < kChains; ++i) c[i] = zero_i();
+    unrolled<kChains>([&](int i) TW_BODY { c[i] = zero_i(); });
     for (int64_t s = 0; s < steps; ++s) {
       // Operands may have changed: the products stay in the loop.
       __asm__ volatile("" : : "r"(operands) : "memory");
-      for (int i = 0; i < kChains; ++i) {
-        c[i] = add(c[i], madd16(b, load_i(operands + i * kLanes)));
-        pin(c[i]);
-      }
+      unrolled<kChains>([&](int i) TW_BODY {
+        c[i] = madd16_add(c[i], b, load_i(operands + i * kLanes));
+      });
     }
-    for (int i = 0; i < kChains; ++i) pin(c[i]);
+    unrolled<kChains>([&](int i) TW_BODY { use(c[i]); });
   }
 }
 
 void read_all(const char* data, int64_t bytes) {
   VI c[8];
-  for (int i = 0; i < 8; ++i) c[i] = zero_i();
+  unrolled<8>([&](int i) TW_BODY { c[i] = zero_i(); });
   for (const char* end = data + bytes; data != end; data += 8 * sizeof(VI)) {
-    for (int i = 0; i < 8; ++i) c[i] = add(c[i], load_i(data + i * static_cast<int>(sizeof(VI))));
+    unrolled<8>([&](int i) TW_BODY { c[i] = add(c[i], load_i(data + i * static_cast<int>(sizeof(VI)))); });
   }
-  for (int i = 0; i < 8; ++i) pin(c[i]);
+  unrolled<8>([&](int i) TW_BODY { use(c[i]); });
 }
 
 void write_all(char* data, int64_t bytes) {
   VI value = bcast_i(0x01010101u);
   pin(value);
   for (char* end = data + bytes; data != end; data += 8 * sizeof(VI)) {
-    for (int i = 0; i < 8; ++i) store(reinterpret_cast<int32_t*>(data) + i * kLanes, value);
+    unrolled<8>([&](int i) TW_BODY { store(reinterpret_cast<int32_t*>(data) + i * kLanes, value); });
   }
 }
 

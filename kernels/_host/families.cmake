@@ -1,6 +1,7 @@
 # How kernels are compiled: one mechanism for this repository, for families elsewhere and for shipped bundles.
 #
-#   tw_add_core(OUT)                  the objects of kernels/_host
+#   tw_add_core(OUT)                  the objects of kernels/_host that kernels need
+#   tw_add_ceilings(OUT)              those that measure what the machine can do
 #   tw_add_family(NAME FOLDER OUT)    the objects of one family, exporting tw_host_<NAME>
 #   tw_export_only(TARGET PATTERN...) everything else is local to the shared library
 #
@@ -74,17 +75,16 @@ function(tw_compile_flags target root)
 endfunction()
 
 # A family or the core that was added before is not added again: its objects serve every library of the build.
-function(_tw_objects name folder pattern text out)
+function(_tw_objects name folder text out)
   get_property(objects GLOBAL PROPERTY TW_OBJECTS_${name})
   if(objects)
     set(${out} ${objects} PARENT_SCOPE)
     return()
   endif()
-  file(GLOB baseline CONFIGURE_DEPENDS "${folder}/${pattern}")
-  file(GLOB simd CONFIGURE_DEPENDS "${folder}/*_simd.cpp")
-  if(simd)
-    list(REMOVE_ITEM baseline ${simd})
-  endif()
+  set(baseline ${ARGN})
+  set(simd ${ARGN})
+  list(FILTER baseline EXCLUDE REGEX "_simd\\.cpp$")
+  list(FILTER simd INCLUDE REGEX "_simd\\.cpp$")
   _tw_prelude(family_${name} "${text}" prelude)
   set(objects "")
   if(baseline)
@@ -108,14 +108,24 @@ function(_tw_objects name folder pattern text out)
 endfunction()
 
 function(tw_add_core out)
-  _tw_objects(_host "${TW_HOST_DIR}" "*.cpp" "" objects)
+  file(GLOB sources CONFIGURE_DEPENDS "${TW_HOST_DIR}/*.cpp")
+  list(FILTER sources EXCLUDE REGEX "/ceilings[^/]*$")
+  _tw_objects(_host "${TW_HOST_DIR}" "" objects ${sources})
+  set(${out} ${objects} PARENT_SCOPE)
+endfunction()
+
+function(tw_add_ceilings out)
+  file(GLOB sources CONFIGURE_DEPENDS "${TW_HOST_DIR}/ceilings*.cpp")
+  _tw_objects(_ceilings "${TW_HOST_DIR}" "" objects ${sources})
   set(${out} ${objects} PARENT_SCOPE)
 endfunction()
 
 function(tw_add_family name folder out)
   # Declared here so that a family's host.cpp is exported, and has the right type, by writing extern "C" alone.
   set(text "#include \"_host/abi.h\"\nextern \"C\" __attribute__((visibility(\"default\"))) int tw_host_${name}(const tw_call*);\n")
-  _tw_objects(${name} "${folder}" "host*.cpp" "${text}" objects)
+  file(GLOB sources CONFIGURE_DEPENDS "${folder}/host*.cpp" "${folder}/*_simd.cpp")
+  list(REMOVE_DUPLICATES sources)
+  _tw_objects(${name} "${folder}" "${text}" objects ${sources})
   if(NOT objects)
     message(FATAL_ERROR "family ${name} has no host.cpp in ${folder}")
   endif()

@@ -101,7 +101,7 @@ struct DotI8 : StepI8 {
     for (int i = 0; i < MR; ++i) {
       const VI av = load_i(a + i * a_words);
       for (int j = 0; j < NB; ++j) {
-        c[i][j] = kHasDpbusd ? dpbusd(c[i][j], bv[j], av) : add(c[i][j], madd16(av, bv[j]));
+        c[i][j] = kHasDpbusd ? dpbusd(c[i][j], bv[j], av) : madd16_add(c[i][j], av, bv[j]);
       }
     }
   }

@@ -34,19 +34,15 @@ struct StepF32 {
   template <int MR, int NP>
   TW_INLINE void step(VF (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
     VF bv[NP * kPanelVecs];
-#pragma GCC unroll 24
-    for (int p = 0; p < NP; ++p) {
-#pragma GCC unroll 24
-      for (int v = 0; v < kPanelVecs; ++v) {
+    unrolled<NP>([&](int p) TW_BODY {
+      unrolled<kPanelVecs>([&](int v) TW_BODY {
         bv[p * kPanelVecs + v] = load(reinterpret_cast<const float*>(b + p * panel_bytes) + v * kLanes);
-      }
-    }
-#pragma GCC unroll 24
-    for (int i = 0; i < MR; ++i) {
+      });
+    });
+    unrolled<MR>([&](int i) TW_BODY {
       const VF av = bcast(word_float(a + i));
-#pragma GCC unroll 24
-      for (int v = 0; v < NP * kPanelVecs; ++v) c[i][v] = fma(av, bv[v], c[i][v]);
-    }
+      unrolled<NP * kPanelVecs>([&](int v) TW_BODY { c[i][v] = fma(av, bv[v], c[i][v]); });
+    });
   }
 };
 
@@ -59,20 +55,16 @@ struct StepF16 {
   template <int MR, int NP>
   TW_INLINE void step(VF (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
     VF bv[NP * kPanelVecs];
-#pragma GCC unroll 24
-    for (int p = 0; p < NP; ++p) {
-#pragma GCC unroll 24
-      for (int v = 0; v < kPanelVecs; ++v) {
+    unrolled<NP>([&](int p) TW_BODY {
+      unrolled<kPanelVecs>([&](int v) TW_BODY {
         bv[p * kPanelVecs + v] =
             load_fp16(reinterpret_cast<const uint16_t*>(b + p * panel_bytes) + v * kLanes);
-      }
-    }
-#pragma GCC unroll 24
-    for (int i = 0; i < MR; ++i) {
+      });
+    });
+    unrolled<MR>([&](int i) TW_BODY {
       const VF av = bcast(word_float(a + i));
-#pragma GCC unroll 24
-      for (int v = 0; v < NP * kPanelVecs; ++v) c[i][v] = fma(av, bv[v], c[i][v]);
-    }
+      unrolled<NP * kPanelVecs>([&](int v) TW_BODY { c[i][v] = fma(av, bv[v], c[i][v]); });
+    });
   }
 };
 
@@ -88,38 +80,29 @@ struct StepBF16 {
     constexpr int kVecs = NP * kPanelVecs;
     if constexpr (kHasDpbf16) {
       VI bv[kVecs];
-#pragma GCC unroll 24
-      for (int p = 0; p < NP; ++p) {
-#pragma GCC unroll 24
-        for (int v = 0; v < kPanelVecs; ++v) {
+      unrolled<NP>([&](int p) TW_BODY {
+        unrolled<kPanelVecs>([&](int v) TW_BODY {
           bv[p * kPanelVecs + v] = load_i(b + p * panel_bytes + v * kVecBytes);
-        }
-      }
-#pragma GCC unroll 24
-      for (int i = 0; i < MR; ++i) {
+        });
+      });
+      unrolled<MR>([&](int i) TW_BODY {
         const VI av = bcast_i(a[i]);
-#pragma GCC unroll 24
-        for (int v = 0; v < kVecs; ++v) c[i][v] = dpbf16(c[i][v], bv[v], av);
-      }
+        unrolled<kVecs>([&](int v) TW_BODY { c[i][v] = dpbf16(c[i][v], bv[v], av); });
+      });
     } else {
-#pragma GCC unroll 24
-      for (int half = 0; half < 2; ++half) {
+      unrolled<2>([&](int half) TW_BODY {
         VF bv[kVecs];
-#pragma GCC unroll 24
-        for (int p = 0; p < NP; ++p) {
-#pragma GCC unroll 24
-          for (int v = 0; v < kPanelVecs; ++v) {
+        unrolled<NP>([&](int p) TW_BODY {
+          unrolled<kPanelVecs>([&](int v) TW_BODY {
             const VI raw = load_i(b + p * panel_bytes + v * kVecBytes);
             bv[p * kPanelVecs + v] = half == 0 ? bf16_even(raw) : bf16_odd(raw);
-          }
-        }
-#pragma GCC unroll 24
-        for (int i = 0; i < MR; ++i) {
+          });
+        });
+        unrolled<MR>([&](int i) TW_BODY {
           const VF av = bcast(word_float(a + 2 * i + half));
-#pragma GCC unroll 24
-          for (int v = 0; v < kVecs; ++v) c[i][v] = fma(av, bv[v], c[i][v]);
-        }
-      }
+          unrolled<kVecs>([&](int v) TW_BODY { c[i][v] = fma(av, bv[v], c[i][v]); });
+        });
+      });
     }
   }
 };
@@ -138,41 +121,31 @@ struct StepI8 {
     constexpr int kVecs = NP * kPanelVecs;
     if constexpr (kHasDpbusd) {
       VI bv[kVecs];
-#pragma GCC unroll 24
-      for (int p = 0; p < NP; ++p) {
-#pragma GCC unroll 24
-        for (int v = 0; v < kPanelVecs; ++v) {
+      unrolled<NP>([&](int p) TW_BODY {
+        unrolled<kPanelVecs>([&](int v) TW_BODY {
           bv[p * kPanelVecs + v] = flip_sign_bits8(load_i(b + p * panel_bytes + v * kVecBytes));
-        }
-      }
-#pragma GCC unroll 24
-      for (int i = 0; i < MR; ++i) {
+        });
+      });
+      unrolled<MR>([&](int i) TW_BODY {
         const VI av = bcast_i(a[i]);
-#pragma GCC unroll 24
-        for (int v = 0; v < kVecs; ++v) c[i][v] = dpbusd(c[i][v], bv[v], av);
-      }
+        unrolled<kVecs>([&](int v) TW_BODY { c[i][v] = dpbusd(c[i][v], bv[v], av); });
+      });
     } else {
-#pragma GCC unroll 24
-      for (int half = 0; half < 2; ++half) {
+      unrolled<2>([&](int half) TW_BODY {
         VI bv[kVecs];
-#pragma GCC unroll 24
-        for (int p = 0; p < NP; ++p) {
-#pragma GCC unroll 24
-          for (int v = 0; v < kPanelVecs; ++v) {
+        unrolled<NP>([&](int p) TW_BODY {
+          unrolled<kPanelVecs>([&](int v) TW_BODY {
             const VI raw = load_i(b + p * panel_bytes + v * kVecBytes);
             bv[p * kPanelVecs + v] = half == 0 ? bytes_even(raw) : bytes_odd(raw);
-          }
-        }
-#pragma GCC unroll 24
-        for (int i = 0; i < MR; ++i) {
+          });
+        });
+        unrolled<MR>([&](int i) TW_BODY {
           const VI av = bcast_i(a[2 * i + half]);
-#pragma GCC unroll 24
-          for (int v = 0; v < kVecs; ++v) {
-            c[i][v] = add(c[i][v], madd16(av, bv[v]));
-            pin(c[i][v]);
-          }
-        }
-      }
+          unrolled<kVecs>([&](int v) TW_BODY {
+            c[i][v] = madd16_add(c[i][v], av, bv[v]);
+          });
+        });
+      });
     }
   }
 };
@@ -203,13 +176,11 @@ void micro(const Micro& m) {
   using Sum = typename S::Sum;
   typename S::Vec c[MR][kVecs];
   Sum* acc = static_cast<Sum*>(m.acc);
-#pragma GCC unroll 24
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 24
-    for (int v = 0; v < kVecs; ++v) {
+  unrolled<MR>([&](int i) TW_BODY {
+    unrolled<kVecs>([&](int v) TW_BODY {
       c[i][v] = m.first ? start_sum(c[i][v], m.row_start, i) : load_sum(acc + i * m.acc_stride + v * kLanes);
-    }
-  }
+    });
+  });
   const uint32_t* a = m.a;
   const char* b = m.b;
   const char* ahead = m.prefetch;
@@ -217,17 +188,14 @@ void micro(const Micro& m) {
 #pragma GCC unroll 2
   for (int64_t g = 0; g < m.groups; ++g) {
     S::template step<MR, NP>(c, a, b, panel_bytes);
-#pragma GCC unroll 24
-    for (int p = 0; p < NP; ++p) prefetch(ahead + p * panel_bytes);
+    unrolled<NP>([&](int p) TW_BODY { prefetch(ahead + p * panel_bytes); });
     ahead += ahead_step;
     a += MR * S::kWords;
     b += kBytes;
   }
-#pragma GCC unroll 24
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 24
-    for (int v = 0; v < kVecs; ++v) store(acc + i * m.acc_stride + v * kLanes, c[i][v]);
-  }
+  unrolled<MR>([&](int i) TW_BODY {
+    unrolled<kVecs>([&](int v) TW_BODY { store(acc + i * m.acc_stride + v * kLanes, c[i][v]); });
+  });
 }
 
 // Independent chains of sums per output, so that one row or two still keep the multipliers busy.
@@ -241,26 +209,22 @@ void stream_panel(const Micro& m) {
   constexpr int kBytes = kGroupBytes[S::kKind], kU = kChains<MR>;
   using Sum = typename S::Sum;
   typename S::Vec c[kU][MR][kPanelVecs];
-#pragma GCC unroll 24
-  for (int u = 0; u < kU; ++u) {
-#pragma GCC unroll 24
-    for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 24
-      for (int v = 0; v < kPanelVecs; ++v) {
+  unrolled<kU>([&](int u) TW_BODY {
+    unrolled<MR>([&](int i) TW_BODY {
+      unrolled<kPanelVecs>([&](int v) TW_BODY {
         c[u][i][v] = start_sum(c[u][i][v], u == 0 ? m.row_start : nullptr, i);
-      }
-    }
-  }
+      });
+    });
+  });
   const uint32_t* a = m.a;
   const char* b = m.b;
   const char* ahead = m.prefetch;
   int64_t g = 0;
   for (; g + kU <= m.groups; g += kU) {
-#pragma GCC unroll 24
-    for (int u = 0; u < kU; ++u) {
+    unrolled<kU>([&](int u) TW_BODY {
       S::template step<MR, 1>(c[u], a + u * MR * S::kWords, b + u * kBytes, 0);
       prefetch(ahead + u * kBytes);
-    }
+    });
     ahead += kU * m.prefetch_step;
     a += kU * MR * S::kWords;
     b += kU * kBytes;
@@ -271,15 +235,13 @@ void stream_panel(const Micro& m) {
     b += kBytes;
   }
   Sum* acc = static_cast<Sum*>(m.acc);
-#pragma GCC unroll 24
-  for (int i = 0; i < MR; ++i) {
-#pragma GCC unroll 24
-    for (int v = 0; v < kPanelVecs; ++v) {
+  unrolled<MR>([&](int i) TW_BODY {
+    unrolled<kPanelVecs>([&](int v) TW_BODY {
       typename S::Vec total = c[0][i][v];
       for (int u = 1; u < kU; ++u) total = add(total, c[u][i][v]);
       store(acc + i * m.acc_stride + v * kLanes, total);
-    }
-  }
+    });
+  });
 }
 
 using MicroFn = void (*)(const Micro&);

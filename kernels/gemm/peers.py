@@ -56,6 +56,10 @@ def comparison(full: bool) -> SizeGrid:
     return found
 
 
+# In that comparison weights are constant, so ours are packed once too.
+COMPARISON_FLAGS: Mapping[str, str] = _PREPACKED
+
+
 def peers(case: Case, inputs: Inputs, threads: int) -> list[Peer]:
     """torch's ways for one case. The caller sets torch's threads to `threads` before preparing and calling."""
     if 0 in case.sizes.values():

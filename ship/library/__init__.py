@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilewright.build import tools
 from tilewright.errors import BuildFailed, Unavailable
 from tilewright.machine import cache_folder, usable_cores
 from tilewright.registry import Family, package_folder
@@ -21,6 +23,7 @@ from tilewright.ship.device import device_sources
 if TYPE_CHECKING:
     from tilewright.bindings.table import Op
 
+_ERROR = re.compile(r"\berror\b:|CMake Error|undefined reference|undefined symbol")
 _HERE = Path(__file__).resolve().parent
 
 
@@ -36,7 +39,7 @@ def compile_library(
     """Compile `out`/<identifier>.abi3.so with ops in namespace `identifier` and the launcher of `entries`.
 
     `torch_target` is the oldest torch it loads in, such as "2.11". `cache` holds the build
-    (default: the user's cache folder). Raises Unavailable without cmake or torch, BuildFailed with
+    (default: the user's cache folder). Raises Unavailable without a compiler, cmake or torch, BuildFailed with
     the compiler's first error.
     """
     from tilewright.bindings.torch import generate
@@ -62,8 +65,10 @@ def compile_library(
             "TW_TORCH_TARGET": _version_macro(torch_target),
             "TW_OUTPUT_DIR": build / "out",
         }
-        cmake = _tool("cmake")
-        generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}"]
+        found = tools()
+        cmake = found["cmake"]
+        generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={found['ninja']}"]
+        generator.append(f"-DCMAKE_CXX_COMPILER={found['cxx']}")
         given = [f"-D{name}={value}" for name, value in definitions.items()]
         _run([cmake, "-S", str(_HERE), "-B", str(build / "cmake"), *generator, *given])
         _run([cmake, "--build", str(build / "cmake"), "-j", str(usable_cores())])
@@ -104,18 +109,12 @@ def _version_macro(version: str) -> str:
     return f"0x{major:02x}{minor:02x}000000000000"
 
 
-def _tool(name: str) -> str:
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.is_file() else shutil.which(name)
-    if found is None:
-        raise Unavailable(f"{name} is not installed; a bundle's library is compiled with it: pip install {name}")
-    return found
-
-
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return
-    lines = (done.stdout + done.stderr).splitlines()
-    first = next((line.strip() for line in lines if "error" in line.lower()), lines[-1] if lines else "")
+    lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines() if line.strip()]
+    at = next((i for i, line in enumerate(lines) if _ERROR.search(line)), 0)
+    # CMake puts its reason on the line after the heading.
+    first = " ".join(lines[at : at + 2]) if lines and lines[at].endswith(":") else "".join(lines[at : at + 1])
     raise BuildFailed(f"the library of the bundle does not compile: {first}")

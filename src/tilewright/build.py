@@ -1,14 +1,12 @@
-"""Compiling families that are not built in, and op libraries for bundles: cmake and ninja, cached by content."""
+"""Compiling what is not built in: cmake and ninja from the environment, results cached by content."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +15,6 @@ from pathlib import Path
 from tilewright.errors import BuildFailed, Unavailable
 from tilewright.machine import cache_folder
 from tilewright.registry import Family, package_folder
-from tilewright.tables import Entry
 
 _SOURCES = {".cpp", ".hpp", ".h", ".inc", ".cmake", ".txt"}
 
@@ -28,64 +25,13 @@ def build_host_library(family: Family) -> Path:
     Raises Unavailable without a compiler, BuildFailed with the first error of a compiler that rejects it.
     """
     kernels = package_folder("tilewright.kernels")
-    digest = _digest(_sources(family.folder), _sources(kernels / "_host"), words=[family.name])
+    key = digest(sources(family.folder), sources(kernels / "_host"), words=[family.name])
     target = cache_folder(
-        "build", f"host-{family.name}-{digest}", f"libtilewright_{family.name}.so"
+        "build", f"host-{family.name}-{key}", f"libtilewright_{family.name}.so"
     )
     if not target.exists():
         options = {"TW_FAMILY_DIRS": f"{family.name}={family.folder}", "TW_OUTPUT": target.stem}
-        _build(kernels / "_host", options, target, f"the host kernel of {family.name}")
-    return target
-
-
-def build_torch_ops(
-    families: Sequence[Family],
-    namespace: str,
-    out: Path | None = None,
-    extra_sources: Sequence[Path] = (),
-    tuned: Mapping[str, Iterable[Entry]] | None = None,
-) -> Path:
-    """One library of stable-ABI ops, `torch.ops.<namespace>.<family>`, that stands alone.
-
-    The file is `<namespace>.abi3.so` with `PyInit_<namespace>`; `out` is where a copy goes (a file, or a
-    folder that exists), None leaves it in the cache. `tuned` holds the configs each family applies by
-    itself; `extra_sources` are C++ files compiled in. Raises Unavailable or BuildFailed.
-    """
-    from tilewright.bindings.table import op_of
-    from tilewright.bindings.torch.generate import source
-
-    kernels, bindings = package_folder("tilewright.kernels"), package_folder("tilewright.bindings")
-    text = source([op_of(f, (tuned or {}).get(f.name, ())) for f in families], namespace, namespace)
-    torch_folder = _torch_folder()
-    version = (torch_folder / "version.py").read_text(encoding="utf-8")
-    digest = _digest(
-        *(_sources(f.folder) for f in families),
-        _sources(kernels / "_host"),
-        _sources(bindings),
-        [Path(p) for p in extra_sources],
-        words=[namespace, text, version, *(f.name for f in families)],
-    )
-    built = cache_folder("build", f"ops-{namespace}-{digest}", f"{namespace}.abi3.so")
-    if not built.exists():
-        generated = cache_folder("build", f"ops-{namespace}-{digest}", "generated.cpp")
-        generated.parent.mkdir(parents=True, exist_ok=True)
-        generated.write_text(text, encoding="utf-8")
-        options = {
-            "TW_NAMESPACE": namespace,
-            "TW_FAMILY_DIRS": ";".join(f"{f.name}={f.folder}" for f in families),
-            "TW_OPS_SOURCE": str(generated),
-            "TW_EXTRA_SOURCES": ";".join(str(Path(p).resolve()) for p in extra_sources),
-            "TORCH_FOLDER": str(torch_folder),
-            "TW_KERNELS": str(kernels),
-            "Python_EXECUTABLE": sys.executable,
-        }
-        what = f"the torch ops of {', '.join(f.name for f in families)}"
-        _build(bindings / "torch", options, built, what)
-    if out is None:
-        return built
-    target = out / built.name if out.is_dir() else out
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(built, target)
+        build(kernels / "_host", options, target, f"the host kernel of {family.name}")
     return target
 
 
@@ -109,36 +55,29 @@ def tools() -> dict[str, str]:
     return found
 
 
-def _torch_folder() -> Path:
-    spec = importlib.util.find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
-        raise Unavailable("building torch ops needs torch; pip install torch")
-    return Path(spec.submodule_search_locations[0])
-
-
-def _sources(folder: Path) -> Iterator[Path]:
+def sources(folder: Path) -> Iterator[Path]:
+    """C++ and CMake files under a folder, in a fixed order."""
     return (p for p in sorted(folder.rglob("*")) if p.suffix in _SOURCES and p.is_file())
 
 
-def _digest(*groups: Iterable[Path], words: Sequence[str]) -> str:
+def digest(*groups: Iterable[Path], words: Sequence[str]) -> str:
     """A hash of contents, names and the compiler: equal means nothing need be built."""
     compiler = subprocess.run(
         [tools()["cxx"], "-v"], capture_output=True, text=True, check=False
     ).stderr
-    digest = hashlib.sha256("\0".join([*words, compiler]).encode())
+    content = hashlib.sha256("\0".join([*words, compiler]).encode())
     for group in groups:
         for path in group:
-            digest.update(f"\0{path.name}\0".encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+            content.update(f"\0{path.name}\0".encode())
+            content.update(path.read_bytes())
+    return content.hexdigest()[:16]
 
 
-def _build(source: Path, options: Mapping[str, str], target: Path, what: str) -> None:
+def build(source: Path, options: Mapping[str, str], target: Path, what: str) -> None:
     """Configure and build in a folder that goes away; the result appears at `target` at once or not at all."""
     found = tools()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="build-", dir=target.parent) as folder:
-        build = Path(folder)
         configure = [
             found["cmake"],
             "-S",
@@ -156,7 +95,7 @@ def _build(source: Path, options: Mapping[str, str], target: Path, what: str) ->
         configure += [f"-D{key}={value}" for key, value in options.items()]
         _run(configure, what)
         _run([found["cmake"], "--build", folder], what)
-        os.replace(build / target.name, target)
+        os.replace(Path(folder) / target.name, target)
 
 
 def _run(command: Sequence[str], what: str) -> None:

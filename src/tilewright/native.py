@@ -16,9 +16,6 @@ from tilewright.errors import Unavailable
 if TYPE_CHECKING:
     from tilewright.registry import Family
 
-NAMESPACE = "tilewright"
-"""The torch namespace of the built-in ops: `torch.ops.tilewright.<family>`."""
-
 _MODULE = "tilewright._C"
 _FILES = {"host": "libtilewright_host.so", "twin": "libtilewright_twin.so", "ops": "_ops.abi3.so"}
 
@@ -40,7 +37,7 @@ def library_paths() -> dict[str, Path]:
     folder = _folder()
     if folder is None:
         return {}
-    return {key: folder / name for key, name in _FILES.items() if (folder / name).is_file()}
+    return {key: folder / file for key, file in _FILES.items() if (folder / file).is_file()}
 
 
 def library(kind: str) -> Path:
@@ -84,71 +81,25 @@ def host_function(family: Family) -> int:
 
     Raises Unavailable without the native module or a compiler, BuildFailed when its sources do not compile.
     """
-    return _host_function(family.name, family.folder, family.built_in, family)
+    key = (family.name, family.folder)
+    if key not in _addresses:
+        if family.built_in:
+            path = library("host")
+        else:
+            from tilewright.build import build_host_library
+
+            path = build_host_library(family)
+        _addresses[key] = int(module().symbol(str(path), f"tw_host_{family.name}"))
+    return _addresses[key]
 
 
 _addresses: dict[tuple[str, Path], int] = {}
 
 
-def _host_function(name: str, folder: Path, built_in: bool, family: Family) -> int:
-    native = module()
-    if built_in:
-        return int(native.symbol(str(library_paths()["host"]), f"tw_host_{name}"))
-    key = (name, folder)
-    if key not in _addresses:
-        from tilewright.build import build_host_library
-
-        _addresses[key] = int(native.symbol(str(build_host_library(family)), f"tw_host_{name}"))
-    return _addresses[key]
-
-
 def torch_op(family: Family) -> Callable[..., Any]:
-    """The torch op of a family: `torch.ops.tilewright.<family>`, or one built from a family elsewhere.
+    """The torch op of a family (see `tilewright.bindings.torch.ops.torch_op`).
 
-    Raises Unavailable where nothing is built and nothing can be.
+    The bindings stand above the core and are reached by name, as families are.
     """
-    import torch
-
-    if family.built_in:
-        _load_built_in()
-        namespace = NAMESPACE
-    else:
-        namespace = _load_external(family)
-    op: Callable[..., Any] = getattr(getattr(torch.ops, namespace), family.name)
+    op: Callable[..., Any] = importlib.import_module("tilewright.bindings.torch.ops").torch_op(family)
     return op
-
-
-@cache
-def _load_built_in() -> None:
-    from tilewright.bindings.generate import built_in_ops
-
-    path = library_paths().get("ops")
-    if path is None:
-        raise Unavailable(f"{_FILES['ops']} is not built; run `make setup`")
-    load_ops(path, NAMESPACE, built_in_ops())
-
-
-_external: dict[tuple[str, Path], str] = {}
-
-
-def _load_external(family: Family) -> str:
-    key = (family.name, family.folder)
-    if key not in _external:
-        from tilewright.bindings.table import op_of
-        from tilewright.build import build_torch_ops
-
-        namespace = f"tilewright_{family.name}"
-        path = build_torch_ops([family], namespace)
-        load_ops(path, namespace, [op_of(family).as_dict()])
-        _external[key] = namespace
-    return _external[key]
-
-
-def load_ops(path: Path, namespace: str, table: list[dict[str, Any]]) -> None:
-    """Load a library of stable-ABI ops and register the fake implementations of its table."""
-    import torch
-
-    from tilewright.bindings.torch import fake
-
-    torch.ops.load_library(str(path))
-    fake.register(namespace, table)

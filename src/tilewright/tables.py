@@ -38,13 +38,17 @@ def bucket(case: Case) -> Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One tuned config: the bucket and layout it is for, and where it comes from."""
+    """One tuned config: the bucket and layout it is for, and where it comes from.
+
+    `device` is the key it was read under: the fingerprint of a processor, or an architecture.
+    """
 
     bucket: Bucket
     precision: str
     flags: Mapping[str, str]
     config: Config
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    device: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -113,13 +117,33 @@ def _key(target: Target) -> str:
     return host().fingerprint if target.kind == "cpu" else target.arch
 
 
+def _usable_devices(devices: Mapping[str, Any], target: Target) -> list[str]:
+    """This device's own key first; for cpu then other processors of the same instruction level."""
+    if not isinstance(devices, Mapping):
+        raise TypeError("devices is not an object")
+    own = _key(target)
+    if target.kind != "cpu":
+        return [own] if own in devices else []
+    kin = sorted(k for k in devices if k != own and devices[k].get("level") == host().isa)
+    return ([own] if own in devices else []) + kin
+
+
 def read(path: Path, family: Family, target: Target) -> Table:
-    """Read a table; an absent file is an empty table; a broken one raises TilewrightError."""
+    """Read a table; an absent file is an empty table; a broken one raises TilewrightError.
+
+    Entries of this processor come first, then those of others with the same instruction level: a
+    config tuned on a relative is a better guess than the default.
+    """
     if not path.exists():
         return Table(family.name, target.name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        rows = content["devices"].get(_key(target), {}).get("entries", [])
+        devices = content["devices"]
+        rows = [
+            {**row, "device": key}
+            for key in _usable_devices(devices, target)
+            for row in devices[key]["entries"]
+        ]
         entries = tuple(
             Entry(
                 tuple(row["bucket"]),
@@ -127,6 +151,7 @@ def read(path: Path, family: Family, target: Target) -> Table:
                 row["flags"],
                 Config(row["config"]),
                 row["provenance"],
+                row["device"],
             )
             for row in rows
         )
@@ -154,6 +179,8 @@ def store(path: Path, family: Family, target: Target, entry: Entry) -> None:
         read(path, family, target)
         content = json.loads(path.read_text(encoding="utf-8"))
     device = content["devices"].setdefault(_key(target), {"entries": []})
+    if target.kind == "cpu":
+        device["level"] = host().isa
     row = entry.as_dict()
     kept = [
         r
@@ -181,6 +208,8 @@ def choose(family: Family, case: Case, target: Target, table: Table | None = Non
             default,
             f"default: the tuned config of bucket {entry.bucket} is illegal here ({reason})",
         )
+    where = "" if entry.device in ("", _key(target)) else f", on {entry.device}"
     if exact:
-        return Choice(entry.config, f"tuned for bucket {entry.bucket}", entry)
-    return Choice(entry.config, f"nearest tuned bucket {entry.bucket} to {bucket(case)}", entry)
+        return Choice(entry.config, f"tuned for bucket {entry.bucket}{where}", entry)
+    nearest = f"nearest tuned bucket {entry.bucket} to {bucket(case)}{where}"
+    return Choice(entry.config, nearest, entry)

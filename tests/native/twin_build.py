@@ -1,4 +1,4 @@
-"""Builds the twin and native test kernels once per state of their sources, under build/ of the repository."""
+"""Builds the twin and native test kernels once per state of their sources, under build/."""
 
 from __future__ import annotations
 

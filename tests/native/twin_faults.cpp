@@ -1,5 +1,7 @@
 // Small kernels with one planted fault each, and clean ones beside them. The comment `expect: <kind>` stands
 // on the line where the twin must report that kind. Arguments: x and y, 4096 bytes of GM each.
+#include <stdexcept>
+
 #include "kernel_operator.h"
 
 using namespace AscendC;
@@ -153,8 +155,8 @@ KERNEL(mmad_bias_ignored) {
   Cube<half, float> cube;
   TBuf<TPosition::C2> c2;
   cube.pipe.InitBuffer(c2, 64);
-  Mmad(cube.ct, cube.a2t, cube.b2t, c2.Get<float>(),
-       Cube<half, float>::Params(16));  // expect: illegal-parameter
+  const MmadParams p = Cube<half, float>::Params(16);
+  Mmad(cube.ct, cube.a2t, cube.b2t, c2.Get<float>(), p);  // expect: illegal-parameter
 }
 
 KERNEL(transpose_of_float) {
@@ -267,4 +269,9 @@ KERNEL(fault_division) {
 KERNEL(fault_pointer) {
   PipeBarrier<PIPE_ALL>();  // expect: fault
   *reinterpret_cast<volatile int32_t*>(x + (uint64_t{1} << 50)) = 1;
+}
+
+KERNEL(fault_exception) {
+  PipeBarrier<PIPE_ALL>();  // expect: fault
+  throw std::runtime_error("no");
 }

@@ -26,7 +26,8 @@ inline void EmitFixpipe(const tilewright::twin::Operand& dst, const LocalTensor<
   using tilewright::twin::Operand;
   Operand onChip{};
   if (scales != nullptr) {
-    // The vector of scales first moves to the fixpipe buffer, in 128 B steps, on the same pipe.
+    // The vector of scales first moves to the fixpipe buffer, in 128 B steps, and is waited for, on the same
+    // pipe.
     const uint32_t bytes = tilewright::twin::AlignUp(p.nSize * 8u, 128);
     onChip.mem = tilewright::twin::Mem::FB;
     onChip.type = tilewright::twin::DType::U64;
@@ -38,6 +39,10 @@ inline void EmitFixpipe(const tilewright::twin::Operand& dst, const LocalTensor<
     tilewright::twin::AddOperand(copy, *scales);
     copy.copy = {1, bytes, 0, 0, bytes};
     twi_emit(&copy);
+    auto barrier =
+        tilewright::twin::MakeRecord(tilewright::twin::Op::Barrier, tilewright::twin::Pipe::FIX, at);
+    barrier.barrier.pipe = tilewright::twin::Pipe::FIX;
+    twi_emit(&barrier);
   }
   auto r = tilewright::twin::MakeRecord(tilewright::twin::Op::Fixpipe, tilewright::twin::Pipe::FIX, at);
   tilewright::twin::AddOperand(r, dst);

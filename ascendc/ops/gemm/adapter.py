@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tilewright.cases import Case
 from tilewright.errors import Refused
 from tilewright.targets import Target
@@ -97,7 +99,7 @@ def count(
         bias=bias,
     )
     columns = -(-n // 32) * 32
-    out_bytes = host.np.dtype(kind.output).itemsize
+    out_bytes = np.dtype(kind.output).itemsize
     buffers = [
         runner.Buffer.unbacked("a", m * k * kind.input_bytes),
         runner.Buffer.unbacked("b", k * n * kind.input_bytes),

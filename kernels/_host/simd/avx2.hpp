@@ -31,6 +31,11 @@ TW_INLINE VF mul(VF a, VF b) { return _mm256_mul_ps(a, b); }
 TW_INLINE VF to_float(VI a) { return _mm256_cvtepi32_ps(a); }
 
 TW_INLINE VI madd16(VI a, VI b) { return _mm256_madd_epi16(a, b); }
+// acc + madd16(a, b). As an instruction, since the compiler would add pairs of products first and spill them.
+TW_INLINE VI madd16_add(VI acc, VI a, VI b) {
+  __asm__("vpaddd %1, %0, %0" : "+x"(acc) : "x"(_mm256_madd_epi16(a, b)));
+  return acc;
+}
 TW_INLINE VI bytes_even(VI v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
 TW_INLINE VI bytes_odd(VI v) { return _mm256_srai_epi16(v, 8); }
 TW_INLINE VI flip_sign_bits8(VI v) { return _mm256_xor_si256(v, _mm256_set1_epi8(static_cast<char>(0x80))); }

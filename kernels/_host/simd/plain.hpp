@@ -67,6 +67,7 @@ TW_INLINE VI madd16(VI a, VI b) {
   const VS bl = (VS)(b << 16) >> 16, bh = (VS)b >> 16;
   return (VI)al * (VI)bl + (VI)ah * (VI)bh;
 }
+TW_INLINE VI madd16_add(VI acc, VI a, VI b) { return add(acc, madd16(a, b)); }
 // Signed bytes 0 and 2 (even) or 1 and 3 (odd) of each lane, as two 16-bit halves.
 TW_INLINE VI bytes_even(VI v) {
   const VS low = (VS)(v << 24) >> 24, high = (VS)(v << 8) >> 24;

@@ -40,4 +40,14 @@ constexpr int kPanelVecs = kPanel / kLanes;
 
 TW_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 
+// body(0), body(1), ..., body(N - 1), unrolled before the compiler decides which arrays live in registers.
+#define TW_BODY __attribute__((always_inline))
+template <int N, class Body>
+TW_INLINE void unrolled(const Body& body) {
+  if constexpr (N > 0) {
+    unrolled<N - 1>(body);
+    body(N - 1);
+  }
+}
+
 }  // namespace tw::TW_ISA

@@ -62,35 +62,33 @@ def read_calls(root: Path) -> Iterator[Call]:
     for family in document["families"]:
         tensors = read_safetensors(folder / family["file"])
         for case in family["cases"]:
-            padded = case["memory"] == "padded"
             yield Call(
                 case["name"],
                 case["op"],
                 case["precision"],
                 case["gpu"],
-                tuple(_value(a, tensors, padded) for a in case["args"]),
-                {k: _value(v, tensors, padded) for k, v in case["kwargs"].items()},
+                tuple(_value(a, tensors) for a in case["args"]),
+                {k: _value(v, tensors) for k, v in case["kwargs"].items()},
                 tuple(tensors[o["tensor"]] for o in case["outputs"]),
                 tuple(getattr(torch, o["dtype"]) for o in case["outputs"]),
                 case["tolerance"],
             )
 
 
-def _value(stored: Any, tensors: dict[str, torch.Tensor], padded: bool) -> Any:
+def _value(stored: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if not isinstance(stored, dict):
         return stored
     if "dtype" in stored:
         return getattr(torch, stored["dtype"])
     value = tensors[stored["tensor"]]
-    return larger_view(value) if padded else value
+    return larger_view(value, stored["free"]) if stored["free"] else value
 
 
-def larger_view(value: torch.Tensor) -> torch.Tensor:
-    """The same values as a view into larger memory, surrounded by NaN or a conspicuous integer."""
-    if value.dim() == 0:
-        return value
-    room = torch.empty([size + 3 for size in value.shape], dtype=value.dtype)
+def larger_view(value: torch.Tensor, free: int) -> torch.Tensor:
+    """The same values as a view into memory larger in `free` leading dims: NaN (77 for integers) around it."""
+    larger = [size + 3 if i < free else size for i, size in enumerate(value.shape)]
+    room = torch.empty(larger, dtype=value.dtype)
     room.fill_(math.nan if value.dtype.is_floating_point else 77)
-    view = room[tuple(slice(1, 1 + size) for size in value.shape)]
+    view = room[tuple(slice(1, 1 + s) if i < free else slice(None) for i, s in enumerate(value.shape))]
     view.copy_(value)
     return view

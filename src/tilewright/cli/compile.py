@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -163,7 +164,7 @@ def _compile(
     }
     return list(
         compile_pool(
-            family.module("triton"),  # type: ignore[arg-type]
+            family.module("triton"),
             precision.name,
             {**values, **(options.flags(flags) or {})},
             configs,
@@ -176,8 +177,8 @@ def _compile(
 
 
 def _show(rows: list[CompiledKernel]) -> None:
-    def counted(values: object) -> str:
-        return " ".join(f"{k} {v}" for k, v in dict(values).items() if v)
+    def counted(values: Mapping[str, int]) -> str:
+        return " ".join(f"{k} {v}" for k, v in values.items() if v)
 
     table(
         (

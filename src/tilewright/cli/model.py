@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -55,7 +55,7 @@ def run(
             "timings needs the pipes' latencies and overlaps, which it does not have"
         )
     found, backend = family_named(family), AscendC()
-    rows = []
+    rows: list[dict[str, Any]] = []
     refused: list[Refused] = []
     for where in targets(target or "ascend:910b1"):
         if where.kind != "ascend":

@@ -81,13 +81,18 @@ def tune(
     tilewright tune gemm --target cuda:sm_90 --seconds 120 --study sqlite:////tmp/studies.db
     """
     from tilewright.autotune import study as tuning
+    from tilewright.autotune.pool import LARGE
     from tilewright.registry import family as family_named
+    from tilewright.targets import target as target_named
 
     found = family_named(family)
     sizes, values = options.shape(shape), options.flags(flags)
     case = found.spec.case(sizes, dtype, values) if sizes is not None else tuning.default_case(found, dtype, values)
     say(f"{family} on {target}: {case} {case.precision}, inputs and sampler from seed {seed}", json)
     limit = tuning.DEFAULT_TRIALS if trials is None and seconds is None else trials
+    space = found.spec.space_for(target_named(target))
+    if space is not None and space.size >= LARGE:
+        say(f"looking through {space.size} combinations for the legal ones; kept for the next time", json)
     with _progress(limit, seconds) as report:
         result = tuning.tune(
             found,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -105,7 +105,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _run(job: Job, threads: int, trace: Path | None) -> dict[str, object]:
+def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
     from dataclasses import asdict
 
     from tilewright import check
@@ -158,11 +158,9 @@ def _run(job: Job, threads: int, trace: Path | None) -> dict[str, object]:
     }
 
 
-def _show(rows: list[dict[str, object]]) -> None:
-    def peak(row: dict[str, object], name: str) -> str:
-        peaks = row["peak"]
-        assert isinstance(peaks, dict)
-        return str(peaks.get(name, "-"))
+def _show(rows: list[dict[str, Any]]) -> None:
+    def peak(row: dict[str, Any], name: str) -> str:
+        return str(row["peak"].get(name, "-"))
 
     table(
         ("dtype", "case", "ok", "rel_err", "findings", "blocks", "L1 B", "L0A B", "L0B B", "L0C B"),
@@ -171,7 +169,7 @@ def _show(rows: list[dict[str, object]]) -> None:
                 r["dtype"],
                 r["case"],
                 "yes" if r["ok"] else "no",
-                number(r["rel_err"] if isinstance(r["rel_err"], float) else None),
+                number(r["rel_err"]),
                 r["findings"],
                 r.get("blocks", "-"),
                 *(peak(r, m) for m in ("l1", "l0a", "l0b", "l0c")),
