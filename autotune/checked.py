@@ -7,11 +7,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tilewright.autotune.trials import Outcome, Stage
-from tilewright.perf.gate import Expected, poison
-
 from tilewright.check import Job
 from tilewright.inputs import Inputs, draw
 from tilewright.numerics import Comparison
+from tilewright.perf.gate import Expected, poison
 
 if TYPE_CHECKING:
     from tilewright.backends.base import Backend, Launch
@@ -45,19 +44,27 @@ class Checker:
         return self.backend.refuses(self.family, self.case, config, self.target)
 
     def prepare(self, config: Config) -> Launch:
-        return self.backend.prepare(self.family, self.case, self.inputs, config, self.target, self.threads)
+        return self.backend.prepare(
+            self.family, self.case, self.inputs, config, self.target, self.threads
+        )
 
     def wrong(self, config: Config, launch: Launch, after_timing: bool = False) -> Outcome | None:
         """A failed outcome if what the launch left is wrong; leaves the file that replays the failure."""
         verdict = self.expected.judge(launch.outputs)
         findings = launch.details.get("findings") or []
-        reason = verdict.reason or (f"{len(findings)} findings, the first: {findings[0]}" if findings else "")
+        reason = verdict.reason or (
+            f"{len(findings)} findings, the first: {findings[0]}" if findings else ""
+        )
         if not reason:
             return None
         when = "right before timing and wrong after it: " if after_timing else ""
         path = self._save(config, launch, verdict)
         return Outcome.failed(
-            Stage.CHECK, when + reason, failure=path, replay=f"tilewright check --replay {path}", seed=self.seed
+            Stage.CHECK,
+            when + reason,
+            failure=path,
+            replay=f"tilewright check --replay {path}",
+            seed=self.seed,
         )
 
     def run(self, config: Config) -> tuple[Launch, Outcome | None]:
@@ -76,6 +83,8 @@ class Checker:
     def _save(self, config: Config, launch: Launch, verdict: Comparison) -> str:
         from tilewright.replay import save
 
-        job = Job(self.family, self.backend, self.target, self.case, config, self.seed, self.threads)
+        job = Job(
+            self.family, self.backend, self.target, self.case, config, self.seed, self.threads
+        )
         outputs: dict[str, Any] = {k: v.detach().cpu() for k, v in launch.outputs.items()}
         return str(save(job, self.inputs, outputs, verdict, None, keep_inputs=False))

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tilewright.autotune.objective import Noisy, Objective, Rounds
-from tilewright.autotune.trials import State, TrialRow
-from tilewright.perf.statistics import FEWEST_QUADS, Estimate, ratio_estimate
-from tilewright.perf.statistics import verdict as judge
 
+from tilewright.autotune.objective import Noisy, Objective, Rounds
+from tilewright.autotune.trials import FLOOR, State, TrialRow
 from tilewright.document import plain
 from tilewright.errors import CheckFailed
+from tilewright.perf.statistics import FEWEST_QUADS, Estimate, ratio_estimate
+from tilewright.perf.statistics import verdict as judge
 from tilewright.space import Config
 
 if TYPE_CHECKING:
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 FINALISTS = 6
 # A finalist's screening value is at most this many times the best one.
 _WITHIN = 1.5
+CUT_OFF = "the comparison with the default was cut off"
+ONLY_FLOORS = (
+    "the values are lower bounds, which cannot tell a config that waits from one that does not"
+)
 _FIRST_ROUNDS = FEWEST_QUADS + 2
 
 
@@ -49,7 +53,10 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which config won and how sure that is. `rounds` is how often the finalists were valued again."""
+    """Which config won and how sure that is. `rounds` is how often the finalists were valued again.
+
+    An unconfirmed decision, for the given `reason`, is a remark and reaches no table.
+    """
 
     best: Scored
     default: Scored | None
@@ -57,6 +64,7 @@ class Decision:
     verdict: str
     rounds: int
     confirmed: bool
+    reason: str = ""
 
 
 def content(decision: Decision) -> dict[str, Any]:
@@ -78,6 +86,7 @@ def read(kept: Mapping[str, Any]) -> Decision:
         verdict=kept["verdict"],
         rounds=kept["rounds"],
         confirmed=kept["confirmed"],
+        reason=kept["reason"],
     )
 
 
@@ -98,16 +107,21 @@ def finalists(rows: Sequence[TrialRow], default: Config, most: int = FINALISTS) 
     return own + others[: most - 1]
 
 
-def decide(objective: Objective, rows: Sequence[TrialRow], default: Config, seconds: float, most: int) -> Decision:
+def decide(
+    objective: Objective, rows: Sequence[TrialRow], default: Config, seconds: float, most: int
+) -> Decision:
     """Value the finalists again (if values are noisy) and choose. `rows` holds at least one success."""
     chosen = finalists(rows, default, most)
     if isinstance(objective, Noisy) and len(chosen) > 1:
         return _race(objective.rounds, chosen, default, seconds)
-    return by_screening(rows, default, confirmed=True)
+    if any(r.details.get(FLOOR) for r in chosen):
+        return by_screening(rows, default, ONLY_FLOORS)
+    return by_screening(rows, default)
 
 
-def by_screening(rows: Sequence[TrialRow], default: Config, confirmed: bool) -> Decision:
-    """Choose by the values of the trials alone: right where they are exact, a stopgap where they are not."""
+def by_screening(rows: Sequence[TrialRow], default: Config, doubt: str = "") -> Decision:
+    """Choose by the values of the trials alone: right where they are exact, a remark where there is doubt."""
+    confirmed = not doubt
     best = ranked(rows)
     winner = next((r for r in best if r.config == default and r.value == best[0].value), best[0])
     own = next((r for r in best if r.config == default), None)
@@ -117,7 +131,15 @@ def by_screening(rows: Sequence[TrialRow], default: Config, confirmed: bool) -> 
     verdict = "only one succeeded" if own is None else "same" if winner is own else "faster"
     if not confirmed:
         verdict = "inconclusive"
-    return Decision(_scored(winner, exact, ratio), _scored(own) if own else None, ties, verdict, 0, confirmed)
+    return Decision(
+        _scored(winner, exact, ratio),
+        _scored(own) if own else None,
+        ties,
+        verdict,
+        0,
+        confirmed,
+        doubt,
+    )
 
 
 def _race(
@@ -139,7 +161,9 @@ def _race(
         good = [i for i in range(len(kept)) if i not in more.failed]
         times = np.concatenate([times, more.times])[:, good]
         if not good:
-            raise CheckFailed(f"no finalist was right when valued again; the first: {more.failed[0]}")
+            raise CheckFailed(
+                f"no finalist was right when valued again; the first: {more.failed[0]}"
+            )
         kept = [kept[i] for i in good]
     return _choose(times, kept, default)
 
@@ -157,7 +181,9 @@ def _choose(times: npt.NDArray[np.float64], kept: list[TrialRow], default: Confi
     tied.sort(key=lambda i: (i != winner, float(np.median(times[:, i]))))
     estimate = None if base is None else _ratio(times, base, winner)
     return Decision(
-        _scored(kept[winner], estimate, estimate.value if estimate else None, _median(times, winner)),
+        _scored(
+            kept[winner], estimate, estimate.value if estimate else None, _median(times, winner)
+        ),
         None if base is None else _scored(kept[base], value=_median(times, base)),
         tuple(kept[i].config for i in tied),
         verdict,
@@ -190,7 +216,10 @@ def _ties(times: npt.NDArray[np.float64], leader: int, other: int) -> bool:
 
 
 def _scored(
-    row: TrialRow, estimate: Estimate | None = None, ratio: float | None = None, value: float | None = None
+    row: TrialRow,
+    estimate: Estimate | None = None,
+    ratio: float | None = None,
+    value: float | None = None,
 ) -> Scored:
     found = value if value is not None else row.value
     assert found is not None

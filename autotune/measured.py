@@ -9,16 +9,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from tilewright.autotune.checked import Checker
 from tilewright.autotune.objective import CRASHES, Enter, Rounds
 from tilewright.autotune.trials import Outcome, Stage
+from tilewright.evidence import Evidence
 from tilewright.machine import usable_cores
 from tilewright.perf import ceilings
 from tilewright.perf.bench import Ceiling
 from tilewright.perf.engine import Effort, batch_for, measure
 from tilewright.perf.timers import Timer, settle, timer_of, undisturbed
-
-from tilewright.evidence import Evidence
 
 if TYPE_CHECKING:
     from tilewright.backends.base import Backend, Launch
@@ -98,7 +98,9 @@ class MeasuredTime:
         if self._ceiling is None:
             return None
         c = self.checker
-        _, reason = self._ceiling.judge(c.family.spec, c.case, time_us, c.threads or usable_cores(), False)
+        _, reason = self._ceiling.judge(
+            c.family.spec, c.case, time_us, c.threads or usable_cores(), False
+        )
         return reason
 
     def rounds(self, configs: Sequence[Config], seconds: float, fewest: int) -> Rounds:

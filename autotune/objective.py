@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tilewright.autotune.trials import Outcome, Stage
-
 from tilewright.backends.base import State as CellState
 from tilewright.errors import TilewrightError, Unavailable, UsageError, unknown
 from tilewright.evidence import Evidence
@@ -80,7 +79,9 @@ class Noisy(Protocol):
         """Value all configs again side by side, so that drift hits all alike, at least `fewest` rounds."""
 
 
-def pick_backend(family: Family, target: Target, precision: str, name: str | None = None) -> Backend:
+def pick_backend(
+    family: Family, target: Target, precision: str, name: str | None = None
+) -> Backend:
     """The backend to tune: the named one, or the first besides the reference that can do the target here.
 
     Raises UsageError for a backend that does not address the target, Unavailable with the reason when
@@ -90,11 +91,15 @@ def pick_backend(family: Family, target: Target, precision: str, name: str | Non
 
     if name is not None and name not in all_backends():
         raise unknown("backend", name, list(all_backends()))
-    chosen = [b for b in all_backends().values() if target.name in b.targets() and b.name != "reference"]
+    chosen = [
+        b for b in all_backends().values() if target.name in b.targets() and b.name != "reference"
+    ]
     if name is not None:
         chosen = [b for b in chosen if b.name == name]
     if not chosen:
-        raise UsageError(f"backend {name or 'any'} does not address {target.name}, so it cannot be tuned there")
+        raise UsageError(
+            f"backend {name or 'any'} does not address {target.name}, so it cannot be tuned there"
+        )
     cells = [(b, b.cell(family, target, family.spec.precision(precision))) for b in chosen]
     for backend, cell in cells:
         if cell.state is not CellState.ABSENT:
@@ -119,4 +124,6 @@ def objective_for(
         from tilewright.autotune.static_score import StaticScore
 
         return StaticScore(family, case, target, backend, seed)
-    raise Unavailable(f"nothing values configs of {family.name} on {target.name} here: its cell is '{state}'")
+    raise Unavailable(
+        f"nothing values configs of {family.name} on {target.name} here: its cell is '{state}'"
+    )

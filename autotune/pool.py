@@ -44,7 +44,9 @@ class Pool:
     An illegal default stays in the pool so that it can be trial 0 and fail with its reason.
     """
 
-    def __init__(self, fields: Mapping[str, tuple[int, ...]], ordinals: Indices, default: Config) -> None:
+    def __init__(
+        self, fields: Mapping[str, tuple[int, ...]], ordinals: Indices, default: Config
+    ) -> None:
         self.names = tuple(fields)
         self.values = tuple(tuple(v) for v in fields.values())
         self._radix = _radix(self.values)
@@ -53,7 +55,9 @@ class Pool:
         self._ranks: Indices = self.ordinals @ self._radix
         index = self.index(default)
         if index is None:
-            raise UsageError(f"the default config {default} is not a point of the space {dict(fields)}")
+            raise UsageError(
+                f"the default config {default} is not a point of the space {dict(fields)}"
+            )
         self.default = index
 
     @staticmethod
@@ -143,7 +147,9 @@ class Pool:
         from optuna.distributions import IntDistribution
 
         return {
-            name: IntDistribution(values[0], values[-1], log=values[0] > 0 and values[-1] >= _LOG_AXIS * values[0])
+            name: IntDistribution(
+                values[0], values[-1], log=values[0] > 0 and values[-1] >= _LOG_AXIS * values[0]
+            )
             for name, values in zip(self.names, self._sorted_values, strict=True)
         }
 
@@ -170,7 +176,9 @@ def _ordinals(space: Space, config: Mapping[str, int]) -> list[int]:
     try:
         return [values.index(config[name]) for name, values in space.fields.items()]
     except (KeyError, ValueError):
-        raise UsageError(f"config {config} is not a point of the space {dict(space.fields)}") from None
+        raise UsageError(
+            f"config {config} is not a point of the space {dict(space.fields)}"
+        ) from None
 
 
 def _with(ordinals: Indices, space: Space, default: Config) -> Indices:

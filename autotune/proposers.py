@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from tilewright.autotune.pool import Indices, Pool
 from tilewright.autotune.surrogate import Hyper, Surrogate, fit
 
@@ -48,20 +49,26 @@ class Proposal:
 class Proposer(Protocol):
     """Chooses an untried config. `free` has at least one True."""
 
-    def propose(self, pool: Pool, history: History, free: Mask, rng: np.random.Generator) -> Proposal: ...
+    def propose(
+        self, pool: Pool, history: History, free: Mask, rng: np.random.Generator
+    ) -> Proposal: ...
 
 
 class Random:
     """Uniform over the untried legal configs."""
 
-    def propose(self, pool: Pool, history: History, free: Mask, rng: np.random.Generator) -> Proposal:
+    def propose(
+        self, pool: Pool, history: History, free: Mask, rng: np.random.Generator
+    ) -> Proposal:
         return Proposal(int(rng.choice(np.flatnonzero(free))), "random")
 
 
 class Exhaustive:
     """Every legal config once, in the order of the space."""
 
-    def propose(self, pool: Pool, history: History, free: Mask, rng: np.random.Generator) -> Proposal:
+    def propose(
+        self, pool: Pool, history: History, free: Mask, rng: np.random.Generator
+    ) -> Proposal:
         return Proposal(int(np.flatnonzero(free)[0]), "exhaustive")
 
 
@@ -83,7 +90,9 @@ class Portfolio:
     def __init__(self) -> None:
         self._hyper: dict[int, Hyper] = {}
 
-    def propose(self, pool: Pool, history: History, free: Mask, rng: np.random.Generator) -> Proposal:
+    def propose(
+        self, pool: Pool, history: History, free: Mask, rng: np.random.Generator
+    ) -> Proposal:
         finite = int(np.isfinite(history.values).sum())
         if len(history.tried) + len(history.pending) < _SPREAD or finite < 3:
             return Proposal(_spread(pool, history, free, rng), "spread")
@@ -125,7 +134,9 @@ class Portfolio:
         if len(untried) > _SUBSET:
             best = np.argsort(history.values, kind="stable")[:_ELITES]
             near = np.concatenate([pool.neighbours(int(history.tried[b])) for b in best])
-            untried = np.unique(np.concatenate([rng.choice(untried, _SUBSET, replace=False), near[free[near]]]))
+            untried = np.unique(
+                np.concatenate([rng.choice(untried, _SUBSET, replace=False), near[free[near]]])
+            )
         gain = self._surrogate(pool, history).expected_improvement(pool.features[untried])
         return int(untried[np.argmax(gain)])
 
@@ -142,7 +153,9 @@ def credit(history: History, arms: tuple[str, ...]) -> Floats:
         success[place] *= _DECAY
         uses[place] *= _DECAY
         before = values[:i]
-        threshold = np.quantile(before[np.isfinite(before)], 0.1) if np.isfinite(before).any() else np.inf
+        threshold = (
+            np.quantile(before[np.isfinite(before)], 0.1) if np.isfinite(before).any() else np.inf
+        )
         success[place] += float(value < np.min(before)) + float(value <= threshold)
         uses[place] += 1.0
     rate = success / uses
@@ -154,7 +167,9 @@ def _spread(pool: Pool, history: History, free: Mask, rng: np.random.Generator) 
     """Of some random configs, the one furthest from all that were tried."""
     untried = np.flatnonzero(free)
     some = rng.choice(untried, min(len(untried), 48), replace=False)
-    known = pool.features[np.concatenate([history.tried, history.pending, [pool.default]]).astype(np.int64)]
+    known = pool.features[
+        np.concatenate([history.tried, history.pending, [pool.default]]).astype(np.int64)
+    ]
     distance = np.abs(pool.features[some][:, None, :] - known[None, :, :]).sum(axis=2).min(axis=1)
     return int(some[np.argmax(distance)])
 
@@ -169,5 +184,8 @@ def _cross(pool: Pool, history: History, free: Mask, rng: np.random.Generator) -
     if rng.random() < 0.6:
         field = int(rng.integers(len(pool.names)))
         child[field] = rng.integers(len(pool.values[field]))
-    point = {name: float(values[o]) for name, values, o in zip(pool.names, pool.values, child, strict=True)}
+    point = {
+        name: float(values[o])
+        for name, values, o in zip(pool.names, pool.values, child, strict=True)
+    }
     return pool.nearest(point, free)

@@ -16,7 +16,6 @@ from tilewright.machine import host
 if TYPE_CHECKING:
     from tilewright.autotune.objective import Objective
     from tilewright.autotune.pool import Pool
-
     from tilewright.backends.base import Backend
     from tilewright.cases import Case
     from tilewright.registry import Family

@@ -9,7 +9,6 @@ from typing import Any
 from tilewright.autotune.final import Decision, Scored
 from tilewright.autotune.provenance import StudyKey
 from tilewright.autotune.trials import State, TrialRow
-
 from tilewright.space import Config
 
 
@@ -68,6 +67,7 @@ class TuneResult:
             "tie_set": list(self.tie_set),
             "verdict": decided.verdict if decided else "inconclusive",
             "confirmed": decided.confirmed if decided else False,
+            "doubt": decided.reason if decided else "no trial succeeded",
             "rounds": decided.rounds if decided else 0,
             "evidence": self.evidence,
             "unit": self.unit,

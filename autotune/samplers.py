@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 from optuna.samplers import BaseSampler
+
 from tilewright.autotune import trials
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.proposers import (
@@ -21,7 +22,6 @@ from tilewright.autotune.proposers import (
     Proposer,
     Random,
 )
-
 from tilewright.errors import Unavailable, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ class PoolSampler(BaseSampler):
         self.seed = seed
         self.last_arm = ""
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
         return self.pool.distributions()
 
     def sample_relative(
@@ -58,9 +60,15 @@ class PoolSampler(BaseSampler):
         return dict(self.pool.config(proposal.index))
 
     def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
     ) -> Any:
-        raise UsageError(f"'{param_name}' is not a field of the pool; accepted: {', '.join(self.pool.names)}")
+        raise UsageError(
+            f"'{param_name}' is not a field of the pool; accepted: {', '.join(self.pool.names)}"
+        )
 
     def _first(self, past: History) -> Proposal | None:
         seen = self.pool.default in past.tried or self.pool.default in past.pending
@@ -68,14 +76,16 @@ class PoolSampler(BaseSampler):
 
     def _next(self, study: Study, trial: FrozenTrial, past: History) -> Proposal:
         """The caller asks only while something is untried."""
-        return self._pick(study, trial, past, past.free(self.pool), len(past.tried) + len(past.pending))
+        return self._pick(
+            study, trial, past, past.free(self.pool), len(past.tried) + len(past.pending)
+        )
 
-    def _pick(self, study: Study, trial: FrozenTrial, past: History, free: Mask, place: int) -> Proposal:
+    def _pick(
+        self, study: Study, trial: FrozenTrial, past: History, free: Mask, place: int
+    ) -> Proposal:
         raise NotImplementedError
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Any
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
         """Nothing to learn here: everything is read from the study."""
 
 
@@ -86,8 +96,12 @@ class OwnSampler(PoolSampler):
         super().__init__(pool, seed)
         self.proposer = proposer
 
-    def _pick(self, study: Study, trial: FrozenTrial, past: History, free: Mask, place: int) -> Proposal:
-        return self.proposer.propose(self.pool, past, free, np.random.default_rng([self.seed, place]))
+    def _pick(
+        self, study: Study, trial: FrozenTrial, past: History, free: Mask, place: int
+    ) -> Proposal:
+        return self.proposer.propose(
+            self.pool, past, free, np.random.default_rng([self.seed, place])
+        )
 
 
 class StockSampler(PoolSampler):
@@ -97,7 +111,9 @@ class StockSampler(PoolSampler):
         super().__init__(pool, seed)
         self.name = name
 
-    def _pick(self, study: Study, trial: FrozenTrial, past: History, free: Mask, place: int) -> Proposal:
+    def _pick(
+        self, study: Study, trial: FrozenTrial, past: History, free: Mask, place: int
+    ) -> Proposal:
         # A fresh sampler each time: its generator must depend on the place alone. What it learnt is in the study.
         inner = _stock(self.name, int(np.random.default_rng([self.seed, place]).integers(2**31)))
         space = {k: d for k, d in self.pool.distributions().items() if not d.single()}
@@ -128,6 +144,12 @@ def sampler(name: str, pool: Pool, seed: int) -> PoolSampler:
         raise unknown("sampler", name, list(SAMPLERS))
     missing = [p for p in _NEEDS.get(name, ()) if importlib.util.find_spec(p) is None]
     if missing:
-        raise Unavailable(f"sampler {name} needs {missing[0]}; `pip install {missing[0]}` brings it")
-    own: dict[str, Proposer] = {"portfolio": Portfolio(), "random": Random(), "exhaustive": Exhaustive()}
+        raise Unavailable(
+            f"sampler {name} needs {missing[0]}; `pip install {missing[0]}` brings it"
+        )
+    own: dict[str, Proposer] = {
+        "portfolio": Portfolio(),
+        "random": Random(),
+        "exhaustive": Exhaustive(),
+    }
     return OwnSampler(pool, seed, own[name]) if name in own else StockSampler(pool, seed, name)

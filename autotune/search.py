@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
+
 from tilewright.autotune import trials
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
@@ -65,7 +66,9 @@ class Search:
         self._checks_disturb = checks_disturb
         self._mine: set[int] = set()
 
-    def run(self, interruption: Interruption, report: Callable[[TrialRow], None] | None = None) -> int:
+    def run(
+        self, interruption: Interruption, report: Callable[[TrialRow], None] | None = None
+    ) -> int:
         """Work until the budget, the pool or the user ends it; returns how many trials it finished."""
         finished = 0
         while self.budget.time_left() and not interruption.requested:
@@ -92,7 +95,11 @@ class Search:
         with held(self._asking):
             known = self.study.get_trials(deepcopy=False)
             for trial in known:
-                if trial.state == TrialState.RUNNING and self._orphaned(trial) and self._adopt(trial):
+                if (
+                    trial.state == TrialState.RUNNING
+                    and self._orphaned(trial)
+                    and self._adopt(trial)
+                ):
                     return trial
             known = self.study.get_trials(deepcopy=False)
             taken = sum(trials.counts(t) for t in known)
@@ -102,7 +109,9 @@ class Search:
 
     def _orphaned(self, trial: FrozenTrial) -> bool:
         claim = Claim.of(trial)
-        age = (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0
+        age = (
+            (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0
+        )
         if claim is None:
             # Claims are made under the lock we hold; only another machine can be about to make one.
             return self.local or age > 60.0
@@ -125,7 +134,9 @@ class Search:
         stage = Stage(trial.user_attrs.get(trials.STAGE, Stage.GATE))
         deaths = claim.deaths + (0 if claim.own or claim.released else 1)
         if deaths >= _MOST_DEATHS:
-            self._finish(trial, Outcome.failed(stage, f"the process died in this trial {deaths} times"))
+            self._finish(
+                trial, Outcome.failed(stage, f"the process died in this trial {deaths} times")
+            )
             return False
         self._set(trial, trials.CLAIM, Claim.mine(claim.arm, deaths).content())
         self._mine.add(trial.number)
@@ -140,7 +151,11 @@ class Search:
             asked.set_user_attr(trials.CLAIM, Claim.mine(sampler.last_arm).content())
             known = self.study.get_trials(deepcopy=False)
             mine = next(t for t in known if t.number == asked.number)
-            twins = [t for t in known if t.number != asked.number and trials.counts(t) and t.params == mine.params]
+            twins = [
+                t
+                for t in known
+                if t.number != asked.number and trials.counts(t) and t.params == mine.params
+            ]
             if not twins:
                 return mine
             self._drop(mine, f"trial {twins[0].number} has this config")
@@ -155,7 +170,9 @@ class Search:
         assert place is not None
         try:
             with interruption.breakable():
-                found = self.objective.evaluate(self.pool.config(place), self._enter(trial, interruption))
+                found = self.objective.evaluate(
+                    self.pool.config(place), self._enter(trial, interruption)
+                )
         except NoObjective:
             self._drop(trial, "nothing values configs here")
             raise
@@ -193,7 +210,9 @@ class Search:
 
     def _release(self, trial: FrozenTrial) -> None:
         """An interrupted trial stays unfinished and free for whoever resumes the study."""
-        claim = Claim.of(next(t for t in self.study.get_trials(deepcopy=False) if t.number == trial.number))
+        claim = Claim.of(
+            next(t for t in self.study.get_trials(deepcopy=False) if t.number == trial.number)
+        )
         if claim:
             self._set(trial, trials.CLAIM, replace(claim, started="").content())
         self._mine.discard(trial.number)
@@ -205,7 +224,9 @@ class Search:
 
     def _behind_all(self) -> float:
         done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        values = [o.value for o in map(trials.outcome, done) if o is not None and o.value is not None]
+        values = [
+            o.value for o in map(trials.outcome, done) if o is not None and o.value is not None
+        ]
         return _FAILURE_FACTOR * max(values, default=_FAILURE_WITHOUT_ANY / _FAILURE_FACTOR)
 
     def _set(self, trial: FrozenTrial, name: str, value: object) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from tilewright.autotune.checked import Checker
 from tilewright.autotune.objective import CRASHES, Enter, NoObjective
 from tilewright.autotune.trials import Outcome, Stage
-
 from tilewright.backends.base import Launch
 from tilewright.errors import Unavailable
 from tilewright.evidence import Evidence
@@ -46,7 +45,9 @@ class StaticScore:
     unit = "score"
     mode = "static score of the binary"
 
-    def __init__(self, family: Family, case: Case, target: Target, backend: Backend, seed: int = 0) -> None:
+    def __init__(
+        self, family: Family, case: Case, target: Target, backend: Backend, seed: int = 0
+    ) -> None:
         self.family, self.case, self.target, self.backend = family, case, target, backend
         self.module = family.module("triton")
         small = _small_case(family, case, backend)
@@ -69,14 +70,18 @@ class StaticScore:
             with enter(stage):
                 return Outcome.ok(self._score(config, compiled), **self._facts(compiled))
         except Unavailable as error:
-            raise NoObjective(f"{self.family.name} cannot be tuned on {self.target.name} here: {error}") from None
+            raise NoObjective(
+                f"{self.family.name} cannot be tuned on {self.target.name} here: {error}"
+            ) from None
         except CRASHES as error:
             return Outcome.failed(stage, f"{type(error).__name__}: {error}")
 
     def _compile(self, config: Config) -> CompiledKernel:
         from tilewright.aot import compile_config
 
-        return compile_config(self.module, self.case.precision, self.case.flags, config, self.target.name)
+        return compile_config(
+            self.module, self.case.precision, self.case.flags, config, self.target.name
+        )
 
     def _programs(self, config: Config) -> int:
         source = self.module.aot(self.case.precision, self.case.flags, config, self.target.name)
@@ -89,7 +94,9 @@ class StaticScore:
         out = self.family.spec.outputs[0]
         elements = max(1, math.prod(self.family.spec.shape(out, self.case)))
         padding = max(1.0, programs * math.prod(edges) / elements) if edges else 1.0
-        multiprocessors = self.target.limits["sms"].value if "sms" in self.target.limits else _MULTIPROCESSORS
+        multiprocessors = (
+            self.target.limits["sms"].value if "sms" in self.target.limits else _MULTIPROCESSORS
+        )
         per_multiprocessor = math.ceil(programs / multiprocessors)
         warps = compiled.threads / self.target.limit("warp_size")
         resident = warps * min(max(1, compiled.blocks_per_sm), per_multiprocessor)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilewright.autotune.locks import JournalLock
-
 from tilewright.errors import Unavailable, UsageError
 from tilewright.machine import data_folder
 

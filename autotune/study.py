@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+
+from tilewright import tables
 from tilewright.autotune import final, provenance, trials, workers
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
@@ -21,8 +23,6 @@ from tilewright.autotune.search import Budget, Search
 from tilewright.autotune.storage import open_place
 from tilewright.autotune.trials import TrialRow
 from tilewright.autotune.workers import Assignment
-
-from tilewright import tables
 from tilewright.backends.base import Backend
 from tilewright.errors import UsageError
 from tilewright.registry import Family
@@ -33,7 +33,6 @@ from tilewright.targets import target as target_named
 if TYPE_CHECKING:
     from tilewright.autotune.final import Decision
     from tilewright.autotune.provenance import StudyKey
-
     from tilewright.cases import Case
 
 DEFAULT_TRIALS = 40
@@ -91,15 +90,23 @@ def tune(
     found = family_named(family) if isinstance(family, str) else family
     where = target_named(target) if isinstance(target, str) else target
     _require(trials, seconds, workers)
-    one = backend if isinstance(backend, Backend) else pick_backend(found, where, case.precision, backend)
+    one = (
+        backend
+        if isinstance(backend, Backend)
+        else pick_backend(found, where, case.precision, backend)
+    )
     limit = DEFAULT_TRIALS if trials is None and seconds is None else trials
-    plan = Plan(found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers, final_s)
+    plan = Plan(
+        found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers, final_s
+    )
     given = objective
     chosen = given or objective_for(found, case, where, one, seed, threads)
     return _run(plan, chosen, given, report, install, store)
 
 
-def default_case(family: Family, dtype: str | None = None, flags: dict[str, str] | None = None) -> Case:
+def default_case(
+    family: Family, dtype: str | None = None, flags: dict[str, str] | None = None
+) -> Case:
     """The benchmark case of median work: what is tuned when no shape is named."""
     precision = family.spec.precision(dtype)
     cases = [
@@ -111,7 +118,9 @@ def default_case(family: Family, dtype: str | None = None, flags: dict[str, str]
 
 def _require(trials: int | None, seconds: float | None, count: int) -> None:
     if trials is not None and trials < 1:
-        raise UsageError(f"{trials} trials were asked for; accepted: 1 (the default config alone) or more")
+        raise UsageError(
+            f"{trials} trials were asked for; accepted: 1 (the default config alone) or more"
+        )
     if seconds is not None and seconds <= 0:
         raise UsageError(f"{seconds:g} seconds were asked for; accepted: more than 0")
     if count < 1:
@@ -130,11 +139,17 @@ def _run(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pool = Pool.of(plan.family.spec, plan.case, plan.target, provenance.rules_hash(plan.family))
     chosen = sampler_named(plan.sampler, pool, plan.seed)
-    key = provenance.key_of(plan.family, plan.case, plan.target, plan.backend, pool, objective, plan.threads)
+    key = provenance.key_of(
+        plan.family, plan.case, plan.target, plan.backend, pool, objective, plan.threads
+    )
     place = open_place(plan.storage, plan.family.name, plan.target.file_stem)
     with held(lock_path("ask", key.name)):
         study = optuna.create_study(
-            study_name=key.name, storage=place.storage, sampler=chosen, direction="minimize", load_if_exists=True
+            study_name=key.name,
+            storage=place.storage,
+            sampler=chosen,
+            direction="minimize",
+            load_if_exists=True,
         )
         _describe(study, key, objective)
     until = None if plan.seconds is None else time.time() + plan.seconds
@@ -142,11 +157,15 @@ def _run(
     quiet = f"{plan.target.name} {key.device}"
 
     def read() -> tuple[TrialRow, ...]:
-        return trials.rows(study.get_trials(deepcopy=False), pool, objective.unit, str(objective.evidence))
+        return trials.rows(
+            study.get_trials(deepcopy=False), pool, objective.unit, str(objective.evidence)
+        )
 
     with Interruption() as interruption:
         if plan.workers == 1:
-            search = Search(study, pool, objective, budget, quiet, plan.target.kind == "cpu", place.local)
+            search = Search(
+                study, pool, objective, budget, quiet, plan.target.kind == "cpu", place.local
+            )
             measured = search.run(interruption, report)
         else:
             assignment = _assignment(plan, place.url, key.name, quiet, budget, given)
@@ -201,12 +220,14 @@ def _decide(
     kept = study.user_attrs.get(_DECISION)
     if kept and kept["trials"] == finished and kept["seed"] == plan.seed:
         return final.read(kept["decision"])
-    seconds, most = (min(_HURRIED_S, plan.final_s), 2) if hurried else (plan.final_s, final.FINALISTS)
+    seconds, most = (
+        (min(_HURRIED_S, plan.final_s), 2) if hurried else (plan.final_s, final.FINALISTS)
+    )
     try:
         with interruption.breakable(), held(lock_path("measure", quiet)):
             decision = final.decide(objective, rows, default, seconds, most)
     except KeyboardInterrupt:
-        return final.by_screening(rows, default, confirmed=False)
+        return final.by_screening(rows, default, final.CUT_OFF)
     if not hurried:
         content = {"trials": finished, "seed": plan.seed, "decision": final.content(decision)}
         study.set_user_attr(_DECISION, content)
@@ -214,7 +235,12 @@ def _decide(
 
 
 def _store(
-    plan: Plan, key: StudyKey, objective: Objective, decision: Decision | None, count: int, install: bool
+    plan: Plan,
+    key: StudyKey,
+    objective: Objective,
+    decision: Decision | None,
+    count: int,
+    install: bool,
 ) -> Path | None:
     """Write the winner to the tables; nothing that was not confirmed gets there."""
     if decision is None or not decision.confirmed:
@@ -237,7 +263,9 @@ def _store(
         "sampler": plan.sampler,
         "seed": plan.seed,
     }
-    entry = tables.Entry(tables.bucket(plan.case), plan.case.precision, plan.case.flags, best.config, record)
+    entry = tables.Entry(
+        tables.bucket(plan.case), plan.case.precision, plan.case.flags, best.config, record
+    )
     path = tables.user_path(plan.family, plan.target)
     places = [path, tables.installed_path(plan.family, plan.target)] if install else [path]
     for one in places:
@@ -274,7 +302,9 @@ def objective_of(assignment: Assignment) -> Objective:
         return assignment.objective
     family, where = family_named(assignment.family), target_named(assignment.target)
     one = backend(assignment.backend)
-    return objective_for(family, _case(family, assignment), where, one, assignment.seed, assignment.threads)
+    return objective_for(
+        family, _case(family, assignment), where, one, assignment.seed, assignment.threads
+    )
 
 
 def join(assignment: Assignment) -> Search:
@@ -284,13 +314,23 @@ def join(assignment: Assignment) -> Search:
     pool = Pool.of(family.spec, _case(family, assignment), where, provenance.rules_hash(family))
     place = open_place(assignment.storage_url, assignment.family, where.file_stem)
     chosen = sampler_named(assignment.sampler, pool, assignment.seed)
-    study = optuna.load_study(study_name=assignment.study_name, storage=place.storage, sampler=chosen)
+    study = optuna.load_study(
+        study_name=assignment.study_name, storage=place.storage, sampler=chosen
+    )
     objective = objective_of(assignment)
     return Search(
-        study, pool, objective, assignment.budget, assignment.quiet_device, assignment.checks_disturb, place.local
+        study,
+        pool,
+        objective,
+        assignment.budget,
+        assignment.quiet_device,
+        assignment.checks_disturb,
+        place.local,
     )
 
 
 def _case(family: Family, assignment: Assignment) -> Case:
     content: dict[str, Any] = dict(assignment.case)
-    return family.spec.case(content["sizes"], content["precision"], content["flags"], content["memory"])
+    return family.spec.case(
+        content["sizes"], content["precision"], content["flags"], content["memory"]
+    )

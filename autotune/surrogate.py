@@ -89,7 +89,9 @@ def _subset(x: Floats, values: Floats) -> tuple[Floats, Floats]:
     order = np.argsort(values, kind="stable")
     best = order[: _MOST // 2]
     rest = order[_MOST // 2 :]
-    kept = np.sort(np.concatenate([best, rest[np.linspace(0, len(rest) - 1, _MOST - len(best)).astype(int)]]))
+    kept = np.sort(
+        np.concatenate([best, rest[np.linspace(0, len(rest) - 1, _MOST - len(best)).astype(int)]])
+    )
     return x[kept], values[kept]
 
 
@@ -131,5 +133,7 @@ def _descend(x: Floats, y: Floats, start: Hyper) -> Hyper:
 def _erf(x: Floats) -> Floats:
     """Abramowitz and Stegun 7.1.26, absolute error below 2e-7."""
     t = 1.0 / (1.0 + 0.3275911 * np.abs(x))
-    poly = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    poly = t * (
+        0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
+    )
     return np.asarray(np.sign(x) * (1.0 - poly * np.exp(-x * x)), dtype=np.float64)

@@ -7,15 +7,15 @@ import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.proposers import History
-
 from tilewright.space import Config
 
 if TYPE_CHECKING:
@@ -26,28 +26,24 @@ CLAIM = "claim"
 STAGE = "stage"
 RECORD = "record"
 DROPPED = "dropped"
+# Key of an outcome's details: the value is a lower bound, so that it ranks configs but decides nothing.
+FLOOR = "floor"
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """How far a trial came: the static gate, the correctness check, the timing (or modelling)."""
 
     GATE = "gate"
     CHECK = "check"
     TIME = "time"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class State(str, Enum):
+class State(StrEnum):
     """What became of a trial. A failed one keeps its stage and reason and ranks behind every other."""
 
     OK = "ok"
     FAILED = "failed"
     RUNNING = "running"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +90,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """One row of `tune`'s document. `value_us` is None unless the objective's unit is a time."""
+    """One row of `tune`'s document. `value_us` is None unless the objective's unit is a time.
+
+    `details` is what else the objective found: an interval, static facts, the file that replays a failure.
+    """
 
     number: int
     config: Config
@@ -106,6 +105,7 @@ class TrialRow:
     reason: str
     arm: str
     evidence: str
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @cache
@@ -159,7 +159,13 @@ class Claim:
         return bool(self.started) and _boot_time(self.pid) == self.started
 
     def content(self) -> dict[str, Any]:
-        return {"host": self.host, "pid": self.pid, "started": self.started, "arm": self.arm, "deaths": self.deaths}
+        return {
+            "host": self.host,
+            "pid": self.pid,
+            "started": self.started,
+            "arm": self.arm,
+            "deaths": self.deaths,
+        }
 
 
 def outcome(trial: FrozenTrial) -> Outcome | None:
@@ -203,7 +209,9 @@ def history(trials: Sequence[FrozenTrial], pool: Pool) -> History:
     )
 
 
-def rows(trials: Sequence[FrozenTrial], pool: Pool, unit: str, evidence: str) -> tuple[TrialRow, ...]:
+def rows(
+    trials: Sequence[FrozenTrial], pool: Pool, unit: str, evidence: str
+) -> tuple[TrialRow, ...]:
     """One row a trial that counts, by number."""
     found = []
     for trial in trials:
@@ -222,10 +230,15 @@ def rows(trials: Sequence[FrozenTrial], pool: Pool, unit: str, evidence: str) ->
                 value=value,
                 value_us=value if unit == "us" else None,
                 unit=unit,
-                stage=result.stage if done and result else Stage(trial.user_attrs.get(STAGE, "gate")),
-                reason=result.reason if done and result else "not finished; resuming the study retries it",
+                stage=result.stage
+                if done and result
+                else Stage(trial.user_attrs.get(STAGE, "gate")),
+                reason=result.reason
+                if done and result
+                else "not finished; resuming the study retries it",
                 arm=claim.arm if claim else "",
                 evidence=evidence,
+                details=result.details if done and result else {},
             )
         )
     return tuple(found)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilewright.autotune.checked import Checker
 from tilewright.autotune.objective import CRASHES, Enter, NoObjective
-from tilewright.autotune.trials import Outcome, Stage
-
+from tilewright.autotune.trials import FLOOR, Outcome, Stage, State
 from tilewright.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -20,13 +19,18 @@ if TYPE_CHECKING:
 
 
 class TwinTime:
-    """Cycles of a twin run over the clock of the target, in us. Deterministic, modelled."""
+    """Cycles of a twin run over the clock of the target, in us. Deterministic, modelled.
+
+    Where the twin gives a floor instead of a schedule the values are marked so, and decide nothing.
+    """
 
     evidence = Evidence.MODELLED
     unit = "us"
     mode = "twin cycles"
 
-    def __init__(self, family: Family, case: Case, target: Target, backend: Backend, seed: int = 0) -> None:
+    def __init__(
+        self, family: Family, case: Case, target: Target, backend: Backend, seed: int = 0
+    ) -> None:
         self.checker = Checker(family, case, target, backend, seed)
         self.mhz = target.limit("mhz")
         self.target = target
@@ -52,7 +56,8 @@ class TwinTime:
             raise NoObjective(
                 f"{self.target.name} cannot be tuned here: the twin's run reports no cycles, and there is no device"
             )
-        return Outcome.ok(float(cycles) / self.mhz, cycles=cycles)
+        details = {"cycles": cycles, FLOOR: "floor" in launch.details}
+        return Outcome(State.OK, Stage.TIME, float(cycles) / self.mhz, details=details)
 
     def versions(self) -> Mapping[str, Any]:
         return {"mhz": self.mhz}

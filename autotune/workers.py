@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.trials import State, TrialRow
-
 from tilewright.errors import TilewrightError, Unavailable
 
 if TYPE_CHECKING:

@@ -130,8 +130,12 @@ class Op:
     def flag(self, name: str) -> OpFlag:
         return next(f for f in self.flags if f.name == name)
 
-    def layouts_of(self, flag: OpFlag) -> tuple[OpLayout, ...]:
-        return next(t.layouts for t in self.tensors if t.layout_flag == flag.name)
+    def accepted(self, flag: OpFlag) -> tuple[str, ...]:
+        """The values that a compiled kernel takes: of a layout flag, those of layouts it reads."""
+        for tensor in self.tensors:
+            if tensor.layout_flag == flag.name:
+                return tuple(one.name for one in tensor.layouts if one.accepted)
+        return flag.values
 
     def arguments(self) -> tuple[OpArgument, ...]:
         """Arguments of the torch op, in order: inputs, then by keyword optional inputs, flags, sizes, config."""

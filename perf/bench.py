@@ -99,7 +99,7 @@ class Ceiling:
         if known is None:
             return None, None
         limit = limits.bound(spec, case, known, threads, cold)
-        if limits.impossible(time_us, limit) and not self.refreshed:
+        if time_us < limit.us and not self.refreshed:
             self.refresh()
             limit = limits.bound(spec, case, self.found or known, threads, cold)
         return limit, limits.impossible(time_us, limit)

@@ -312,13 +312,17 @@ def native_probe() -> Probe:
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The least time a case can take here, in us, and what sets it."""
+    """The least time a case can take here, in us, and what sets it.
+
+    `disturbed` is the share of the machine that others used when the ceilings were measured.
+    """
 
     us: float
     bound_by: str
     level: str
     gbps: float
     gops: float | None
+    disturbed: float = 0.0
 
 
 def operand_kind(spec: KernelSpec, case: Case) -> str:
@@ -342,14 +346,20 @@ def bound(
         level,
         gbps,
         gops,
+        ceilings.disturbed or 0.0,
     )
 
 
 def impossible(time_us: float, limit: Bound) -> str | None:
-    """Why a time cannot be; None if it can."""
-    if limit.us <= 0 or time_us >= (1.0 - IMPOSSIBLE_MARGIN) * limit.us:
+    """Why a time cannot be; None if it can.
+
+    Ceilings measured while others used a share of the machine may be too low by that share, so the
+    floor is lowered by it: only what no quiet machine could do either is called impossible.
+    """
+    floor = (1.0 - IMPOSSIBLE_MARGIN) * (1.0 - limit.disturbed) * limit.us
+    if floor <= 0 or time_us >= floor:
         return None
     return (
-        f"{time_us:.3g} us is below the {limit.us:.3g} us that {limit.bound_by} allows on this machine: "
+        f"{time_us:.3g} us is below {floor:.3g} us, the floor that {limit.bound_by} sets on this machine: "
         f"the call cannot have done the work"
     )

@@ -79,7 +79,13 @@ class CostModel:
 
     def _note(self, what: str, config: Config, start: float) -> None:
         if self.log is not None:
-            row = {"what": what, "config": dict(config), "start": start, "end": time.time(), "pid": os.getpid()}
+            row = {
+                "what": what,
+                "config": dict(config),
+                "start": start,
+                "end": time.time(),
+                "pid": os.getpid(),
+            }
             with self.log.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
 
@@ -118,20 +124,36 @@ class Misbehaving(Backend):
         refuse: Sequence[Config] = (),
         late: Sequence[Config] = (),
         cycles: Mapping[Config, int] | None = None,
+        floor: bool = False,
     ) -> None:
-        self.wrong, self.crash, self.refuse, self.late, self.cycles = wrong, crash, refuse, late, cycles
+        self.floor = floor
+        self.wrong, self.crash, self.refuse, self.late, self.cycles = (
+            wrong,
+            crash,
+            refuse,
+            late,
+            cycles,
+        )
 
     def targets(self) -> tuple[str, ...]:
         return ("cpu",) if self.cycles is None else ("ascend:910b1",)
 
     def cell(self, family: Family, target: Target, precision: Precision) -> Cell:
-        return self._cell(family, target, precision, State.RUN if self.cycles is None else State.TWIN)
+        return self._cell(
+            family, target, precision, State.RUN if self.cycles is None else State.TWIN
+        )
 
     def refuses(self, family: Family, case: Case, config: Config, target: Target) -> str | None:
         return "it does not like this tile" if config in self.refuse else None
 
     def prepare(
-        self, family: Family, case: Case, inputs: Inputs, config: Config, target: Target, threads: int = 0
+        self,
+        family: Family,
+        case: Case,
+        inputs: Inputs,
+        config: Config,
+        target: Target,
+        threads: int = 0,
     ) -> Launch:
         if config in self.refuse:
             raise Refused("it does not like this tile")
@@ -151,7 +173,11 @@ class Misbehaving(Backend):
             while time.perf_counter() < end:
                 pass
 
-        details = {"cycles": self.cycles[config]} if self.cycles and config in self.cycles else {}
+        details: dict[str, Any] = (
+            {"cycles": self.cycles[config]} if self.cycles and config in self.cycles else {}
+        )
+        if self.floor:
+            details["floor"] = "a bound"
         return Launch(run, outputs, details)
 
 
@@ -160,8 +186,18 @@ def small_family(folder: Path, **fields: tuple[int, ...]) -> Family:
     found = family("gemm")
     values = {"tile_m": (16, 32), "tile_n": (32,), "tile_k": (32,), "stages": (1, 2, 3), **fields}
     default = {k: Config(tile_m=32, tile_n=32, tile_k=32, stages=2) for k in ("cpu", "ascend")}
-    spec = replace(found.spec, space={"cpu": Space(**values), "ascend": Space(**values)}, default=default)
+    spec = replace(
+        found.spec, space={"cpu": Space(**values), "ascend": Space(**values)}, default=default
+    )
     return Family(spec, folder, found.package, str(folder))
 
 
-__all__ = ["CRASHES", "CostModel", "Misbehaving", "NoisyCostModel", "cost", "gemm_case", "small_family"]
+__all__ = [
+    "CRASHES",
+    "CostModel",
+    "Misbehaving",
+    "NoisyCostModel",
+    "cost",
+    "gemm_case",
+    "small_family",
+]

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from tilewright import native, tables
 from tilewright.autotune.objective import objective_for
 from tilewright.autotune.study import tune
@@ -27,8 +28,20 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_host
-def test_a_real_tuning_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["tune", "gemm", *SHAPE, "--dtype", "bf16", "--trials", "5", "--study", f"sqlite:///{tmp_path}/s.db"]
+def test_a_real_tuning_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "tune",
+        "gemm",
+        *SHAPE,
+        "--dtype",
+        "bf16",
+        "--trials",
+        "5",
+        "--study",
+        f"sqlite:///{tmp_path}/s.db",
+    ]
     assert main([*command, "--json", "-"]) == 0
     first = capsys.readouterr()
     document = json.loads(first.out)
@@ -57,7 +70,9 @@ def test_the_study_opens_in_optuna_with_named_fields(tmp_path: Path) -> None:
     import optuna
 
     url = f"sqlite:///{tmp_path}/s.db"
-    result = tune(GEMM, GEMM.spec.case({"M": 8, "N": 32, "K": 32}, "fp32"), "cpu", 6, storage=url, final_s=0.2)
+    result = tune(
+        GEMM, GEMM.spec.case({"M": 8, "N": 32, "K": 32}, "fp32"), "cpu", 6, storage=url, final_s=0.2
+    )
     study = optuna.load_study(study_name=result.study, storage=url)
     importance = optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()

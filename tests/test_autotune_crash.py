@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from autotune_doubles import CostModel, cost, gemm_case, read_log
+
 from tilewright.autotune.study import tune
 from tilewright.autotune.trials import State
 from tilewright.backends.host import Host
@@ -42,7 +44,9 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILEWRIGHT_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
     here = str(Path(__file__).parent)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
 
 
 def start(folder: Path, count: int, sleep_s: float) -> subprocess.Popen[bytes]:
@@ -76,7 +80,13 @@ def test_ctrl_c_keeps_the_best_and_the_rest_resumes(tmp_path: Path, number: sign
     assert document["stored"]
     done = finished(tmp_path)
     result = tune(
-        GEMM, gemm_case(), "cpu", 12, objective=CostModel(log=tmp_path / "log"), backend=Host(), seed=4,
+        GEMM,
+        gemm_case(),
+        "cpu",
+        12,
+        objective=CostModel(log=tmp_path / "log"),
+        backend=Host(),
+        seed=4,
         storage=f"journal:{tmp_path}/study.journal",
     )
     assert not result.interrupted
@@ -93,11 +103,23 @@ def test_kill_9_and_resume_is_the_same_study_as_one_never_killed(tmp_path: Path)
     done = finished(tmp_path)
     assert len(done) >= 3
     resumed = tune(
-        GEMM, gemm_case(), "cpu", 10, objective=CostModel(log=tmp_path / "log"), backend=Host(), seed=4,
+        GEMM,
+        gemm_case(),
+        "cpu",
+        10,
+        objective=CostModel(log=tmp_path / "log"),
+        backend=Host(),
+        seed=4,
         storage=f"journal:{tmp_path}/study.journal",
     )
     whole = tune(
-        GEMM, gemm_case(), "cpu", 10, objective=CostModel(), backend=Host(), seed=4,
+        GEMM,
+        gemm_case(),
+        "cpu",
+        10,
+        objective=CostModel(),
+        backend=Host(),
+        seed=4,
         storage=f"journal:{tmp_path}/whole.journal",
     )
     assert [r.config for r in resumed.rows] == [r.config for r in whole.rows]
@@ -108,21 +130,35 @@ def test_kill_9_and_resume_is_the_same_study_as_one_never_killed(tmp_path: Path)
 def test_workers_share_a_study_and_never_time_at_once(tmp_path: Path) -> None:
     model = CostModel(log=tmp_path / "log", sleep_s=0.03)
     result = tune(
-        GEMM, gemm_case(), "cpu", 16, objective=model, backend=Host(), workers=2,
+        GEMM,
+        gemm_case(),
+        "cpu",
+        16,
+        objective=model,
+        backend=Host(),
+        workers=2,
         storage=f"journal:{tmp_path}/study.journal",
     )
-    timed = sorted((r for r in read_log(model.log) if r["what"] == "timed"), key=lambda r: r["start"])
+    timed = sorted(
+        (r for r in read_log(model.log) if r["what"] == "timed"), key=lambda r: r["start"]
+    )
     assert len(result.rows) == result.measured == len(timed) == 16
     assert len({json.dumps(r["config"]) for r in timed}) == 16
     assert result.rows[0].config == DEFAULT
     assert len({r["pid"] for r in timed}) == 2
-    assert all(one["end"] <= other["start"] for one, other in zip(timed, timed[1:], strict=False))
+    assert all(one["end"] <= other["start"] for one, other in pairwise(timed))
 
 
 def test_a_config_that_kills_its_process_is_retried_then_recorded(tmp_path: Path) -> None:
     model = CostModel(log=tmp_path / "log", killers=(dict(DEFAULT),), kills=99)
     result = tune(
-        GEMM, gemm_case(), "cpu", 5, objective=model, backend=Host(), workers=2,
+        GEMM,
+        gemm_case(),
+        "cpu",
+        5,
+        objective=model,
+        backend=Host(),
+        workers=2,
         storage=f"journal:{tmp_path}/study.journal",
     )
     first = result.rows[0]
@@ -137,7 +173,13 @@ def test_a_config_that_kills_its_process_is_retried_then_recorded(tmp_path: Path
 def test_a_worker_that_dies_once_costs_nothing(tmp_path: Path) -> None:
     model = CostModel(log=tmp_path / "log", killers=(dict(DEFAULT),), kills=1)
     result = tune(
-        GEMM, gemm_case(), "cpu", 4, objective=model, backend=Host(), workers=2,
+        GEMM,
+        gemm_case(),
+        "cpu",
+        4,
+        objective=model,
+        backend=Host(),
+        workers=2,
         storage=f"sqlite:///{tmp_path}/study.db",
     )
     assert [r.state for r in result.rows] == [State.OK] * 4

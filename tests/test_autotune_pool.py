@@ -10,6 +10,7 @@ import pytest
 from autotune_doubles import cost, gemm_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tilewright.autotune import trials
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.proposers import Exhaustive, History, Portfolio, Random
@@ -30,7 +31,13 @@ def odd_sum(spec: object, case: object, config: Config, where: object) -> str | 
 @st.composite
 def pools(draw: st.DrawFn) -> Pool:
     """Spaces of two to four fields with a random legal part."""
-    values = draw(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=5, unique=True), min_size=2, max_size=4))
+    values = draw(
+        st.lists(
+            st.lists(st.integers(0, 40), min_size=1, max_size=5, unique=True),
+            min_size=2,
+            max_size=4,
+        )
+    )
     space = Space(**{f"f{i}": tuple(sorted(v)) for i, v in enumerate(values)})
     points = list(space.points())
     legal = draw(st.lists(st.sampled_from(points), min_size=1, max_size=30, unique=True))
@@ -49,7 +56,10 @@ def test_a_target_with_rules_gives_only_legal_configs() -> None:
     pool = Pool.of(GEMM.spec, case, where)
     space = GEMM.spec.space["cuda"]
     assert 0 < len(pool) < space.size
-    assert all(space.illegal(GEMM.spec, case, pool.config(i), where) is None for i in range(0, len(pool), 97))
+    assert all(
+        space.illegal(GEMM.spec, case, pool.config(i), where) is None
+        for i in range(0, len(pool), 97)
+    )
 
 
 @given(pools())
@@ -136,7 +146,14 @@ def test_a_default_outside_the_space_is_refused() -> None:
 
 def test_an_illegal_default_stays_in_the_pool() -> None:
     space = Space((Rule("odd", odd_sum),), tile_m=(32, 33), tile_n=(32, 33))
-    spec = type("S", (), {"space_for": lambda s, t: space, "default_config": lambda s, t: Config(tile_m=33, tile_n=32)})
+    spec = type(
+        "S",
+        (),
+        {
+            "space_for": lambda s, t: space,
+            "default_config": lambda s, t: Config(tile_m=33, tile_n=32),
+        },
+    )
     pool = Pool.of(spec(), gemm_case(), CPU)  # type: ignore[arg-type]
     assert len(pool) == 3
     assert pool.config(pool.default) == Config(tile_m=33, tile_n=32)
@@ -155,7 +172,15 @@ def test_a_large_space_is_enumerated_once_while_its_rules_stay(
     monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path))
     monkeypatch.setattr("tilewright.autotune.pool.LARGE", 100)
     space = Space((Rule("odd", rule),), a=tuple(range(10)), b=tuple(range(10)), c=(0, 1))
-    spec = type("S", (), {"name": "s", "space_for": lambda s, t: space, "default_config": lambda s, t: Config(a=1, b=0, c=0)})
+    spec = type(
+        "S",
+        (),
+        {
+            "name": "s",
+            "space_for": lambda s, t: space,
+            "default_config": lambda s, t: Config(a=1, b=0, c=0),
+        },
+    )
     first = Pool.of(spec(), gemm_case(), CPU, "v1")  # type: ignore[arg-type]
     again = Pool.of(spec(), gemm_case(), CPU, "v1")  # type: ignore[arg-type]
     assert asked == space.size

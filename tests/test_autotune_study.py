@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from autotune_doubles import CostModel, Misbehaving, NoisyCostModel, cost, gemm_case, small_family
+
 from tilewright import tables
 from tilewright.autotune.measured import MeasuredTime
 from tilewright.autotune.pool import Pool
@@ -61,14 +62,29 @@ def test_resuming_measures_nothing_twice_and_goes_on_as_if_never_stopped(
     tmp_path: Path, name: str, storage: str
 ) -> None:
     whole = tune(
-        GEMM, gemm_case(), "cpu", 14, objective=CostModel(), backend=Host(), sampler=name, seed=3,
+        GEMM,
+        gemm_case(),
+        "cpu",
+        14,
+        objective=CostModel(),
+        backend=Host(),
+        sampler=name,
+        seed=3,
         storage=f"journal:{tmp_path}/whole.journal",
     )
     model, url = CostModel(), storage.format(tmp_path)
     found = None
     for limit in (5, 9, 14, 14):
         found = tune(
-            GEMM, gemm_case(), "cpu", limit, objective=model, backend=Host(), sampler=name, seed=3, storage=url
+            GEMM,
+            gemm_case(),
+            "cpu",
+            limit,
+            objective=model,
+            backend=Host(),
+            sampler=name,
+            seed=3,
+            storage=url,
         )
     assert found is not None
     assert len(model.calls) == len(set(model.calls)) == 14
@@ -94,7 +110,16 @@ def test_failures_are_rows_with_stage_and_reason_and_rank_last(tmp_path: Path) -
     )
     backend = Misbehaving([wrong], [crash], [refuse], [late])
     objective = MeasuredTime(found, gemm_case(), CPU, backend, seed=7, screen=QUICK)
-    result = tune(found, gemm_case(), "cpu", 50, objective=objective, backend=backend, sampler="exhaustive", final_s=0.2)
+    result = tune(
+        found,
+        gemm_case(),
+        "cpu",
+        50,
+        objective=objective,
+        backend=backend,
+        sampler="exhaustive",
+        final_s=0.2,
+    )
     rows = {r.config: r for r in result.rows}
     assert len(rows) == result.pool == 6
     failed = {c: (r.stage, r.reason) for c, r in rows.items() if r.state is State.FAILED}
@@ -127,7 +152,9 @@ def _no_stage(stage: Stage):  # type: ignore[no-untyped-def]
 
 
 def test_a_default_that_fails_does_not_end_the_study(tmp_path: Path) -> None:
-    result = tune(GEMM, gemm_case(), "cpu", 8, objective=CostModel(wrong=(DEFAULT,)), backend=Host())
+    result = tune(
+        GEMM, gemm_case(), "cpu", 8, objective=CostModel(wrong=(DEFAULT,)), backend=Host()
+    )
     assert result.rows[0].state is State.FAILED
     assert result.default is None and result.gain is None
     assert result.best and result.best.config != DEFAULT
@@ -135,7 +162,14 @@ def test_a_default_that_fails_does_not_end_the_study(tmp_path: Path) -> None:
 
 def test_nothing_that_works_is_no_winner() -> None:
     space = GEMM.spec.space["cpu"]
-    result = tune(GEMM, gemm_case(), "cpu", 5, objective=CostModel(wrong=tuple(space.points())), backend=Host())
+    result = tune(
+        GEMM,
+        gemm_case(),
+        "cpu",
+        5,
+        objective=CostModel(wrong=tuple(space.points())),
+        backend=Host(),
+    )
     assert result.best is None and result.stored is None
     assert len(result.failures) == 5
 
@@ -162,7 +196,9 @@ def test_a_faster_config_wins_with_an_interval_under_drift() -> None:
 def test_the_winner_is_stored_with_provenance_and_chosen(tmp_path: Path) -> None:
     found = small_family(tmp_path, tile_m=(16, 32, 64, 96))
     case = gemm_case()
-    result = tune(found, case, "cpu", 12, objective=CostModel(), backend=Host(), sampler="exhaustive")
+    result = tune(
+        found, case, "cpu", 12, objective=CostModel(), backend=Host(), sampler="exhaustive"
+    )
     assert result.best and result.best.config != DEFAULT
     assert result.stored == tables.user_path(found, CPU)
     assert not (tmp_path / "configs").exists()
@@ -172,14 +208,26 @@ def test_the_winner_is_stored_with_provenance_and_chosen(tmp_path: Path) -> None
     provenance = choice.entry.provenance
     assert provenance["value"] == result.best.value
     assert provenance["default_value"] == cost(DEFAULT)
-    for name in ("source_hash", "space_hash", "device", "mode", "study", "date", "evidence", "seed", "threads"):
+    for name in (
+        "source_hash",
+        "space_hash",
+        "device",
+        "mode",
+        "study",
+        "date",
+        "evidence",
+        "seed",
+        "threads",
+    ):
         assert provenance[name] not in (None, "")
     assert provenance["versions"]["optuna"]
 
 
 def test_install_writes_the_familys_own_table(tmp_path: Path) -> None:
     found = small_family(tmp_path, tile_m=(16, 32, 64, 96))
-    result = tune(found, gemm_case(), "cpu", 12, objective=CostModel(), backend=Host(), install=True)
+    result = tune(
+        found, gemm_case(), "cpu", 12, objective=CostModel(), backend=Host(), install=True
+    )
     assert result.stored == tmp_path / "configs" / "cpu.json"
     content = json.loads(result.stored.read_text())
     entries = [e for d in content["devices"].values() for e in d["entries"]]
@@ -198,12 +246,16 @@ def test_another_source_is_another_study(tmp_path: Path) -> None:
 
 
 def test_a_study_ends_when_the_pool_is_used_up(tmp_path: Path) -> None:
-    result = tune(small_family(tmp_path), gemm_case(), "cpu", 500, objective=CostModel(), backend=Host())
+    result = tune(
+        small_family(tmp_path), gemm_case(), "cpu", 500, objective=CostModel(), backend=Host()
+    )
     assert len(result.rows) == result.pool == 6
 
 
 def test_seconds_bound_the_search() -> None:
-    result = tune(GEMM, gemm_case(), "cpu", seconds=1.0, objective=CostModel(sleep_s=0.1), backend=Host())
+    result = tune(
+        GEMM, gemm_case(), "cpu", seconds=1.0, objective=CostModel(sleep_s=0.1), backend=Host()
+    )
     assert 1 <= len(result.rows) <= 11
 
 
@@ -219,10 +271,30 @@ def test_the_twin_is_valued_by_its_cycles_and_labelled(tmp_path: Path) -> None:
     assert result.evidence == "modelled"
     assert result.best and result.best.value_us == pytest.approx(4700 / where.limit("mhz"))
     assert result.best.config["stages"] == 3
+    bounds = Misbehaving(cycles=cycles, floor=True)
+    objective = objective_for(found, gemm_case(), where, bounds)
+    remark = tune(
+        found,
+        gemm_case(),
+        where,
+        20,
+        objective=objective,
+        backend=bounds,
+        storage=f"journal:{tmp_path}/b.journal",
+    )
+    assert remark.decision and not remark.decision.confirmed and remark.stored is None
+    assert "lower bounds" in remark.top()["doubt"]
     silent = Misbehaving(cycles={})
     with pytest.raises(Unavailable, match="reports no cycles"):
-        tune(found, gemm_case(), where, 2, objective=objective_for(found, gemm_case(), where, silent), backend=silent,
-             storage=f"journal:{tmp_path}/silent.journal")
+        tune(
+            found,
+            gemm_case(),
+            where,
+            2,
+            objective=objective_for(found, gemm_case(), where, silent),
+            backend=silent,
+            storage=f"journal:{tmp_path}/silent.journal",
+        )
 
 
 @pytest.mark.parametrize(
@@ -242,6 +314,8 @@ def test_wrong_requests_are_one_sentence(wanted: dict[str, object], sentence: st
 
 def test_without_a_shape_the_median_benchmark_case_is_tuned() -> None:
     case = default_case(GEMM, "bf16", {"bias": "yes"})
-    flops = sorted(GEMM.spec.flops_of(c) for c in GEMM.spec.benchmark_cases(GEMM.spec.precision("bf16")))
+    flops = sorted(
+        GEMM.spec.flops_of(c) for c in GEMM.spec.benchmark_cases(GEMM.spec.precision("bf16"))
+    )
     assert case.precision == "bf16" and case.flags["bias"] == "yes"
     assert flops[0] < GEMM.spec.flops_of(case) < flops[-1]

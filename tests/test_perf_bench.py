@@ -205,6 +205,14 @@ def test_bound_takes_the_larger_of_work_and_traffic(gemm: Family) -> None:
     assert ceilings.bound(spec, empty, found, 1).us >= 0
 
 
+def test_a_floor_from_a_busy_machine_accuses_nobody_by_its_error() -> None:
+    quiet = ceilings.Bound(100.0, "DRAM", "DRAM", 10.0, None)
+    busy = replace(quiet, disturbed=0.8)
+    assert ceilings.impossible(50.0, quiet)
+    assert ceilings.impossible(50.0, busy) is None
+    assert ceilings.impossible(10.0, busy)
+
+
 def test_ceilings_survive_the_disk_and_keep_the_best(tmp_path: Path) -> None:
     slow, fast = fake_ceilings(1.0), fake_ceilings(2.0)
     path = tmp_path / "c.json"
@@ -347,3 +355,46 @@ def test_host_is_timed_natively_where_it_is_built(gemm: Family) -> None:
 def test_samples_are_found_by_id_only() -> None:
     with pytest.raises(UsageError, match="no samples with id"):
         samples.load("nothing")
+
+
+ROW_FIELDS = (
+    "family backend target case dtype config ok rel_err max_abs_err tolerance seed threads median_us ci_low_us "
+    "ci_high_us samples gflops gbps ceiling_frac evidence cache peer ratio ratio_ci_low ratio_ci_high verdict"
+).split()
+
+
+def test_the_command_writes_the_fields_others_rely_on(tmp_path: Path) -> None:
+    from tilewright.cli.main import main
+
+    ceilings.write_text(ceilings.cache_path(), json.dumps(fake_ceilings(1e3).as_dict()))
+    out = tmp_path / "b.json"
+    chosen = [
+        "bench",
+        "gemm",
+        "--backend",
+        "reference",
+        "--shape",
+        "M=4,N=8,K=16",
+        "--seconds",
+        "0.05",
+    ]
+    assert main([*chosen, "--against", "torch", "--threads", "1", "--json", str(out)]) in (0, 1)
+    (row,) = json.loads(out.read_text())["rows"]
+    assert set(ROW_FIELDS) <= set(row)
+    assert row["evidence"] == "measured"
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--against", "torhc"], 2),
+        (["--threads", "two"], 2),
+        (["--dtype", "fp64"], 2),
+        (["--flags", "b_layout=ZZ"], 2),
+        (["--backend", "triton", "--target", "cuda:sm_100"], 3),
+    ],
+)
+def test_exit_codes(options: list[str], code: int) -> None:
+    from tilewright.cli.main import main
+
+    assert main(["bench", "gemm", "--shape", "M=4,N=8,K=16", "--seconds", "0.05", *options]) == code

@@ -45,7 +45,7 @@ def doc(op: Op) -> str:
         lines.append(f"{tensor.name}: {shapes}, {role}")
     for flag in op.flags:
         if flag.kind != "presence":
-            lines.append(f"{flag.name}: {' | '.join(flag.values)}")
+            lines.append(f"{flag.name}: {' | '.join(op.accepted(flag))}")
     if op.config:
         lines.append(f"config: {', '.join(c.name for c in op.config)}")
     lines.append(f"precisions: {', '.join(p.name for p in op.precisions)}")

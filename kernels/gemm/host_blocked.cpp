@@ -57,7 +57,8 @@ class Blocked {
   }
 
   // Row blocks [m0, m1) by panels [n0, n1), one thread's share.
-  void share(Range rows, Range panels, char* acc, char* packed) {
+  void share(Range rows, Range panels, char* acc, char* packed, char* wide) {
+    wide_ = wide;
     const Parts columns = cut(panels.size(), block_panels(r_));
     for (int64_t i = 0; i < columns.count; ++i) {
       panel_ = panels.begin + columns.begin(i);
@@ -117,6 +118,8 @@ class Blocked {
     tile.a = a_ + row * r_.groups_ * t_.a_words[kind_];
     tile.rows = rows;
     tile.total_groups = r_.groups_;
+    tile.group_bytes = kGroupBytes[kind_];
+    tile.wide = wide_;
     tile.acc_stride = panels_ * kPanelCols;
     tile.row_start = r_.starts_or_null(starts_ ? starts_ + row : nullptr);
     if (packing && ahead) pack(0, 0, 1);
@@ -156,6 +159,7 @@ class Blocked {
   Parts k_blocks_;
   int64_t panel_ = 0, panels_ = 0;
   char* packed_ = nullptr;
+  char* wide_ = nullptr;
   bool reused_ = false;
 };
 
@@ -188,12 +192,14 @@ bool Runner::run_blocked() {
   const bool reused = band > tile_m;
   const int64_t acc_bytes = round_up((tile_m < p_.m ? tile_m : p_.m) * p_.config.tile_n * 4, kAlign);
   const int64_t packed_bytes = round_up(Blocked::packed_b_bytes(*this, reused), kAlign);
+  const int64_t wide_bytes = round_up(p_.config.tile_k / kGroup[kind_] * t_.np * 128, kAlign);
   Layout layout;
   const int64_t vectors = layout.add(vectors_bytes());
   const int64_t a = layout.add(band * row_bytes);
   const int64_t starts = layout.add(band * 4);
   const int64_t acc = layout.add(acc_bytes * threads_);
   const int64_t packed = layout.add(packed_bytes * threads_);
+  const int64_t wide = layout.add(wide_bytes * threads_);
   char* base = workspace_.get(layout.size());
   if (base == nullptr) return false;
   fill_vectors(base + vectors);
@@ -207,7 +213,8 @@ bool Runner::run_blocked() {
     auto task = [&](int index, int) {
       Blocked blocked(*this, packed_a, row_starts, bands.begin(i), blocks);
       blocked.share(split(blocks.count, grid.m, index / grid.n), split(panels_, grid.n, index % grid.n),
-                    base + acc + index * acc_bytes, base + packed + index * packed_bytes);
+                    base + acc + index * acc_bytes, base + packed + index * packed_bytes,
+                    base + wide + index * wide_bytes);
     };
     run_tasks(static_cast<int>(grid.m * grid.n), task);
   }

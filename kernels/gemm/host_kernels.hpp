@@ -2,7 +2,7 @@
 // compiled once per ISA level): plain structs and one table of functions per level.
 //
 // Words used here. panel: 16 columns of B, stored [group][16][KR]. group: KR consecutive k. row tile: up to
-// KernelTable::mr rows of A, stored [group][row][words]. acc: fp32 or int32 sums, row-major.
+// KernelTable::mr rows of A, stored [group][word][row]. acc: fp32 or int32 sums, row-major.
 #pragma once
 
 #include <stdint.h>
@@ -53,6 +53,8 @@ struct Tile {
   int64_t first_group, groups;
   const char* b;              // first panel, at first_group
   int64_t panel_bytes, panels;
+  int64_t group_bytes;        // of one panel
+  void* wide;                 // room for 128 bytes per group and panel
   void* acc;                  // [rows][acc_stride], 16 * panels columns are used
   int64_t acc_stride;
   const int32_t* row_start;   // null: sums start from zero

@@ -29,6 +29,7 @@ struct StepF32 {
   using Vec = VF;
   using Sum = float;
   static constexpr Kind kKind = kF32;
+  static constexpr int kBytes = kGroupBytes[kF32];
   static constexpr int kWords = 1;
 
   template <int MR, int NP>
@@ -50,6 +51,7 @@ struct StepF16 {
   using Vec = VF;
   using Sum = float;
   static constexpr Kind kKind = kF16;
+  static constexpr int kBytes = kGroupBytes[kF16];
   static constexpr int kWords = 1;
 
   template <int MR, int NP>
@@ -73,6 +75,7 @@ struct StepBF16 {
   using Vec = VF;
   using Sum = float;
   static constexpr Kind kKind = kBF16;
+  static constexpr int kBytes = kGroupBytes[kBF16];
   static constexpr int kWords = kHasDpbf16 ? 1 : 2;
 
   template <int MR, int NP>
@@ -99,7 +102,7 @@ struct StepBF16 {
           });
         });
         unrolled<MR>([&](int i) TW_BODY {
-          const VF av = bcast(word_float(a + 2 * i + half));
+          const VF av = bcast(word_float(a + half * MR + i));
           unrolled<kVecs>([&](int v) TW_BODY { c[i][v] = fma(av, bv[v], c[i][v]); });
         });
       });
@@ -114,6 +117,7 @@ struct StepI8 {
   using Vec = VI;
   using Sum = int32_t;
   static constexpr Kind kKind = kI8;
+  static constexpr int kBytes = kGroupBytes[kI8];
   static constexpr int kWords = kHasDpbusd ? 1 : 2;
 
   template <int MR, int NP>
@@ -140,13 +144,35 @@ struct StepI8 {
           });
         });
         unrolled<MR>([&](int i) TW_BODY {
-          const VI av = bcast_i(a[2 * i + half]);
+          const VI av = bcast_i(a[half * MR + i]);
           unrolled<kVecs>([&](int v) TW_BODY {
             c[i][v] = madd16_add(c[i][v], av, bv[v]);
           });
         });
       });
     }
+  }
+};
+
+// Widened int8: a group is a pair of 16-bit k, as bytes_even() or bytes_odd() leave them.
+struct StepI16 {
+  using Vec = VI;
+  using Sum = int32_t;
+  static constexpr int kWords = 1;
+  static constexpr int kBytes = 64;
+
+  template <int MR, int NP>
+  TW_INLINE void step(VI (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
+    VI bv[NP * kPanelVecs];
+    unrolled<NP>([&](int p) TW_BODY {
+      unrolled<kPanelVecs>([&](int v) TW_BODY {
+        bv[p * kPanelVecs + v] = load_i(b + p * panel_bytes + v * kVecBytes);
+      });
+    });
+    unrolled<MR>([&](int i) TW_BODY {
+      const VI av = bcast_i(a[i]);
+      unrolled<NP * kPanelVecs>([&](int v) TW_BODY { c[i][v] = madd16_add(c[i][v], av, bv[v]); });
+    });
   }
 };
 
@@ -172,7 +198,6 @@ struct Micro {
 template <class S, int MR, int NP>
 void micro(const Micro& m) {
   constexpr int kVecs = NP * kPanelVecs;
-  constexpr int kBytes = kGroupBytes[S::kKind];
   using Sum = typename S::Sum;
   typename S::Vec c[MR][kVecs];
   Sum* acc = static_cast<Sum*>(m.acc);
@@ -191,7 +216,7 @@ void micro(const Micro& m) {
     unrolled<NP>([&](int p) TW_BODY { prefetch(ahead + p * panel_bytes); });
     ahead += ahead_step;
     a += MR * S::kWords;
-    b += kBytes;
+    b += S::kBytes;
   }
   unrolled<MR>([&](int i) TW_BODY {
     unrolled<kVecs>([&](int v) TW_BODY { store(acc + i * m.acc_stride + v * kLanes, c[i][v]); });
@@ -206,7 +231,7 @@ constexpr int64_t kStreamAhead = 1536;  // bytes
 
 template <class S, int MR>
 void stream_panel(const Micro& m) {
-  constexpr int kBytes = kGroupBytes[S::kKind], kU = kChains<MR>;
+  constexpr int kU = kChains<MR>;
   using Sum = typename S::Sum;
   typename S::Vec c[kU][MR][kPanelVecs];
   unrolled<kU>([&](int u) TW_BODY {
@@ -222,17 +247,17 @@ void stream_panel(const Micro& m) {
   int64_t g = 0;
   for (; g + kU <= m.groups; g += kU) {
     unrolled<kU>([&](int u) TW_BODY {
-      S::template step<MR, 1>(c[u], a + u * MR * S::kWords, b + u * kBytes, 0);
-      prefetch(ahead + u * kBytes);
+      S::template step<MR, 1>(c[u], a + u * MR * S::kWords, b + u * S::kBytes, 0);
+      prefetch(ahead + u * S::kBytes);
     });
     ahead += kU * m.prefetch_step;
     a += kU * MR * S::kWords;
-    b += kU * kBytes;
+    b += kU * S::kBytes;
   }
   for (; g < m.groups; ++g) {
     S::template step<MR, 1>(c[0], a, b, 0);
     a += MR * S::kWords;
-    b += kBytes;
+    b += S::kBytes;
   }
   Sum* acc = static_cast<Sum*>(m.acc);
   unrolled<MR>([&](int i) TW_BODY {
@@ -269,24 +294,93 @@ struct MicroTable<S, Rows<I...>> {
   static constexpr MicroFn kStream[kMr] = {stream_panel<S, I>...};
 };
 
+// Where the multiply-add needs B wider than it is stored, a panel used by several row tiles is widened once:
+// `Wide` are the steps over it, `kSplit` of them per group. Same sums in the same order.
+template <class S>
+struct Widening {
+  using Wide = S;
+  static constexpr int kSplit = 0;
+};
+template <>
+struct Widening<StepF16> {
+  using Wide = StepF32;
+  static constexpr int kSplit = 1;
+  TW_INLINE void widen(const char* from, float* to) {
+    unrolled<kPanelVecs>([&](int v) TW_BODY {
+      store(to + v * kLanes, load_fp16(reinterpret_cast<const uint16_t*>(from) + v * kLanes));
+    });
+  }
+};
+#if TW_LEVEL != TW_LEVEL_avx512
+template <>
+struct Widening<StepBF16> {
+  using Wide = StepF32;
+  static constexpr int kSplit = 2;
+  TW_INLINE void widen(const char* from, float* to) {
+    unrolled<kPanelVecs>([&](int v) TW_BODY {
+      const VI raw = load_i(from + v * kVecBytes);
+      store(to + v * kLanes, bf16_even(raw));
+      store(to + kPanel + v * kLanes, bf16_odd(raw));
+    });
+  }
+};
+#endif
+#if TW_LEVEL < TW_LEVEL_avx2vnni
+template <>
+struct Widening<StepI8> {
+  using Wide = StepI16;
+  static constexpr int kSplit = 2;
+  TW_INLINE void widen(const char* from, int32_t* to) {
+    unrolled<kPanelVecs>([&](int v) TW_BODY {
+      const VI raw = load_i(from + v * kVecBytes);
+      store(to + v * kLanes, bytes_even(raw));
+      store(to + kPanel + v * kLanes, bytes_odd(raw));
+    });
+  }
+};
+#endif
+
+constexpr int64_t kWidenRowTiles = 3;
+
+// All row tiles of the block against `panels` panels; S are the steps, `m` holds what row tiles share.
+template <class S>
+void tile_rows(const Tile& t, Micro m, const Parts& rows, int64_t words, int64_t split) {
+  m.groups = t.groups * split;
+  const int64_t calls = m.groups * rows.count;
+  m.prefetch_step = t.prefetch ? (t.groups * t.group_bytes + calls - 1) / calls : 0;
+  for (int64_t i = 0; i < rows.count; ++i) {
+    const int64_t row = rows.begin(i), mr = rows.size(i);
+    m.a = t.a + (row * t.total_groups + mr * t.first_group) * words;
+    m.acc = static_cast<typename S::Sum*>(t.acc) + row * t.acc_stride;
+    m.row_start = t.row_start ? t.row_start + row : nullptr;
+    m.prefetch = t.prefetch ? t.prefetch + i * m.groups * m.prefetch_step : m.b;
+    MicroTable<S>::kTile[t.panels - 1][mr - 1](m);
+  }
+}
+
 template <class S>
 void tile(const Tile& t) {
   const Parts rows = cut(t.rows, kMr);
-  Micro m;
+  Micro m{};
   m.b = t.b;
   m.panel_bytes = t.panel_bytes;
-  m.groups = t.groups;
   m.acc_stride = t.acc_stride;
   m.first = t.first_group == 0;
-  m.prefetch_step = t.prefetch ? (kGroupBytes[S::kKind] + rows.count - 1) / rows.count : 0;
-  for (int64_t i = 0; i < rows.count; ++i) {
-    const int64_t row = rows.begin(i), mr = rows.size(i);
-    m.a = t.a + (row * t.total_groups + mr * t.first_group) * S::kWords;
-    m.acc = static_cast<typename S::Sum*>(t.acc) + row * t.acc_stride;
-    m.row_start = t.row_start ? t.row_start + row : nullptr;
-    m.prefetch = t.prefetch ? t.prefetch + i * t.groups * m.prefetch_step : t.b;
-    MicroTable<S>::kTile[t.panels - 1][mr - 1](m);
+  using W = Widening<S>;
+  if constexpr (W::kSplit != 0) {
+    if (rows.count >= kWidenRowTiles) {
+      constexpr int64_t kWords = kPanel * W::kSplit;
+      for (int64_t p = 0; p < t.panels; ++p) {
+        const char* from = t.b + p * t.panel_bytes;
+        typename W::Wide::Sum* to = static_cast<typename W::Wide::Sum*>(t.wide) + p * t.groups * kWords;
+        for (int64_t g = 0; g < t.groups; ++g) W::widen(from + g * S::kBytes, to + g * kWords);
+      }
+      m.b = static_cast<const char*>(t.wide);
+      m.panel_bytes = t.groups * kWords * 4;
+      return tile_rows<typename W::Wide>(t, m, rows, S::kWords, W::kSplit);
+    }
   }
+  tile_rows<S>(t, m, rows, S::kWords, 1);
 }
 
 template <class S>
@@ -296,7 +390,7 @@ void stream(const Tile& t) {
   m.groups = t.groups;
   m.acc_stride = t.acc_stride;
   m.row_start = t.row_start;
-  m.prefetch_step = t.prefetch ? kGroupBytes[S::kKind] : 0;
+  m.prefetch_step = t.prefetch ? S::kBytes : 0;
   for (int64_t p = 0; p < t.panels; ++p) {
     m.b = t.b + p * t.panel_bytes;
     m.prefetch = t.prefetch ? m.b + kStreamAhead : m.b;

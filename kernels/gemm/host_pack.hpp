@@ -28,9 +28,9 @@ using Element = typename UintOf<kElementBytes[K]>::type;
 TW_INLINE uint32_t pair16(uint32_t low, uint32_t high) { return (low & 0xffffu) | high << 16; }
 TW_INLINE uint32_t widen8(uint8_t x) { return static_cast<uint32_t>(static_cast<int32_t>(static_cast<int8_t>(x))); }
 
-// The words of one group of one row, from its KR elements (zero beyond the end of K).
+// The words of one group of one row, `apart` each other, from its KR elements (zero beyond the end of K).
 template <Kind K, class S>
-TW_INLINE void put_group(uint32_t* dst, const Element<K>* e) {
+TW_INLINE void put_group(uint32_t* dst, int64_t apart, const Element<K>* e) {
   if constexpr (K == kF32) {
     dst[0] = e[0];
   } else if constexpr (K == kF16) {
@@ -40,7 +40,7 @@ TW_INLINE void put_group(uint32_t* dst, const Element<K>* e) {
       dst[0] = pair16(e[0], e[1]);
     } else {
       dst[0] = static_cast<uint32_t>(e[0]) << 16;
-      dst[1] = static_cast<uint32_t>(e[1]) << 16;
+      dst[apart] = static_cast<uint32_t>(e[1]) << 16;
     }
   } else {
     if constexpr (S::kWords == 1) {
@@ -48,7 +48,7 @@ TW_INLINE void put_group(uint32_t* dst, const Element<K>* e) {
                static_cast<uint32_t>(e[3]) << 24;
     } else {
       dst[0] = pair16(widen8(e[0]), widen8(e[2]));
-      dst[1] = pair16(widen8(e[1]), widen8(e[3]));
+      dst[apart] = pair16(widen8(e[1]), widen8(e[3]));
     }
   }
 }
@@ -60,17 +60,17 @@ void pack_rows(const PackA& p) {
   const int64_t stride = Unit ? 1 : p.a.col_stride;
   for (int64_t i = 0; i < p.rows; ++i) {
     const Element<K>* src = reinterpret_cast<const Element<K>*>(p.a.data) + i * p.a.row_stride;
-    uint32_t* dst = p.dst + i * S::kWords;
+    uint32_t* dst = p.dst + i;
     const int64_t full = p.k / kR;
     for (int64_t g = 0; g < full; ++g) {
       Element<K> e[kR];
       for (int r = 0; r < kR; ++r) e[r] = src[(g * kR + r) * stride];
-      put_group<K, S>(dst + g * step, e);
+      put_group<K, S>(dst + g * step, p.rows, e);
     }
     if (full < groups) {
       Element<K> e[kR] = {};
       for (int64_t r = 0; full * kR + r < p.k; ++r) e[r] = src[(full * kR + r) * stride];
-      put_group<K, S>(dst + full * step, e);
+      put_group<K, S>(dst + full * step, p.rows, e);
     }
   }
 }

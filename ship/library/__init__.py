@@ -46,8 +46,8 @@ def compile_library(
 
     build = (cache or cache_folder("ship")) / _key(families)
     with _locked(build):
-        generated = build / "generated"
-        generated.mkdir(exist_ok=True)
+        generated = build / "cmake" / "generated"
+        generated.mkdir(parents=True, exist_ok=True)
         source = generated / "ops.cpp"
         _write(source, generate.source(ops, identifier, identifier))
         extra = device_sources(generated, ops, entries, identifier)

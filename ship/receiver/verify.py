@@ -21,9 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Bytecode beside the sources is neither trusted nor written.
 sys.dont_write_bytecode = True
-sys.pycache_prefix = str(Path(tempfile.gettempdir()) / f"tilewright-verify-{os.getpid()}")
 
 HERE = Path(__file__).resolve().parent
 SCHEMA = "tilewright/bundle/1"
@@ -31,6 +29,18 @@ STAGES = ("manifest", "platform", "torch", "cpu", "abi", "load", "opcheck", "gol
 IN_CHILD = STAGES[5:]
 IGNORED = ("__pycache__", ".git")
 Row = dict[str, Any]
+
+
+def own(name: str) -> Any:
+    """Import a module of the bundle from its source: bytecode beside it is not hashed, so not trusted."""
+    if str(HERE) not in sys.path:
+        sys.path.insert(0, str(HERE))
+    before = sys.pycache_prefix
+    sys.pycache_prefix = str(Path(tempfile.gettempdir()) / f"tilewright-verify-{os.getpid()}")
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.pycache_prefix = before
 
 
 def row(stage: str, state: str, detail: str) -> Row:
@@ -121,8 +131,7 @@ def verify(options: argparse.Namespace) -> Iterator[Row]:
         for stage in STAGES[1:]:
             yield row(stage, "not run", "Not run: the files are not those of the manifest.")
         return
-    sys.path.insert(0, str(HERE))
-    host = importlib.import_module("verify_parts.host")
+    host = own("verify_parts.host")
     failed = []
     for stage, result in host.stages(
         HERE, manifest, options.assume_torch, options.assume_cpu_level
@@ -172,9 +181,9 @@ def _in_child(options: argparse.Namespace) -> Iterator[Row]:
 
 def run_child(fd: int, quick: bool) -> int:
     """Load the library, run it, and write one JSON line a stage to `fd`."""
-    sys.path.insert(0, str(HERE))
     manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
-    run = importlib.import_module("verify_parts.run")
+    importlib.import_module("torch")  # First, with its own bytecode.
+    run = own("verify_parts.run")
     with os.fdopen(fd, "w", encoding="utf-8") as out:
         for stage, (state, detail) in run.stages(HERE, manifest, quick):
             out.write(json.dumps([stage, state, detail]) + "\n")

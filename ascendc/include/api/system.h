@@ -1,4 +1,4 @@
-// Which core this is, and small helpers kernels use.
+// Which core this is, and the rounding utilities kernels use.
 #pragma once
 
 #include "api/enums.h"

@@ -13,6 +13,7 @@ from tilewright.errors import Refused
 from tilewright.targets import Target
 
 from ...twin import runner
+from ...twin.bounds import Bound, bound
 from ...twin.runner import TwinResult
 from . import host
 
@@ -70,9 +71,9 @@ def launch(
         raise Refused(f"ascendc refuses gemm {case}: {error}") from None
 
 
-def input_bytes(case: Case) -> int:
-    """Bytes of one element the cube reads."""
-    return host.PRECISIONS[case.precision].input_bytes
+def floor(case: Case, result: TwinResult, cores: int) -> Bound:
+    """The lower bound on the launch's time that its instructions imply on `cores` cube cores."""
+    return bound(result, host.PRECISIONS[case.precision].input_bytes, cores)
 
 
 def count(

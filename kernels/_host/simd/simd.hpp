@@ -40,6 +40,12 @@ constexpr int kPanelVecs = kPanel / kLanes;
 
 TW_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 
+// The same address, unknown to the compiler: loads through it are not shared with earlier ones.
+TW_INLINE const char* again(const char* p) {
+  __asm__("" : "+r"(p));
+  return p;
+}
+
 // body(0), body(1), ..., body(N - 1), unrolled before the compiler decides which arrays live in registers.
 #define TW_BODY __attribute__((always_inline))
 template <int N, class Body>

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -55,7 +56,13 @@ def import_variant(folder: Path, name: str) -> ModuleType:
         raise ImportError(f"{folder} has no __init__.py that can be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    # As in verify.py: only what was hashed is run.
+    before = sys.pycache_prefix
+    sys.pycache_prefix = os.path.join(tempfile.gettempdir(), f"tilewright-verify-{os.getpid()}")
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.pycache_prefix = before
     return module
 
 

@@ -1,16 +1,18 @@
 """The ascendc backend: AscendC kernels on the host twin of the 910B.
 
-A family's AscendC folder has an `adapter.py` with `refuses(case, config, target)`,
-`launch(tensors, case, config, target, lib_path, ...)` and, where the hardware's arithmetic adds an
-error of its own, `added_error(case)`.
+A family's AscendC folder has an `adapter.py` with `refuses(case, config, target)`, `launch(tensors,
+case, config, target, lib_path, ...)`, `count(case, config, target, lib_path, ...)` (the same without
+data), `floor(case, result, cores)` and, where the hardware's arithmetic adds an error of its own,
+`added_error(case)`.
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewright.backends.base import Backend, Cell, Launch, State
 from tilewright.errors import Refused
@@ -19,13 +21,38 @@ from tilewright.inputs import Inputs, empty_outputs
 from tilewright.targets import ALL
 
 if TYPE_CHECKING:
-    from tilewright.ascendc.twin.bounds import Bound
-    from tilewright.ascendc.twin.runner import TwinResult
     from tilewright.cases import Case
     from tilewright.registry import Family
     from tilewright.space import Config
     from tilewright.spec import Precision
     from tilewright.targets import Target
+
+
+class TwinRun(Protocol):
+    """What a run of the twin leaves behind."""
+
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def findings(self) -> Sequence[object]: ...
+    @property
+    def peak(self) -> Mapping[str, int]: ...
+    @property
+    def counts(self) -> Mapping[str, Mapping[str, int]]: ...
+    @property
+    def blocks(self) -> int: ...
+
+
+class Floor(Protocol):
+    """A lower bound on time, in cycles: per pipe and of the busiest one."""
+
+    @property
+    def cycles(self) -> float: ...
+    @property
+    def pipes(self) -> Mapping[str, float]: ...
+    @property
+    def bound_by(self) -> str: ...
+    def microseconds(self, mhz: int) -> float: ...
 
 
 class AscendC(Backend):
@@ -85,14 +112,14 @@ class AscendC(Backend):
         family: Family,
         case: Case,
         target: Target,
-        result: TwinResult,
+        result: TwinRun,
         cores: int | None = None,
-    ) -> Bound:
+    ) -> Floor:
         """The floor on the launch's time that follows from its instructions."""
-        from tilewright.ascendc.twin.bounds import bound
-
-        size = self.adapter(family).input_bytes(case)
-        return bound(result, size, cores or target.limit("aic_cores"))
+        found: Floor = self.adapter(family).floor(
+            case, result, cores or target.limit("aic_cores")
+        )
+        return found
 
     def model(
         self,
@@ -102,7 +129,7 @@ class AscendC(Backend):
         target: Target,
         threads: int = 0,
         trace: Path | None = None,
-    ) -> tuple[TwinResult, Bound]:
+    ) -> tuple[TwinRun, Floor]:
         """Issue the instructions without data; what they are, and the floor they imply."""
         from tilewright import native
 

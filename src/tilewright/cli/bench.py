@@ -10,6 +10,7 @@ from tilewright.cli import options
 from tilewright.cli.output import emit, number, progress, say, table
 
 if TYPE_CHECKING:
+    from tilewright.perf.bench import Ceiling
     from tilewright.perf.rows import BenchRow
 
 app = options.application()
@@ -106,7 +107,7 @@ def run(
     lines = [_line(r) for r in found if r.state != "unavailable"]
     if lines:
         table(_COLUMNS, lines, title=f"measured on {host().cpu}, seed {seed}", json=json)
-    _remarks(found, ceiling.reason, json)
+    _remarks(found, ceiling, json)
     if interrupted:
         say("interrupted: these rows were finished before", json)
         raise typer.Exit(130)
@@ -145,7 +146,7 @@ def _line(row: BenchRow) -> tuple[object, ...]:
     )
 
 
-def _remarks(found: list[BenchRow], no_ceilings: str, json: str | None) -> None:
+def _remarks(found: list[BenchRow], ceiling: Ceiling, json: str | None) -> None:
     said: set[str] = set()
     for row in found:
         if row.state != "timed" and row.reason not in said:
@@ -173,5 +174,12 @@ def _remarks(found: list[BenchRow], no_ceilings: str, json: str | None) -> None:
             f"{name} reaches less than {WEAK_PEER:.0%} of this machine's ceiling: a ratio to it says little",
             json,
         )
-    if no_ceilings:
-        say(f"no ceilings: {no_ceilings}", json)
+    if ceiling.reason:
+        say(f"no ceilings: {ceiling.reason}", json)
+    taken = ceiling.found.disturbed if ceiling.found else None
+    if taken is not None and taken >= 0.1:
+        say(
+            f"the ceilings were measured while others used {taken:.0%} of the machine, so shares of them are too "
+            "high; `tilewright doctor --refresh` on a quiet machine keeps the best",
+            json,
+        )

@@ -20,21 +20,34 @@ app = typer.Typer()
 
 @app.command()
 def tune(
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="The family to tune, such as gemm.")],
+    family: Annotated[
+        str, typer.Argument(metavar="FAMILY", help="The family to tune, such as gemm.")
+    ],
     target: Annotated[
-        str, typer.Option("--target", metavar="T", help="cpu, cuda:sm_90, hip:gfx942, ascend:910b1, ...")
+        str,
+        typer.Option(
+            "--target", metavar="T", help="cpu, cuda:sm_90, hip:gfx942, ascend:910b1, ..."
+        ),
     ] = "cpu",
     shape: options.Shape = None,
     dtype: Annotated[
-        str | None, typer.Option("--dtype", metavar="NAME", help="The precision, such as bf16 or int8->fp16.")
+        str | None,
+        typer.Option("--dtype", metavar="NAME", help="The precision, such as bf16 or int8->fp16."),
     ] = None,
     flags: options.Flags = None,
     backend: Annotated[
-        str | None, typer.Option("--backend", metavar="NAME", help="host, triton or ascendc; by default the target's.")
+        str | None,
+        typer.Option(
+            "--backend", metavar="NAME", help="host, triton or ascendc; by default the target's."
+        ),
     ] = None,
     trials: Annotated[
         int | None,
-        typer.Option("--trials", metavar="N", help="Trials of the study altogether (40 if neither this nor --seconds)."),
+        typer.Option(
+            "--trials",
+            metavar="N",
+            help="Trials of the study altogether (40 if neither this nor --seconds).",
+        ),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option("--seconds", metavar="S", help="Stop searching after this long.")
@@ -48,14 +61,27 @@ def tune(
         ),
     ] = None,
     sampler: Annotated[
-        str, typer.Option("--sampler", metavar="NAME", help="portfolio, tpe, random, gp, cmaes or exhaustive.")
+        str,
+        typer.Option(
+            "--sampler", metavar="NAME", help="portfolio, tpe, random, gp, cmaes or exhaustive."
+        ),
     ] = "portfolio",
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", help="Processes; they check side by side and time one at a time.")
+        int,
+        typer.Option(
+            "--workers",
+            metavar="N",
+            help="Processes; they check side by side and time one at a time.",
+        ),
     ] = 1,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the inputs and of the sampler.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", help="Seed of the inputs and of the sampler.")
+    ] = 0,
     install: Annotated[
-        bool, typer.Option("--install", help="Also write the winner to the family's own configs/<target>.json.")
+        bool,
+        typer.Option(
+            "--install", help="Also write the winner to the family's own configs/<target>.json."
+        ),
     ] = False,
     json: options.Json = None,
 ) -> None:
@@ -87,12 +113,19 @@ def tune(
 
     found = family_named(family)
     sizes, values = options.shape(shape), options.flags(flags)
-    case = found.spec.case(sizes, dtype, values) if sizes is not None else tuning.default_case(found, dtype, values)
+    case = (
+        found.spec.case(sizes, dtype, values)
+        if sizes is not None
+        else tuning.default_case(found, dtype, values)
+    )
     say(f"{family} on {target}: {case} {case.precision}, inputs and sampler from seed {seed}", json)
     limit = tuning.DEFAULT_TRIALS if trials is None and seconds is None else trials
     space = found.spec.space_for(target_named(target))
     if space is not None and space.size >= LARGE:
-        say(f"looking through {space.size} combinations for the legal ones; kept for the next time", json)
+        say(
+            f"looking through {space.size} combinations for the legal ones; kept for the next time",
+            json,
+        )
     with _progress(limit, seconds) as report:
         result = tuning.tune(
             found,
@@ -178,16 +211,28 @@ class _Lines:
         import sys
 
         note = self._best.note(row)
-        what = f"{row.value:.4g} {row.unit}" if row.value is not None else f"failed at {row.stage}: {row.reason}"
-        print(f"trial {row.number + 1}{self._of}: {what} ({note}) {row.config}", file=sys.stderr, flush=True)
+        what = (
+            f"{row.value:.4g} {row.unit}"
+            if row.value is not None
+            else f"failed at {row.stage}: {row.reason}"
+        )
+        print(
+            f"trial {row.number + 1}{self._of}: {what} ({note}) {row.config}",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _summary(result: TuneResult, json: str | None) -> None:
     best, default = result.best, result.default
     if not quiet(json):
-        shown = sorted((r for r in result.rows if r.value is not None), key=lambda r: r.value or 0.0)[:8]
+        shown = sorted(
+            (r for r in result.rows if r.value is not None), key=lambda r: r.value or 0.0
+        )[:8]
         lines = [(r.number, number(r.value, 4), r.unit, r.arm, r.config) for r in shown]
-        table(("trial", "value", "unit", "from", "config"), lines, f"best trials, {result.evidence}")
+        table(
+            ("trial", "value", "unit", "from", "config"), lines, f"best trials, {result.evidence}"
+        )
     for row in result.failures[:5]:
         say(f"trial {row.number} failed at {row.stage}: {row.reason} {row.config}", json)
     say(
@@ -201,9 +246,16 @@ def _summary(result: TuneResult, json: str | None) -> None:
         say("nothing was found: no trial succeeded", json)
         return
     if default is None:
-        say(f"best {best.value:.4g} {best.unit} ({result.evidence}) {best.config}; the default config failed", json)
+        say(
+            f"best {best.value:.4g} {best.unit} ({result.evidence}) {best.config}; the default config failed",
+            json,
+        )
     else:
-        sure = f" [{best.ratio_low:.3f}, {best.ratio_high:.3f}]" if best.ratio_low and best.ratio_high else ""
+        sure = (
+            f" [{best.ratio_low:.3f}, {best.ratio_high:.3f}]"
+            if best.ratio_low and best.ratio_high
+            else ""
+        )
         gain = f"{best.ratio:.3f}x{sure}" if best.ratio else "-"
         say(
             f"default {default.value:.4g} {default.unit}, best {best.value:.4g} {best.unit} ({result.evidence}): {gain}, "
@@ -211,4 +263,4 @@ def _summary(result: TuneResult, json: str | None) -> None:
             json,
         )
         say(f"best config {best.config}", json)
-    say(f"kept in {result.stored}" if result.stored else "not kept: the comparison with the default was cut off", json)
+    say(f"kept in {result.stored}" if result.stored else f"not kept: {result.top()['doubt']}", json)
