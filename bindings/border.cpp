@@ -25,7 +25,9 @@ std::string text_of(std::span<const Dim> dims) {
   return dims.empty() ? "[]" : "[" + join(parts) + "]";
 }
 
-[[noreturn]] void wrong(const OpSpec& op, const std::string& what) { throw UsageError(std::string(op.name) + ": " + what); }
+[[noreturn]] void wrong(const OpSpec& op, const std::string& what) {
+  throw UsageError(std::string(op.name) + ": " + what);
+}
 
 class Resolver {
  public:
@@ -68,7 +70,8 @@ class Resolver {
       if (request_.flags[index] == flag.values[v]) found = static_cast<int>(v);
     }
     if (found < 0) {
-      wrong(op_, "unknown " + std::string(flag.name) + " '" + request_.flags[index] + "'; accepted: " + join(accepted));
+      wrong(op_, "unknown " + std::string(flag.name) + " '" + request_.flags[index] +
+                     "'; accepted: " + join(accepted));
     }
     return found;
   }
@@ -93,12 +96,14 @@ class Resolver {
     for (size_t v = 0; v < flag.values.size(); ++v) {
       std::vector<std::string> wanted;
       for (const TensorSpec& tensor : op_.tensors) {
-        if (tensor.flag == index && !tensor.output && (tensor.when >> v & 1u)) wanted.emplace_back(tensor.name);
+        if (tensor.flag == index && !tensor.output && (tensor.when >> v & 1u))
+          wanted.emplace_back(tensor.name);
       }
       if (wanted == given) return static_cast<int>(v);
       accepted.push_back(join(wanted, " and "));
     }
-    wrong(op_, "of " + join(names, " and ") + " only " + join(given, " and ") + " given; accepted: " + join(accepted, " / "));
+    wrong(op_, "of " + join(names, " and ") + " only " + join(given, " and ") +
+                   " given; accepted: " + join(accepted, " / "));
   }
 
   bool fits(const PrecisionSpec& precision) const {
@@ -155,7 +160,8 @@ class Resolver {
         given.push_back(std::string(op_.tensors[i].name) + " " + dtype_name(request_.tensors[i].dtype));
       }
     }
-    const std::string out = request_.out_dtype < 0 ? "" : std::string(" -> ") + dtype_name(request_.out_dtype);
+    const std::string out =
+        request_.out_dtype < 0 ? "" : std::string(" -> ") + dtype_name(request_.out_dtype);
     for (const PrecisionSpec& one : op_.precisions) accepted.push_back(describe(one));
     wrong(op_, "no precision for " + join(given) + out + "; accepted: " + join(accepted, "; "));
   }
@@ -192,7 +198,8 @@ class Resolver {
     const std::vector<int64_t>& shape = request_.tensors[tensor].shape;
     const std::span<const Dim> wanted = dims(tensor);
     if (shape.size() != wanted.size()) {
-      wrong(op_, std::string(op_.tensors[tensor].name) + " has shape " + text_of(shape) + "; accepted: " + text_of(wanted));
+      wrong(op_, std::string(op_.tensors[tensor].name) + " has shape " + text_of(shape) +
+                     "; accepted: " + text_of(wanted));
     }
     for (size_t d = 0; d < wanted.size(); ++d) {
       const int size = wanted[d].size;
@@ -225,8 +232,8 @@ class Resolver {
     std::vector<std::string> names;
     for (const ConfigField& field : op_.config) names.emplace_back(field.name);
     if (request_.config.size() != op_.config.size()) {
-      wrong(op_, "config has " + std::to_string(request_.config.size()) + " values; accepted: " +
-                     std::to_string(op_.config.size()) + " (" + join(names) + ")");
+      wrong(op_, "config has " + std::to_string(request_.config.size()) +
+                     " values; accepted: " + std::to_string(op_.config.size()) + " (" + join(names) + ")");
     }
     for (size_t i = 0; i < op_.config.size(); ++i) {
       const auto& values = op_.config[i].values;
@@ -252,8 +259,8 @@ int64_t bucket_of(int64_t size, size_t index) {
 }
 
 double octaves(int64_t x, int64_t y) {
-  return std::fabs(std::log2(static_cast<double>(std::max<int64_t>(x, 1)) /
-                             static_cast<double>(std::max<int64_t>(y, 1))));
+  return std::fabs(
+      std::log2(static_cast<double>(std::max<int64_t>(x, 1)) / static_cast<double>(std::max<int64_t>(y, 1))));
 }
 
 }  // namespace
@@ -267,7 +274,8 @@ std::vector<int64_t> Launch::shape(const OpSpec& op, size_t tensor) const {
   const TensorSpec& spec = op.tensors[tensor];
   const int layout = spec.layout_flag < 0 ? 0 : flags[static_cast<size_t>(spec.layout_flag)];
   std::vector<int64_t> shape;
-  for (const Dim& dim : spec.layouts[static_cast<size_t>(layout)].dims) shape.push_back(dim.value(sizes.data()));
+  for (const Dim& dim : spec.layouts[static_cast<size_t>(layout)].dims)
+    shape.push_back(dim.value(sizes.data()));
   return shape;
 }
 
@@ -289,7 +297,8 @@ std::vector<int64_t> choose_config(const OpSpec& op, const Launch& launch) {
     for (size_t i = 0; i < row.flags.size(); ++i) same &= row.flags[i] < 0 || row.flags[i] == launch.flags[i];
     if (!same) continue;
     double distance = 0;
-    for (size_t i = 0; i < row.bucket.size(); ++i) distance += octaves(row.bucket[i], bucket_of(launch.sizes[i], i));
+    for (size_t i = 0; i < row.bucket.size(); ++i)
+      distance += octaves(row.bucket[i], bucket_of(launch.sizes[i], i));
     if (distance < nearest) {
       nearest = distance;
       config.assign(row.config.begin(), row.config.end());
@@ -324,7 +333,8 @@ void run(const OpSpec& op, const Launch& launch, const Request& request) {
                      request.threads};
   const int status = op.kernel(&call);
   if (status == TW_OK) return;
-  const std::string reason = error[0] != '\0' ? error : "the kernel returned status " + std::to_string(status);
+  const std::string reason =
+      error[0] != '\0' ? error : "the kernel returned status " + std::to_string(status);
   throw KernelError(status, std::string(op.name) + ": " + reason);
 }
 

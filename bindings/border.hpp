@@ -1,5 +1,5 @@
-// The border of an op: named sizes are unified, dtypes resolved to a precision, flags and configs checked, once.
-// Data comes from generated tables; this file knows neither Python nor torch.
+// The border of an op: named sizes are unified, dtypes resolved to a precision, flags and configs checked,
+// once. Data comes from generated tables; this file knows neither Python nor torch.
 #pragma once
 
 #include <cstdint>
@@ -124,7 +124,8 @@ struct Launch {
 // Checks everything that can be checked without touching data; raises UsageError.
 Launch resolve(const OpSpec& op, const Request& request);
 
-// The config of a launch whose caller gave none: tuned for the bucket, else the nearest tuned one, else the default.
+// The config of a launch whose caller gave none: tuned for the bucket, else the nearest tuned one, else the
+// default.
 std::vector<int64_t> choose_config(const OpSpec& op, const Launch& launch);
 
 // Calls the kernel on checked tensors, outputs included; raises KernelError.

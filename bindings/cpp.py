@@ -62,7 +62,9 @@ def tables(op: Op, kernel: str) -> str:
     parts.append(_array("const char*", "sizes", [quoted(n) for n in sizes]))
     parts.append(
         _array(
-            "ConfigField", "config", [f"{{{quoted(c.name)}, {c.default}, {c.name}_accepted}}" for c in op.config]
+            "ConfigField",
+            "config",
+            [f"{{{quoted(c.name)}, {c.default}, {c.name}_accepted}}" for c in op.config],
         )
     )
     parts.append(
@@ -91,8 +93,10 @@ def _bool(value: bool) -> str:
 def _array(kind: str, name: str, items: Sequence[str]) -> str:
     """A constexpr array, or an empty span: C++ has no arrays of length zero."""
     if not items:
-        return f"constexpr std::span<const {kind}> {name}{{}};" if kind != "const char*" else (
-            f"constexpr std::span<const char* const> {name}{{}};"
+        return (
+            f"constexpr std::span<const {kind}> {name}{{}};"
+            if kind != "const char*"
+            else (f"constexpr std::span<const char* const> {name}{{}};")
         )
     joined = ", ".join(items)
     if len(joined) < 90:
@@ -142,7 +146,9 @@ def _precision(op: Op, index: int, precision: OpPrecision, sizes: Sequence[str])
 def _tuned(op: Op, index: int) -> str:
     entry = op.tuned[index]
     layouts = [
-        str(f.values.index(entry.flags[f.name])) if f.kind == "layout" and f.name in entry.flags else "-1"
+        str(f.values.index(entry.flags[f.name]))
+        if f.kind == "layout" and f.name in entry.flags
+        else "-1"
         for f in op.flags
     ]
     lines = [_array("int", f"t{index}_flags", layouts)] if layouts else []

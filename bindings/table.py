@@ -124,7 +124,9 @@ class Op:
     @property
     def chooses_out_dtype(self) -> bool:
         """Whether two precisions take the same inputs and differ in the first output."""
-        inputs = [tuple(p.dtypes[t.name] for t in self.inputs if not t.optional) for p in self.precisions]
+        inputs = [
+            tuple(p.dtypes[t.name] for t in self.inputs if not t.optional) for p in self.precisions
+        ]
         return len(set(inputs)) < len(inputs)
 
     def flag(self, name: str) -> OpFlag:
@@ -146,13 +148,18 @@ class Op:
         if self.chooses_out_dtype:
             found.append(OpArgument("out_dtype", "ScalarType?", "None", True))
         found += [
-            OpArgument(n, "SymInt?", "None", True) for n in self.asked if n not in self.required_sizes
+            OpArgument(n, "SymInt?", "None", True)
+            for n in self.asked
+            if n not in self.required_sizes
         ]
         return (*found, *self.launch_arguments())
 
     def raw_arguments(self) -> tuple[OpArgument, ...]:
         """Arguments of the raw kernel, which writes into outputs that it is given."""
-        found = [OpArgument(t.name, "Tensor?" if t.optional else "Tensor", None, False) for t in self.tensors]
+        found = [
+            OpArgument(t.name, "Tensor?" if t.optional else "Tensor", None, False)
+            for t in self.tensors
+        ]
         return (*found, *self.flag_arguments(), *self.launch_arguments())
 
     def flag_arguments(self) -> tuple[OpArgument, ...]:
@@ -190,14 +197,19 @@ class Op:
                     "when": list(t.when),
                     "layout_flag": t.layout_flag,
                     "layouts": [
-                        {"name": one.name, "shape": [str(s) for s in one.shape], "accepted": one.accepted}
+                        {
+                            "name": one.name,
+                            "shape": [str(s) for s in one.shape],
+                            "accepted": one.accepted,
+                        }
                         for one in t.layouts
                     ],
                 }
                 for t in self.tensors
             ],
             "flags": [
-                {"name": f.name, "values": list(f.values), "default": f.default, "kind": f.kind} for f in self.flags
+                {"name": f.name, "values": list(f.values), "default": f.default, "kind": f.kind}
+                for f in self.flags
             ],
             "precisions": [
                 {
@@ -210,7 +222,10 @@ class Op:
             ],
             "sizes": list(self.sizes),
             "asked": list(self.asked),
-            "config": [{"name": c.name, "values": list(c.values), "default": c.default} for c in self.config],
+            "config": [
+                {"name": c.name, "values": list(c.values), "default": c.default}
+                for c in self.config
+            ],
         }
 
 
@@ -263,7 +278,9 @@ def _plain(shape: Iterable[Size]) -> set[str]:
     return {s.name for s in shape if isinstance(s, Expr) and s.name is not None}
 
 
-def _asked_sizes(spec: KernelSpec, tensors: tuple[OpTensor, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _asked_sizes(
+    spec: KernelSpec, tensors: tuple[OpTensor, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Sizes that some accepted layouts leave open when optional inputs are absent; and those no input ever tells."""
     inputs = [t for t in tensors if not t.output]
     ever = {n for t in inputs for one in t.layouts for n in _plain(one.shape)}

@@ -180,8 +180,74 @@ def test_levels_can_be_forced_and_compute_the_same() -> None:
             torch.testing.assert_close(
                 values["c"], values["a"] @ values["b"].t(), atol=1e-4, rtol=1e-4
             )
-        with pytest.raises(UsageError, match="ISA level 'sse9' cannot be had on this CPU; accepted: scalar"):
+        with pytest.raises(
+            UsageError, match="ISA level 'sse9' cannot be had on this CPU; accepted: scalar"
+        ):
             module.force_level("sse9")
     finally:
         module.force_level(None)
     assert module.cpu_level() == before
+
+
+needs_twin = pytest.mark.skipif(
+    "twin" not in native.library_paths(), reason="the twin is not built"
+)
+
+
+@needs_twin
+def test_a_kernel_runs_on_the_twin() -> None:
+    from tilewright.ascendc.ops.gemm import planning
+
+    m, n, k = 20, 40, 48
+    plan = planning.plan(
+        planning.Dims(m, n, k), "fp16", "KN", planning.DEFAULT_CONFIG, "910b1", bias=False
+    )
+    rng = np.random.default_rng(5)
+    a = rng.standard_normal((m, k)).astype(np.float16)
+    b = rng.standard_normal((k, n)).astype(np.float16)
+    c = np.full((m, n), np.nan, np.float16)
+    tiling = np.frombuffer(plan.tiling, np.uint8).copy()
+    buffers = {
+        "a": a,
+        "b": b,
+        "bias": None,
+        "scale": None,
+        "c": c,
+        "workspace": None,
+        "tiling": tiling,
+    }
+    args = [
+        (name, "buffer", 0 if v is None else v.ctypes.data, 0 if v is None else v.nbytes)
+        for name, v in buffers.items()
+    ]
+    report = native.module().twin_run(plan.kernel, "910b1", args, plan.block_dim)
+    assert report["ok"] and report["findings"] == []
+    np.testing.assert_allclose(
+        c.astype(np.float32), a.astype(np.float32) @ b.astype(np.float32), rtol=2e-2, atol=2e-2
+    )
+    args[1] = ("b", "buffer", b.ctypes.data, b.nbytes // 2)
+    report = native.module().twin_run(plan.kernel, "910b1", args, plan.block_dim)
+    assert not report["ok"] and report["findings"]
+
+
+@needs_twin
+def test_the_twin_refuses_in_one_sentence() -> None:
+    module = native.module()
+    with pytest.raises(TilewrightError, match="no kernel 'nothing'"):
+        module.twin_run("nothing", "910b1", [], 1)
+    with pytest.raises(UsageError, match="argument 'a' of kind 'address' with 3 parts; accepted"):
+        module.twin_run("gemm_fp16", "910b1", [("a", "address", 1)], 1)
+    with pytest.raises(UsageError, match="no parameters for '950'"):
+        module.twin_soc("950")
+    assert module.twin_soc("910b1")["cube_cores"] == 24
+
+
+def test_ceilings_are_rates_of_this_machine() -> None:
+    module = native.module()
+    assert module.ceiling_read_gbps(1 << 14, 1, 0.01) > 0.1
+    assert module.ceiling_write_gbps(1 << 14, 1, 0.01) > 0.1
+    assert module.ceiling_flops("fp32", 1, 0.01) > 0.1
+    with pytest.raises(
+        UsageError, match="no compute ceiling for 'fp4'; accepted: fp32, bf16, fp16, int8"
+    ):
+        module.ceiling_flops("fp4", 1, 0.01)

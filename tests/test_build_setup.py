@@ -63,7 +63,7 @@ def test_a_python_without_venv_and_headers_is_named_by_version(tmp_path: Path) -
         '#!/bin/sh\ncase "$2" in\n'
         '*"sys.version_info < "*) exit 0;;\n'
         '*"python%d.%d"*) echo python3.12;;\n'
-        '*ensurepip*) exit 1;;\n'
+        "*ensurepip*) exit 1;;\n"
         "*get_path*) echo /nowhere;;\nesac\n"
     )
     folder.mkdir()

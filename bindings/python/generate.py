@@ -26,7 +26,9 @@ def source(ops: Sequence[Op]) -> str:
     for op in ops:
         parts.append(tables(op, "nullptr"))
         parts.append(_function(op))
-    parts.append("}  // namespace\n\nvoid tw::bindings::add_ops([[maybe_unused]] py::module_& ops) {")
+    parts.append(
+        "}  // namespace\n\nvoid tw::bindings::add_ops([[maybe_unused]] py::module_& ops) {"
+    )
     parts += [_registration(op) for op in ops]
     parts.append("}\n")
     return "\n".join(parts)
@@ -68,7 +70,8 @@ _TYPES = {
 def _function(op: Op) -> str:
     arguments = ", ".join(f"{_TYPES[a.type]} {a.name}" for a in op.raw_arguments())
     flags = ", ".join(
-        '""' if f.kind == "presence" else f'{f.name} ? "yes" : "no"' if f.boolean else f.name for f in op.flags
+        '""' if f.kind == "presence" else f'{f.name} ? "yes" : "no"' if f.boolean else f.name
+        for f in op.flags
     )
     config = "config" if op.config else "std::nullopt"
     tensors = ", ".join(t.name for t in op.tensors)
@@ -84,12 +87,16 @@ def _registration(op: Op) -> str:
     arguments = [_argument(a) for a in op.raw_arguments()]
     first_keyword = next(i for i, a in enumerate(op.raw_arguments()) if a.keyword_only)
     arguments.insert(first_keyword, "py::kw_only()")
-    return f"  ops.def({quoted(op.name)}, &call_{op.name}, {', '.join(arguments)}, {quoted(doc(op))});"
+    return (
+        f"  ops.def({quoted(op.name)}, &call_{op.name}, {', '.join(arguments)}, {quoted(doc(op))});"
+    )
 
 
 def _argument(argument: OpArgument) -> str:
     name = f"py::arg({quoted(argument.name)})"
     if argument.default is None:
         return f"{name}.none(true)" if argument.type.endswith("?") else name
-    value = {"None": "py::none()", "True": "true", "False": "false"}.get(argument.default, argument.default)
+    value = {"None": "py::none()", "True": "true", "False": "false"}.get(
+        argument.default, argument.default
+    )
     return f"{name} = {value}"

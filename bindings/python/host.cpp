@@ -1,11 +1,11 @@
 // The processor level, threads and ceilings of libtilewright_host, bound by name when first called.
+#include <pybind11/stl.h>
+
 #include <sstream>
 
 #include "errors.hpp"
 #include "library.hpp"
 #include "module.hpp"
-
-#include <pybind11/stl.h>
 
 namespace py = pybind11;
 
@@ -53,12 +53,14 @@ double measured(double value, const std::string& what) {
 
 double read_gbps(int64_t bytes_per_thread, int threads, double seconds) {
   const auto read = host_symbol<double (*)(int64_t, int, double)>("tw_ceiling_read_gbps");
-  return measured(read(bytes_per_thread, threads, seconds), "the read ceiling cannot be measured at this ISA level");
+  return measured(read(bytes_per_thread, threads, seconds),
+                  "the read ceiling cannot be measured at this ISA level");
 }
 
 double write_gbps(int64_t bytes_per_thread, int threads, double seconds) {
   const auto write = host_symbol<double (*)(int64_t, int, double)>("tw_ceiling_write_gbps");
-  return measured(write(bytes_per_thread, threads, seconds), "the write ceiling cannot be measured at this ISA level");
+  return measured(write(bytes_per_thread, threads, seconds),
+                  "the write ceiling cannot be measured at this ISA level");
 }
 
 double flops(const std::string& kind, int threads, double seconds) {
@@ -72,19 +74,23 @@ double flops(const std::string& kind, int threads, double seconds) {
 void add_host(py::module_& module) {
   using NoGil = py::call_guard<py::gil_scoped_release>;
   module.def("host_library", &host_library, "Path of libtilewright_host.so.");
-  module.def("cpu_level", &cpu_level, "Level the host kernels use; raises Unavailable when TILEWRIGHT_ISA is refused.");
+  module.def("cpu_level", &cpu_level,
+             "Level the host kernels use; raises Unavailable when TILEWRIGHT_ISA is refused.");
   module.def("cpu_levels", &cpu_levels, "Levels this CPU can run, worst first.");
-  module.def("force_level", &force_level, py::arg("name"),
-             "Force a level for the whole process (None: automatic); raises UsageError for one that cannot be had.");
   module.def(
-      "set_threads", &set_threads, py::arg("n"),
-      "Threads of calls that ask for none in particular; 0 or less: the CPUs this process may use.");
+      "force_level", &force_level, py::arg("name"),
+      "Force a level for the whole process (None: automatic); raises UsageError for one that cannot be had.");
+  module.def("set_threads", &set_threads, py::arg("n"),
+             "Threads of calls that ask for none in particular; 0 or less: the CPUs this process may use.");
   module.def("ceiling_read_gbps", &read_gbps, py::arg("bytes_per_thread"), py::arg("threads") = 0,
-             py::arg("seconds") = 0.1, NoGil(), "Read bandwidth in GB/s over private ranges of that many bytes.");
+             py::arg("seconds") = 0.1, NoGil(),
+             "Read bandwidth in GB/s over private ranges of that many bytes.");
   module.def("ceiling_write_gbps", &write_gbps, py::arg("bytes_per_thread"), py::arg("threads") = 0,
-             py::arg("seconds") = 0.1, NoGil(), "Write bandwidth in GB/s over private ranges of that many bytes.");
-  module.def("ceiling_flops", &flops, py::arg("kind"), py::arg("threads") = 0, py::arg("seconds") = 0.1, NoGil(),
-             "Operations a second that the level's multiply-adds reach; kind is fp32, bf16, fp16 or int8.");
+             py::arg("seconds") = 0.1, NoGil(),
+             "Write bandwidth in GB/s over private ranges of that many bytes.");
+  module.def(
+      "ceiling_flops", &flops, py::arg("kind"), py::arg("threads") = 0, py::arg("seconds") = 0.1, NoGil(),
+      "1e9 operations a second that the level's multiply-adds reach; kind is fp32, bf16, fp16 or int8.");
   module.def("get_threads", [] { return host_symbol<int (*)()>("tw_get_threads")(); });
 }
 

@@ -6,8 +6,8 @@
 
 namespace tw::bindings {
 
-// Opens `path` once; raises Unavailable with the loader's sentence when it cannot. `global` lets libraries opened
-// later bind to its symbols.
+// Opens `path` once; raises Unavailable with the loader's sentence when it cannot. `global` lets libraries
+// opened later bind to its symbols.
 void* open_library(const std::string& path, bool global = false);
 
 // Address of `name` in the library at `path`; raises TilewrightError when it is not exported.

@@ -16,9 +16,11 @@ PYBIND11_MODULE(_C, module) {
 
   using NoGil = py::call_guard<py::gil_scoped_release>;
   py::class_<Prepared>(module, "Prepared", "A kernel call with everything bound.")
-      .def("run", &Prepared::run, NoGil(), "Call the kernel; raises Refused or TilewrightError with its sentence.")
+      .def("run", &Prepared::run, NoGil(),
+           "Call the kernel; raises Refused or TilewrightError with its sentence.")
       .def("time", &time_calls, py::arg("count"), py::arg("flush_bytes") = 0, py::arg("batch") = 1, NoGil(),
-           "`count` samples in ns, each of `batch` consecutive calls (not divided); `flush_bytes` are rewritten "
+           "`count` samples in ns, each of `batch` consecutive calls (not divided); `flush_bytes` are "
+           "rewritten "
            "before each sample to evict caches.")
       .def("time_pair", &time_pair, py::arg("other"), py::arg("blocks"), py::arg("flush_bytes") = 0,
            py::arg("batch") = 1, NoGil(),
@@ -26,10 +28,12 @@ PYBIND11_MODULE(_C, module) {
 
   module.def(
       "prepare",
-      [](uintptr_t address, const std::vector<TensorView>& tensors, const std::map<std::string, int64_t>& attrs,
+      [](uintptr_t address, const std::vector<TensorView>& tensors,
+         const std::map<std::string, int64_t>& attrs,
          int threads) { return std::make_unique<Prepared>(address, tensors, attrs, threads); },
       py::arg("address"), py::arg("tensors"), py::arg("attrs"), py::arg("threads") = 0,
-      "Bind a call of the kernel at `address`; tensors are (name, address, dtype code, shape, strides in elements), "
+      "Bind a call of the kernel at `address`; tensors are (name, address, dtype code, shape, strides in "
+      "elements), "
       "shape (-1,) marks an absent one. The memory must outlive the result.");
   module.def(
       "load_library", [](const std::string& path) { return reinterpret_cast<uintptr_t>(open_library(path)); },
@@ -39,10 +43,12 @@ PYBIND11_MODULE(_C, module) {
       [](const std::string& path, const std::string& name) {
         return reinterpret_cast<uintptr_t>(find_symbol(path, name));
       },
-      py::arg("path"), py::arg("name"), "Address of an exported symbol; raises TilewrightError when there is none.");
+      py::arg("path"), py::arg("name"),
+      "Address of an exported symbol; raises TilewrightError when there is none.");
 
   add_host(module);
   add_twin(module);
-  py::module_ ops = module.def_submodule("ops", "One raw-kernel function a family, generated from the specs.");
+  py::module_ ops =
+      module.def_submodule("ops", "One raw-kernel function a family, generated from the specs.");
   add_ops(ops);
 }

@@ -53,7 +53,8 @@ void Prepared::run() const {
                      threads_};
   const int status = function_(&call);
   if (status == TW_OK) return;
-  const std::string reason = error[0] != '\0' ? error : "the kernel returned status " + std::to_string(status);
+  const std::string reason =
+      error[0] != '\0' ? error : "the kernel returned status " + std::to_string(status);
   raise(status == TW_REFUSED ? "Refused" : "TilewrightError", reason);
 }
 

@@ -16,9 +16,10 @@ using TensorView = std::tuple<std::string, uintptr_t, int, std::vector<int64_t>,
 
 class Prepared {
  public:
-  // `attrs` are flags (index of the value) and config fields. The memory behind the addresses must outlive this.
-  Prepared(uintptr_t function, const std::vector<TensorView>& tensors, const std::map<std::string, int64_t>& attrs,
-           int threads);
+  // `attrs` are flags (index of the value) and config fields. The memory behind the addresses must outlive
+  // this.
+  Prepared(uintptr_t function, const std::vector<TensorView>& tensors,
+           const std::map<std::string, int64_t>& attrs, int threads);
   Prepared(const Prepared&) = delete;
   Prepared& operator=(const Prepared&) = delete;
 

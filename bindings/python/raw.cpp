@@ -25,7 +25,8 @@ border::View of_buffer(const py::buffer_info& info, const std::string& name) {
   border::View view{true, code_of_format(info.format, name), info.ptr, {}, {}};
   view.shape.assign(info.shape.begin(), info.shape.end());
   for (const py::ssize_t stride : info.strides) {
-    if (stride % info.itemsize != 0) raise("UsageError", name + " has a stride that is no multiple of its element");
+    if (stride % info.itemsize != 0)
+      raise("UsageError", name + " has a stride that is no multiple of its element");
     view.stride.push_back(stride / info.itemsize);
   }
   return view;
@@ -36,16 +37,20 @@ border::View view_of(const py::object& value, const char* name, bool output) {
   if (py::isinstance<py::tuple>(value)) {
     using Address = std::tuple<uintptr_t, int32_t, std::vector<int64_t>, std::vector<int64_t>>;
     auto [address, code, shape, stride] = value.cast<Address>();
-    if (shape.size() != stride.size()) raise("UsageError", std::string(name) + " needs as many strides as sizes");
+    if (shape.size() != stride.size())
+      raise("UsageError", std::string(name) + " needs as many strides as sizes");
     return {true, code, reinterpret_cast<void*>(address), std::move(shape), std::move(stride)};
   }
   if (py::hasattr(value, "data_ptr")) {
     const py::object code = py::module_::import("tilewright.dtypes").attr("from_torch")(value.attr("dtype"));
-    return {true, code.attr("code").cast<int32_t>(), reinterpret_cast<void*>(value.attr("data_ptr")().cast<uintptr_t>()),
-            value.attr("shape").cast<std::vector<int64_t>>(), value.attr("stride")().cast<std::vector<int64_t>>()};
+    return {true, code.attr("code").cast<int32_t>(),
+            reinterpret_cast<void*>(value.attr("data_ptr")().cast<uintptr_t>()),
+            value.attr("shape").cast<std::vector<int64_t>>(),
+            value.attr("stride")().cast<std::vector<int64_t>>()};
   }
   if (!py::isinstance<py::buffer>(value)) {
-    raise("UsageError", std::string(name) + " is a " + py::str(py::type::of(value).attr("__name__")).cast<std::string>() +
+    raise("UsageError", std::string(name) + " is a " +
+                            py::str(py::type::of(value).attr("__name__")).cast<std::string>() +
                             "; accepted: a buffer, a torch tensor, or (address, dtype code, shape, strides)");
   }
   return of_buffer(value.cast<py::buffer>().request(output), name);
@@ -58,8 +63,9 @@ border::OpSpec with_kernel(border::OpSpec op) {
   return op;
 }
 
-void call_raw(const border::OpSpec& op, const std::vector<py::object>& tensors, const std::vector<std::string>& flags,
-              const std::optional<std::vector<int64_t>>& config, int threads) {
+void call_raw(const border::OpSpec& op, const std::vector<py::object>& tensors,
+              const std::vector<std::string>& flags, const std::optional<std::vector<int64_t>>& config,
+              int threads) {
   border::Request request;
   for (size_t i = 0; i < tensors.size(); ++i) {
     request.tensors.push_back(view_of(tensors[i], op.tensors[i].name, op.tensors[i].output));

@@ -22,8 +22,9 @@ class Timer {
  public:
   Timer(int count, int64_t flush_bytes, int batch) : batch_(batch) {
     if (count < 0 || batch < 1 || flush_bytes < 0) {
-      raise("UsageError", "count " + std::to_string(count) + ", batch " + std::to_string(batch) + ", flush_bytes " +
-                              std::to_string(flush_bytes) + "; accepted: 0 or more, 1 or more, 0 or more");
+      raise("UsageError", "count " + std::to_string(count) + ", batch " + std::to_string(batch) +
+                              ", flush_bytes " + std::to_string(flush_bytes) +
+                              "; accepted: 0 or more, 1 or more, 0 or more");
     }
     if (flush_bytes > 0) room_.assign(static_cast<size_t>(flush_bytes), 1);
   }
@@ -60,8 +61,8 @@ std::vector<int64_t> time_calls(const Prepared& call, int count, int64_t flush_b
   return samples;
 }
 
-std::pair<std::vector<int64_t>, std::vector<int64_t>> time_pair(const Prepared& a, const Prepared& b, int blocks,
-                                                                int64_t flush_bytes, int batch) {
+std::pair<std::vector<int64_t>, std::vector<int64_t>> time_pair(const Prepared& a, const Prepared& b,
+                                                                int blocks, int64_t flush_bytes, int batch) {
   Timer timer(blocks, flush_bytes, batch);
   std::pair<std::vector<int64_t>, std::vector<int64_t>> samples;
   samples.first.reserve(2 * static_cast<size_t>(blocks));

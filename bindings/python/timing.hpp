@@ -9,12 +9,12 @@
 
 namespace tw::bindings {
 
-// `count` samples in ns, each the time of `batch` consecutive calls. With `flush_bytes`, a buffer of that many
-// bytes is rewritten before each sample, so that the operands leave the caches it covers.
+// `count` samples in ns, each the time of `batch` consecutive calls. With `flush_bytes`, a buffer of that
+// many bytes is rewritten before each sample, so that the operands leave the caches it covers.
 std::vector<int64_t> time_calls(const Prepared& call, int count, int64_t flush_bytes, int batch);
 
 // `blocks` blocks of the order A B B A: two samples of each call per block, so that drift hits both alike.
-std::pair<std::vector<int64_t>, std::vector<int64_t>> time_pair(const Prepared& a, const Prepared& b, int blocks,
-                                                                int64_t flush_bytes, int batch);
+std::pair<std::vector<int64_t>, std::vector<int64_t>> time_pair(const Prepared& a, const Prepared& b,
+                                                                int blocks, int64_t flush_bytes, int batch);
 
 }  // namespace tw::bindings

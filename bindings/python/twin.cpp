@@ -1,13 +1,14 @@
 // Runs of AscendC kernels on the twin, through ascendc/twin/twin.h.
+#include "twin/twin.h"
+
+#include <pybind11/stl.h>
+
 #include <cstring>
 #include <memory>
 
 #include "errors.hpp"
 #include "library.hpp"
 #include "module.hpp"
-#include "twin/twin.h"
-
-#include <pybind11/stl.h>
 
 namespace py = pybind11;
 
@@ -40,7 +41,8 @@ tw_twin_arg to_arg(const py::tuple& given, std::vector<std::string>& names) {
     std::memcpy(&bits, &value, sizeof bits);
     arg.value = bits;
   } else {
-    raise("UsageError", "argument '" + names.back() + "' of kind '" + kind + "' with " + std::to_string(given.size()) +
+    raise("UsageError", "argument '" + names.back() + "' of kind '" + kind + "' with " +
+                            std::to_string(given.size()) +
                             " parts; accepted: (name, 'buffer', address, bytes), (name, 'scalar', integer), "
                             "(name, 'float', number)");
   }
@@ -48,8 +50,8 @@ tw_twin_arg to_arg(const py::tuple& given, std::vector<std::string>& names) {
 }
 
 py::dict twin_run(const std::string& kernel, const std::string& soc, const std::vector<py::tuple>& given,
-                  uint32_t block_dim, const std::string& library, int threads, bool skip_data, uint32_t max_findings,
-                  const std::string& trace) {
+                  uint32_t block_dim, const std::string& library, int threads, bool skip_data,
+                  uint32_t max_findings, const std::string& trace) {
   std::vector<std::string> names;
   names.reserve(given.size());
   std::vector<tw_twin_arg> args;
@@ -100,13 +102,16 @@ py::object soc_parameters(const std::string& soc) {
 
 void add_twin(py::module_& module) {
   module.def("twin_library", &twin_library, "Path of libtilewright_twin.so.");
-  module.def("twin_run", &twin_run, py::arg("kernel"), py::arg("soc"), py::arg("args"), py::arg("block_dim"),
-             py::kw_only(), py::arg("library") = "", py::arg("threads") = 0, py::arg("skip_data") = false,
-             py::arg("max_findings") = 0, py::arg("trace") = "",
-             "Run an AscendC kernel on the twin. args are (name, 'buffer', address, bytes), (name, 'scalar', integer) "
-             "or (name, 'float', number) in the kernel's order; library '' means the kernels built with the twin. "
-             "Returns the twin's report (findings, counts, peaks, bytes moved) with 'ok'; raises TilewrightError when "
-             "it could not run.");
+  module.def(
+      "twin_run", &twin_run, py::arg("kernel"), py::arg("soc"), py::arg("args"), py::arg("block_dim"),
+      py::kw_only(), py::arg("library") = "", py::arg("threads") = 0, py::arg("skip_data") = false,
+      py::arg("max_findings") = 0, py::arg("trace") = "",
+      "Run an AscendC kernel on the twin. args are (name, 'buffer', address, bytes), (name, 'scalar', "
+      "integer) "
+      "or (name, 'float', number) in the kernel's order; library '' means the kernels built with the twin. "
+      "Returns the twin's report (findings, counts, peaks, bytes moved) with 'ok'; raises TilewrightError "
+      "when "
+      "it could not run.");
   module.def("twin_soc", &soc_parameters, py::arg("soc"), "The twin's parameter set of an Ascend chip.");
 }
 

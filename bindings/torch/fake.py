@@ -52,7 +52,9 @@ def infer(op: Table, given: Mapping[str, Any]) -> list[torch.Tensor]:
         shape = [0]
         if tensor["flag"] is None or flags[tensor["flag"]] in tensor["when"]:
             shape = [_value(text, sizes) for text in _shape(tensor, flags)]
-        outputs.append(like.new_empty(shape, dtype=getattr(torch, precision["dtypes"][tensor["name"]])))
+        outputs.append(
+            like.new_empty(shape, dtype=getattr(torch, precision["dtypes"][tensor["name"]]))
+        )
     return outputs
 
 
@@ -63,7 +65,9 @@ def _flag(op: Table, flag: Table, given: Mapping[str, Any], present: Mapping[str
             if all((t["name"] in present) == (value in t["when"]) for t in governed):
                 return str(value)
         names = " and ".join(t["name"] for t in governed)
-        raise ValueError(f"{op['name']}: of {names} only some are given, in a combination that means nothing")
+        raise ValueError(
+            f"{op['name']}: of {names} only some are given, in a combination that means nothing"
+        )
     value = given[flag["name"]]
     value = ("no", "yes")[value] if isinstance(value, bool) else value
     accepted = flag["values"]
@@ -71,12 +75,17 @@ def _flag(op: Table, flag: Table, given: Mapping[str, Any], present: Mapping[str
         if tensor["layout_flag"] == flag["name"]:
             accepted = [one["name"] for one in tensor["layouts"] if one["accepted"]]
     if value not in accepted:
-        raise ValueError(f"{op['name']}: unknown {flag['name']} '{value}'; accepted: {', '.join(accepted)}")
+        raise ValueError(
+            f"{op['name']}: unknown {flag['name']} '{value}'; accepted: {', '.join(accepted)}"
+        )
     return str(value)
 
 
 def _precision(
-    op: Table, present: Mapping[str, torch.Tensor], flags: Mapping[str, str], out_dtype: torch.dtype | None
+    op: Table,
+    present: Mapping[str, torch.Tensor],
+    flags: Mapping[str, str],
+    out_dtype: torch.dtype | None,
 ) -> Table:
     first_output = next(t["name"] for t in op["tensors"] if t["role"] == "output")
     for precision in op["precisions"]:
@@ -88,7 +97,9 @@ def _precision(
         ):
             found: Table = precision
             return found
-    given = ", ".join(f"{name} {str(value.dtype).removeprefix('torch.')}" for name, value in present.items())
+    given = ", ".join(
+        f"{name} {str(value.dtype).removeprefix('torch.')}" for name, value in present.items()
+    )
     accepted = ", ".join(p["name"] for p in op["precisions"])
     raise ValueError(f"{op['name']}: no precision for {given}; accepted: {accepted}")
 
@@ -102,7 +113,12 @@ def _shape(tensor: Table, flags: Mapping[str, str]) -> list[str]:
 
 def _value(text: str, sizes: Mapping[str, Any]) -> Any:
     # Formulas come from the table in this file's own package, never from a caller.
-    names = {"__builtins__": {}, "cdiv": lambda x, y: -(-x // y), "max": torch.sym_max, "min": torch.sym_min}
+    names = {
+        "__builtins__": {},
+        "cdiv": lambda x, y: -(-x // y),
+        "max": torch.sym_max,
+        "min": torch.sym_min,
+    }
     return eval(text, names, dict(sizes))
 
 
@@ -119,7 +135,9 @@ def _sizes(
     for name, shape in shapes.items():
         actual = present[name].shape
         if len(actual) != len(shape):
-            raise ValueError(f"{op['name']}: {name} has shape {list(actual)}; accepted: [{', '.join(shape)}]")
+            raise ValueError(
+                f"{op['name']}: {name} has shape {list(actual)}; accepted: [{', '.join(shape)}]"
+            )
         for text, size in zip(shape, actual, strict=True):
             if text in op["sizes"]:
                 sizes.setdefault(text, size)
@@ -128,9 +146,11 @@ def _sizes(
             raise ValueError(f"{op['name']}: the tensors given do not tell {name}; pass {name}")
     for name, shape in shapes.items():
         for text, size in zip(shape, present[name].shape, strict=True):
-            torch._check_value(
+            torch._check_value(  # type: ignore[no-untyped-call]
                 size == _value(text, sizes),
-                lambda name=name, shape=shape: f"{op['name']}: {name} does not have the shape [{', '.join(shape)}]",
+                lambda name=name, shape=shape: (
+                    f"{op['name']}: {name} does not have the shape [{', '.join(shape)}]"
+                ),
             )
     return sizes
 

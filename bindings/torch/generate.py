@@ -56,7 +56,8 @@ def source(ops: Sequence[Op], namespace: str, module: str) -> str:
 def _function(op: Op) -> str:
     names = {a.name for a in op.arguments()}
     flags = ", ".join(
-        '""' if f.kind == "presence" else f'{f.name} ? "yes" : "no"' if f.boolean else f.name for f in op.flags
+        '""' if f.kind == "presence" else f'{f.name} ? "yes" : "no"' if f.boolean else f.name
+        for f in op.flags
     )
     tensors = ", ".join("View{}" if t.output else f"tw::ops::view({t.name})" for t in op.tensors)
     sizes = ", ".join(_given_size(op, name, names) for name in op.sizes)
@@ -71,7 +72,9 @@ def _function(op: Op) -> str:
     if op.chooses_out_dtype:
         lines.append("  if (out_dtype) request.out_dtype = tw::ops::code_of(*out_dtype);")
     if op.config:
-        lines.append("  request.has_config = config.has_value();\n  if (config) request.config = *config;")
+        lines.append(
+            "  request.has_config = config.has_value();\n  if (config) request.config = *config;"
+        )
     lines.append("  request.threads = static_cast<int>(threads);")
     lines.append(
         f"  const std::vector<Tensor> outputs = tw::ops::launch({op.name}_op::spec, request, {like});"

@@ -14,15 +14,16 @@
 
 namespace tw::ops {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 using border::Launch;
 using border::OpSpec;
 using border::Request;
 using border::View;
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
 
-constexpr ScalarType kScalarTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half, ScalarType::Char,
-                                       ScalarType::Int,   ScalarType::Long,     ScalarType::Byte, ScalarType::Double};
+constexpr ScalarType kScalarTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half,
+                                       ScalarType::Char,  ScalarType::Int,      ScalarType::Long,
+                                       ScalarType::Byte,  ScalarType::Double};
 
 // The dtype code of kernels/_host/abi.h; a code that names nothing where kernels do not know the type.
 inline int32_t code_of(ScalarType type) {

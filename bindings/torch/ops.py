@@ -67,7 +67,7 @@ def load_ops(path: Path, namespace: str, table: list[dict[str, Any]]) -> None:
 
     from tilewright.bindings.torch import fake
 
-    torch.ops.load_library(str(path))
+    torch.ops.load_library(str(path))  # type: ignore[no-untyped-call]
     fake.register(namespace, table)
 
 

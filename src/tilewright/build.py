@@ -26,9 +26,7 @@ def build_host_library(family: Family) -> Path:
     """
     kernels = package_folder("tilewright.kernels")
     key = digest(sources(family.folder), sources(kernels / "_host"), words=[family.name])
-    target = cache_folder(
-        "build", f"host-{family.name}-{key}", f"libtilewright_{family.name}.so"
-    )
+    target = cache_folder("build", f"host-{family.name}-{key}", f"libtilewright_{family.name}.so")
     if not target.exists():
         options = {"TW_FAMILY_DIRS": f"{family.name}={family.folder}", "TW_OUTPUT": target.stem}
         build(kernels / "_host", options, target, f"the host kernel of {family.name}")

@@ -101,5 +101,7 @@ def torch_op(family: Family) -> Callable[..., Any]:
 
     The bindings stand above the core and are reached by name, as families are.
     """
-    op: Callable[..., Any] = importlib.import_module("tilewright.bindings.torch.ops").torch_op(family)
+    op: Callable[..., Any] = importlib.import_module("tilewright.bindings.torch.ops").torch_op(
+        family
+    )
     return op

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tilewright.cases import Case
 from tilewright.errors import Refused
 from tilewright.targets import Target
@@ -15,7 +13,7 @@ from tilewright.targets import Target
 from ...twin import runner
 from ...twin.bounds import Bound, bound
 from ...twin.runner import TwinResult
-from . import host
+from . import planning
 
 # Fixpipe keeps 10 mantissa bits of a per-column scale (VDEQF16), cutting the rest off.
 _SCALE_CUT = 2.0**-10
@@ -26,7 +24,7 @@ def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None
     bias = case.flags["bias"] == "yes"
     scale = case.flags["scale"]
     layout = case.flags["b_layout"]
-    reason = host.refusal(
+    reason = planning.refusal(
         case.precision,
         b_layout=layout,
         bias=bias,
@@ -35,8 +33,8 @@ def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None
     )
     if reason:
         return reason
-    chosen = host.Config.of(config)
-    return next(iter(host.illegal(case.precision, layout, chosen, target.arch, bias=bias)), None)
+    chosen = planning.Config.of(config)
+    return next(iter(planning.illegal(case.precision, layout, chosen, target.arch, bias=bias)), None)
 
 
 def added_error(case: Case) -> float:
@@ -55,6 +53,8 @@ def launch(
     trace: Path | None = None,
 ) -> TwinResult:
     """Run the case on the twin; `tensors` holds the inputs and the output `c`, which is written."""
+    from . import host
+
     try:
         return host.launch(
             tensors,
@@ -73,7 +73,7 @@ def launch(
 
 def floor(case: Case, result: TwinResult, cores: int) -> Bound:
     """The lower bound on the launch's time that its instructions imply on `cores` cube cores."""
-    return bound(result, host.PRECISIONS[case.precision].input_bytes, cores)
+    return bound(result, planning.PRECISIONS[case.precision].input_bytes, cores)
 
 
 def count(
@@ -89,24 +89,23 @@ def count(
     m, n, k = (case.sizes[name] for name in ("M", "N", "K"))
     if 0 in (m, n, k):
         return runner.empty_result(target.arch)
-    kind = host.PRECISIONS[case.precision]
+    kind = planning.PRECISIONS[case.precision]
     bias, scaled = case.flags["bias"] == "yes", kind.per_column_scale
-    ready = host.plan(
-        host.Dims(m, n, k),
+    ready = planning.plan(
+        planning.Dims(m, n, k),
         case.precision,
         case.flags["b_layout"],
-        host.Config.of(dict(config)),
+        planning.Config.of(dict(config)),
         target.arch,
         bias=bias,
     )
     columns = -(-n // 32) * 32
-    out_bytes = np.dtype(kind.output).itemsize
     buffers = [
         runner.Buffer.unbacked("a", m * k * kind.input_bytes),
         runner.Buffer.unbacked("b", k * n * kind.input_bytes),
         runner.Buffer.unbacked("bias", 4 * columns * bias),
         runner.Buffer.unbacked("scale", 8 * columns * scaled),
-        runner.Buffer.unbacked("c", m * n * out_bytes),
+        runner.Buffer.unbacked("c", m * n * kind.output_bytes),
         runner.Buffer("workspace", 0, 0),
     ]
     return runner.run(

@@ -11,11 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-import numpy as np
 
 from ...soc import Soc, find
 
 _INT32_MAX = 2**31 - 1
+
+
+_BYTES: Mapping[str, int] = MappingProxyType(
+    {"float32": 4, "float16": 2, "uint16": 2, "int8": 1, "int32": 4}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,12 @@ class Precision:
     @property
     def input_bytes(self) -> int:
         """Bytes of one element of A and B."""
-        return np.dtype(self.inputs).itemsize
+        return _BYTES[self.inputs]
 
     @property
     def output_bytes(self) -> int:
         """Bytes of one element of C."""
-        return np.dtype(self.output).itemsize
+        return _BYTES[self.output]
 
 
 PRECISIONS: Mapping[str, Precision] = MappingProxyType(

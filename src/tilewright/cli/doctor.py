@@ -18,11 +18,12 @@ def run(
     refresh: Annotated[
         bool,
         typer.Option(
-            "--refresh", help="Measure the ceilings again (10 s); the best of old and new is kept."
+            "--refresh",
+            help="Measure the ceilings again (5 to 10 s); the best of old and new is kept.",
         ),
     ] = False,
     ceilings: Annotated[
-        bool, typer.Option(help="Show measured ceilings; measured on first use, 10 s.")
+        bool, typer.Option(help="Show measured ceilings; measured on first use, 5 to 10 s.")
     ] = True,
     json: options.Json = None,
 ) -> None:
