@@ -122,15 +122,20 @@ class Resolver {
     return i;
   }
 
-  // "a int8, b int8 with row_scale and col_scale -> fp32"
+  // "a int8, b int8, [bias fp32], [row_scale fp32], col_scale fp32 -> fp32": in brackets what may be left
+  // out.
   std::string describe(const PrecisionSpec& precision) const {
     std::vector<std::string> parts, flags;
     for (size_t i = 0; i < op_.tensors.size(); ++i) {
       const TensorSpec& tensor = op_.tensors[i];
-      if (tensor.output || !ever_present(precision, tensor)) continue;
-      parts.push_back(std::string(tensor.name) + " " + dtype_name(precision.dtypes[i]));
+      if (tensor.output) continue;
+      const uint32_t allowed = tensor.flag < 0 ? 1u : precision.flags[static_cast<size_t>(tensor.flag)];
+      const uint32_t present = tensor.flag < 0 ? 1u : allowed & tensor.when;
+      const std::string part = std::string(tensor.name) + " " + dtype_name(precision.dtypes[i]);
+      if (present != 0) parts.push_back(present == allowed ? part : "[" + part + "]");
     }
     for (size_t i = 0; i < op_.flags.size(); ++i) {
+      if (op_.flags[i].kind == FlagKind::presence) continue;
       std::vector<std::string> values;
       for (size_t v = 0; v < op_.flags[i].values.size(); ++v) {
         if (precision.flags[i] >> v & 1u) values.emplace_back(op_.flags[i].values[v]);
@@ -141,10 +146,6 @@ class Resolver {
     }
     return join(parts) + (flags.empty() ? "" : " (" + join(flags) + ")") + " -> " +
            dtype_name(precision.dtypes[first_output()]);
-  }
-
-  static bool ever_present(const PrecisionSpec& precision, const TensorSpec& tensor) {
-    return tensor.flag < 0 || (precision.flags[static_cast<size_t>(tensor.flag)] & tensor.when) != 0;
   }
 
   void precision() {

@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to benchmark. Empty selections mean the defaults: the host backend (the reference where a family
-    has no host kernel), the family's default precision, its benchmark cases, every core, warm caches, no peer."""
+    has no host kernel), the family's default precision, its benchmark cases, every core, warm caches, no peer. `inputs` makes them from
+    family, case and seed: random ones, unless real ones are at hand."""
 
     families: Sequence[Family]
     backends: Sequence[str] = ()
@@ -53,6 +54,7 @@ class Plan:
     effort: Effort = field(default_factory=Effort)
     seed: int = 0
     cases: Sequence[Case] | None = None
+    inputs: Callable[[Family, Case, int], Inputs] = draw
 
     def __post_init__(self) -> None:
         most = usable_cores()
@@ -191,7 +193,7 @@ def rows(plan: Plan, ceiling: Ceiling | None = None) -> Iterator[BenchRow]:
 def _case_rows(
     plan: Plan, family: Family, one: Backend, where: Target, case: Case, ceiling: Ceiling
 ) -> Iterator[BenchRow]:
-    inputs = draw(family, case, plan.seed)
+    inputs = plan.inputs(family, case, plan.seed)
     expected = gate.Expected.of(family, case, inputs)
     for threads in plan.threads or (usable_cores(),):
         with peer_table.torch_threads(threads):

@@ -181,8 +181,8 @@ def markdown(study: Study, found: Sequence[Row], command: str, date: str) -> str
         "",
     ]
     lines += [
-        "| precision | thr | case | ours us | peer | peer us | ratio | interval | verdict | of ceiling |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| precision | thr | case | ours us | peer | peer us | ratio | interval | verdict | ours of ceiling | peer of ceiling |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(r) for r in found if r["state"] in ("timed", "impossible")]
     missing = list(
@@ -200,7 +200,8 @@ def _line(r: Row) -> str:
     return (
         f"| {r['dtype']} | {r['threads']} | {r['case']} | {text(r['median_us'])} | {r['peer_is']} | "
         f"{text(r['peer_median_us'])} | {text(r['ratio'], '.2f')} | {text(r['ratio_ci_low'], '.2f')} .. "
-        f"{text(r['ratio_ci_high'], '.2f')} | {r['verdict']} | {text(r['ceiling_frac'], '.0%')} |"
+        f"{text(r['ratio_ci_high'], '.2f')} | {r['verdict']} | {text(r['ceiling_frac'], '.0%')} | "
+        f"{text(r.get('peer_ceiling_frac'), '.0%')} |"
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tilewright.registry import Family
 
 TORCH_TARGET = "2.11"
-PYTHON_NEEDED = "3.9"
+PYTHON_NEEDED = "3.10"
 LIBRARY_LIMIT = 2_000_000
 _ASCENDC = {".cpp", ".h", ".hpp", ".txt", ".md"}
 Say = Callable[[str], None]
@@ -146,10 +146,18 @@ def _compile(
 ) -> tuple[Path, str]:
     """Compile the library under a name made from its content; returns it and the name."""
     ops = [op for _, op in pairs]
-    facts: list[object] = [__version__, TORCH_TARGET, provenance.compiler(), request.name, part.entries]
+    facts: list[object] = [
+        __version__,
+        TORCH_TARGET,
+        provenance.compiler(),
+        request.name,
+        part.entries,
+    ]
     facts += [op.as_dict() for op in ops]
     facts += [[entry.as_dict() for entry in op.tuned] for op in ops]
-    digest = provenance.content_hash(request.families, facts, hashed_sources() if part.entries else ())
+    digest = provenance.content_hash(
+        request.families, facts, hashed_sources() if part.entries else ()
+    )
     identifier = f"_{request.name.replace('-', '_')}_{digest[:12]}"
     say(f"compiling {identifier}")
     library = compile_library(
@@ -157,7 +165,9 @@ def _compile(
     )
     size = library.stat().st_size
     if size >= LIBRARY_LIMIT:
-        raise BuildFailed(f"{library.name} has {size} bytes; a bundle's library stays under {LIBRARY_LIMIT}")
+        raise BuildFailed(
+            f"{library.name} has {size} bytes; a bundle's library stays under {LIBRARY_LIMIT}"
+        )
     return library, identifier
 
 

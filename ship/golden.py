@@ -164,8 +164,7 @@ def compare_source() -> str:
         "from __future__ import annotations",
         "import math\nfrom dataclasses import dataclass\n\nimport torch",
         f"WORST_ELEMENT_FACTOR = {numerics.WORST_ELEMENT_FACTOR!r}",
-        # Slots in dataclasses came with Python 3.10; a bundle runs from 3.9 on.
-        inspect.getsource(numerics.Comparison).replace(", slots=True", ""),
+        inspect.getsource(numerics.Comparison),
         inspect.getsource(numerics.compare),
     ]
     return "\n\n".join(part.strip() for part in parts) + "\n"

@@ -113,7 +113,11 @@ A, B = torch.randn(5, 33), torch.randn(19, 33)
         ((A, B), {"b_layout": "NN"}, "gemm: unknown b_layout 'NN'; accepted: KN, NK, panel16"),
         ((A, B[:, :32]), {}, r"b has shape \[19, 32\]; accepted: \[N, K\] with K = 33 from a"),
         ((A[0], B), {}, r"a has shape \[33\]; accepted: \[M, K\]"),
-        ((A.half(), B), {}, "no precision for a fp16, b fp32; accepted: a fp32, b fp32"),
+        (
+            (A.half(), B),
+            {},
+            r"no precision for a fp16, b fp32; accepted: a fp32, b fp32, \[bias fp32\] -> fp32; ",
+        ),
         ((A, B), {"out_dtype": torch.float16}, "no precision for a fp32, b fp32 -> fp16; accepted"),
         ((A, B), {"config": [32, 32]}, r"config has 2 values; accepted: 4 \(tile_m"),
         ((A, B), {"config": [31, 32, 32, 2]}, r"config tile_m=31; accepted: \[8, 16"),

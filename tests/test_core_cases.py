@@ -201,3 +201,12 @@ def test_a_relative_serves_where_the_own_processor_was_not_tuned(
     tables.store(path, GEMM, target("cpu"), entry(16, 96))
     mine = tables.choose(GEMM, case, target("cpu"), tables.read(path, GEMM, target("cpu")))
     assert (mine.config["tile_m"], mine.source) == (96, "tuned for bucket (16, 576, 576)")
+
+
+def test_configs_and_cases_cross_process_borders() -> None:
+    import pickle
+
+    config = SPEC.default_config(target("cpu"))
+    case = SPEC.case({"M": 16, "N": 576, "K": 576}, "bf16", {"bias": "yes"}, "padded")
+    assert pickle.loads(pickle.dumps(config)) == config
+    assert pickle.loads(pickle.dumps(case)) == case

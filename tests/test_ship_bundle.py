@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import CommandLine
 
 from tilewright.errors import UsageError, VerificationFailed
 from tilewright.ship import clean_venv, golden, layout
@@ -18,8 +19,6 @@ from tilewright.ship.bundle import Bundle, build
 from tilewright.ship.clean_venv import CleanVenv
 from tilewright.ship.receive import Verdict, verify
 from tilewright.ship.request import Request, make_request
-
-from conftest import CommandLine
 
 CHEAP = ("manifest", "platform", "torch", "cpu", "abi")
 COSTLY = ("load", "opcheck", "golden", "gpu")

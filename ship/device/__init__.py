@@ -49,7 +49,12 @@ def hashed_sources() -> tuple[Path, ...]:
     """The sources of this folder and of the launcher that a bundle's name depends on."""
     launcher = launcher_sources()[0].parent
     return tuple(
-        sorted(p for f in (_HERE, launcher) for p in f.iterdir() if p.suffix in (".cpp", ".hpp", ".h", ".py"))
+        sorted(
+            p
+            for f in (_HERE, launcher)
+            for p in f.iterdir()
+            if p.suffix in (".cpp", ".hpp", ".h", ".py")
+        )
     )
 
 
@@ -96,7 +101,8 @@ def _function(op: Op) -> str:
         for f in op.flags
     )
     sizes = ", ".join(
-        "-1" if n not in names else n if n in op.required_sizes else f"{n}.value_or(-1)" for n in op.sizes
+        "-1" if n not in names else n if n in op.required_sizes else f"{n}.value_or(-1)"
+        for n in op.sizes
     )
     dtype = "out_dtype" if op.chooses_out_dtype else "std::nullopt"
     count = len(op.outputs)

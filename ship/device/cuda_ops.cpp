@@ -27,8 +27,8 @@ tw::border::View view_of(const Tensor& tensor) {
   return view;
 }
 
-// torch's current stream as the driver's handle. The function is not in libtorch_cpu, so it is looked for in the
-// libraries that this torch has loaded.
+// torch's current stream as the driver's handle. The function is not in libtorch_cpu, so it is looked for in
+// the libraries that this torch has loaded.
 void* current_stream(int32_t device) {
   using Get = AOTITorchError (*)(int32_t, void**);
   for (const char* name : {"libtorch_cuda.so", "libtorch_hip.so"}) {
@@ -48,7 +48,8 @@ int32_t device_of(const tw::border::OpSpec& op, const Arguments& arguments) {
   for (const OptionalTensor& input : arguments.inputs) {
     if (!input) continue;
     const int32_t index = input->get_device_index();
-    if (!input->is_cuda()) throw UsageError(std::string(op.name) + ": one input is on the GPU, another is not");
+    if (!input->is_cuda())
+      throw UsageError(std::string(op.name) + ": one input is on the GPU, another is not");
     if (device >= 0 && index != device) {
       throw UsageError(std::string(op.name) + ": inputs are on GPUs " + std::to_string(device) + " and " +
                        std::to_string(index) + "; all must be on one");
@@ -85,9 +86,9 @@ std::vector<Tensor> launch(const tw::border::OpSpec& op, const Arguments& argume
     if (!op.tensors[i].output) continue;
     const bool present = resolved.present(op, i);
     const std::vector<int64_t> shape = present ? resolved.shape(op, i) : std::vector<int64_t>{0};
-    outputs.push_back(torch::stable::new_empty(*arguments.inputs[0],
-                                               torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()),
-                                               tw::ops::kScalarTypes[resolved.precision->dtypes[i]]));
+    outputs.push_back(torch::stable::new_empty(
+        *arguments.inputs[0], torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()),
+        tw::ops::kScalarTypes[resolved.precision->dtypes[i]]));
     if (present) request.tensors[i] = view_of(outputs.back());
   }
   tw::border::run(op, resolved, request);

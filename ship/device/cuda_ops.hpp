@@ -1,5 +1,5 @@
-// What the CUDA implementations of ops share: torch's stable ABI on one side, the GPU launcher on the other. torch
-// names ROCm devices "cuda" too, so these serve both.
+// What the CUDA implementations of ops share: torch's stable ABI on one side, the GPU launcher on the other.
+// torch names ROCm devices "cuda" too, so these serve both.
 #pragma once
 
 #include <optional>
@@ -21,7 +21,8 @@ struct Arguments {
   OptionalDtype out_dtype;
 };
 
-// Checks the call, allocates the outputs on the inputs' device and starts the kernel on torch's current stream there.
+// Checks the call, allocates the outputs on the inputs' device and starts the kernel on torch's current
+// stream there.
 std::vector<tw::ops::Tensor> launch(const tw::border::OpSpec& op, const Arguments& arguments);
 
 // The OpSpec's kernel: hands the call to the launcher with the stream and device of the `launch` around it.

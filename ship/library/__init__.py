@@ -113,8 +113,14 @@ def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return
-    lines = [line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines() if line.strip()]
+    lines = [
+        line.strip() for line in (done.stderr + "\n" + done.stdout).splitlines() if line.strip()
+    ]
     at = next((i for i, line in enumerate(lines) if _ERROR.search(line)), 0)
     # CMake puts its reason on the line after the heading.
-    first = " ".join(lines[at : at + 2]) if lines and lines[at].endswith(":") else "".join(lines[at : at + 1])
+    first = (
+        " ".join(lines[at : at + 2])
+        if lines and lines[at].endswith(":")
+        else "".join(lines[at : at + 1])
+    )
     raise BuildFailed(f"the library of the bundle does not compile: {first}")

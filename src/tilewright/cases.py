@@ -66,6 +66,9 @@ class Case:
             (tuple(self.sizes.items()), self.precision, tuple(self.flags.items()), self.memory)
         )
 
+    def __reduce__(self) -> tuple[object, tuple[dict[str, int], str, dict[str, str], str]]:
+        return Case.make, (dict(self.sizes), self.precision, dict(self.flags), self.memory)
+
     def as_dict(self) -> dict[str, object]:
         return {
             "sizes": dict(self.sizes),

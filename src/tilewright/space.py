@@ -45,6 +45,9 @@ class Config(Mapping[str, int]):
     def __repr__(self) -> str:
         return self.json()
 
+    def __reduce__(self) -> tuple[type[Config], tuple[dict[str, int]]]:
+        return Config, (dict(self._values),)
+
     def json(self) -> str:
         """Compact JSON with the fields in their order: the text form used everywhere."""
         return json.dumps(dict(self._values), separators=(",", ":"))

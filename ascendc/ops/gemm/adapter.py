@@ -10,6 +10,7 @@ from tilewright.cases import Case
 from tilewright.errors import Refused
 from tilewright.targets import Target
 
+from ...soc import find
 from ...twin import runner
 from ...twin.bounds import Bound, bound
 from ...twin.runner import TwinResult
@@ -34,7 +35,9 @@ def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None
     if reason:
         return reason
     chosen = planning.Config.of(config)
-    return next(iter(planning.illegal(case.precision, layout, chosen, target.arch, bias=bias)), None)
+    return next(
+        iter(planning.illegal(case.precision, layout, chosen, target.arch, bias=bias)), None
+    )
 
 
 def added_error(case: Case) -> float:
@@ -71,8 +74,21 @@ def launch(
         raise Refused(f"ascendc refuses gemm {case}: {error}") from None
 
 
-def floor(case: Case, result: TwinResult, cores: int) -> Bound:
-    """The lower bound on the launch's time that its instructions imply on `cores` cube cores."""
+def floor(
+    case: Case, config: Mapping[str, int], target: Target, result: TwinResult, cores: int
+) -> Bound:
+    """The lower bound on the launch's time that its instructions imply on `cores` cube cores.
+
+    Blocks whose share of the grid holds no tile do not count as busy.
+    """
+    m, n, k = (case.sizes[name] for name in ("M", "N", "K"))
+    chosen = planning.Config.of(config)
+    if 0 not in (m, n, k):
+        grid = chosen.grid_m, chosen.grid_n
+        if not chosen.grid_m:
+            grid = planning.choose_grid(planning.Dims(m, n, k), chosen, find(target.arch))
+        busy = min(grid[0], -(-m // chosen.tile_m)) * min(grid[1], -(-n // chosen.tile_n))
+        cores = min(cores, busy)
     return bound(result, planning.PRECISIONS[case.precision].input_bytes, cores)
 
 

@@ -89,6 +89,8 @@ def larger_view(value: torch.Tensor, free: int) -> torch.Tensor:
     larger = [size + 3 if i < free else size for i, size in enumerate(value.shape)]
     room = torch.empty(larger, dtype=value.dtype)
     room.fill_(math.nan if value.dtype.is_floating_point else 77)
-    view = room[tuple(slice(1, 1 + s) if i < free else slice(None) for i, s in enumerate(value.shape))]
+    view = room[
+        tuple(slice(1, 1 + s) if i < free else slice(None) for i, s in enumerate(value.shape))
+    ]
     view.copy_(value)
     return view

@@ -157,7 +157,7 @@ def golden_stage(loaded: Loaded) -> Result:
 def judge(call: Call, outputs: tuple[torch.Tensor, ...]) -> tuple[float, str]:
     """The share of the tolerance that was used, and what is wrong ("" if nothing)."""
     share = 0.0
-    for out, want, dtype in zip(outputs, call.expected, call.dtypes):
+    for out, want, dtype in zip(outputs, call.expected, call.dtypes, strict=True):
         if out.dtype != dtype:
             return 0.0, f"the output is {out.dtype} instead of {dtype}"
         verdict = compare(out.cpu(), want, call.tolerance)

@@ -2,7 +2,7 @@
 
 A family's AscendC folder has an `adapter.py` with `refuses(case, config, target)`, `launch(tensors,
 case, config, target, lib_path, ...)`, `count(case, config, target, lib_path, ...)` (the same without
-data), `floor(case, result, cores)` and, where the hardware's arithmetic adds an error of its own,
+data), `floor(case, config, target, result, cores)` and, where the hardware's arithmetic adds an error of its own,
 `added_error(case)`.
 """
 
@@ -111,13 +111,14 @@ class AscendC(Backend):
         self,
         family: Family,
         case: Case,
+        config: Config,
         target: Target,
         result: TwinRun,
         cores: int | None = None,
     ) -> Floor:
         """The floor on the launch's time that follows from its instructions."""
         found: Floor = self.adapter(family).floor(
-            case, result, cores or target.limit("aic_cores")
+            case, config, target, result, cores or target.limit("aic_cores")
         )
         return found
 
@@ -139,7 +140,7 @@ class AscendC(Backend):
         result = self.adapter(family).count(
             case, config, target, native.library("twin"), threads=threads, trace=trace
         )
-        return result, self.bound(family, case, target, result)
+        return result, self.bound(family, case, config, target, result)
 
     def prepare(
         self,
@@ -166,7 +167,7 @@ class AscendC(Backend):
             result = adapter.launch(
                 tensors, case, config, target, library, threads=threads, trace=trace
             )
-            floor = self.bound(family, case, target, result)
+            floor = self.bound(family, case, config, target, result)
             details.update(
                 findings=[str(f) for f in result.findings],
                 peak=dict(result.peak),

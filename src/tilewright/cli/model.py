@@ -78,7 +78,7 @@ def run(
                 refused.append(error)
                 continue
             if cores is not None:
-                floor = backend.bound(found, case, where, result, cores)
+                floor = backend.bound(found, case, chosen, where, result, cores)
             rows.append(
                 {
                     "family": found.name,

@@ -39,6 +39,7 @@ def table(
     if quiet(json):
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console()
@@ -48,7 +49,7 @@ def table(
     for column in columns:
         drawn.add_column(column, overflow="fold")
     for row in rows:
-        drawn.add_row(*("" if v is None else str(v) for v in row))
+        drawn.add_row(*("" if v is None else escape(str(v)) for v in row))
     console.print(drawn)
 
 
