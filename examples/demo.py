@@ -20,7 +20,6 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import real_linear  # noqa: E402
-
 from tilewright import check, tables  # noqa: E402
 from tilewright.backends import all_backends, backend, cells  # noqa: E402
 from tilewright.document import document  # noqa: E402

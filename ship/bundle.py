@@ -79,13 +79,10 @@ def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
     variant = root / "build" / layout.variant_name(TORCH_TARGET)
     variant.mkdir(parents=True)
 
-    part = gpu.GpuPart()
-    for target in request.targets:
-        if target.kind in ("cuda", "hip"):
-            for family in request.families:
-                say(f"compiling {family.name} for {target.name}")
-                config = family.spec.default_config(target)
-                gpu.compile_family(family, target, config, part, request.gpu_precisions)
+    devices = [t for t in request.targets if t.kind in ("cuda", "hip")]
+    if devices:
+        say(f"compiling for {', '.join(t.name for t in devices)}")
+    part = gpu.compile_gpu(request.families, devices, request.gpu_precisions)
     gpu.write_binaries(variant, part)
     shipped_ascendc = _write_ascendc(root, request)
     table = dispatch.document(request.families, request.targets, part, shipped_ascendc)

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Iterator, Sequence
+import multiprocessing
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from tilewright.aot import CompiledKernel, TritonModule, compile_config
+from tilewright.errors import Refused
+from tilewright.machine import usable_cores
 from tilewright.registry import Family
+from tilewright.registry import family as family_named
 from tilewright.ship.launcher import compiled
-from tilewright.spec import Precision
+from tilewright.space import Config
 from tilewright.targets import Target
+from tilewright.targets import target as target_named
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tilewright.space import Config
-
+# Below this a pool of processes takes longer to start than it saves.
+FEW_JOBS = 12
 FOLDER = "binaries"
 _SUFFIX = {"cuda": "cubin", "hip": "hsaco"}
 
@@ -37,42 +39,98 @@ class GpuPart:
     toolchain: str = ""
 
 
-def compile_family(
-    family: Family,
-    target: Target,
-    config: Config,
-    part: GpuPart,
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One binary to be made."""
+
+    family: str
+    precision: str
+    flags: Mapping[str, str]
+    config: Config
+    target: str
+    aligned: bool
+
+
+def compile_gpu(
+    families: Sequence[Family],
+    targets: Sequence[Target],
     precisions: Sequence[str] = (),
-    progress: Callable[[str], None] | None = None,
-) -> None:
-    """Add every launchable combination of a family on a target; aligned binaries come first.
+    workers: int | None = None,
+) -> GpuPart:
+    """Every launchable combination of precision and flags of the families on the targets, default configs.
 
     The launcher takes the first entry that fits a call, so a binary specialised to 16-byte rows
-    stands before the one that takes any.
+    stands before the one that takes any. `workers` processes compile (default: one a core).
     """
-    if not family.has("triton.py"):
-        part.refused.append(_refusal(family, target, None, {}, "the family has no triton.py"))
-        return
+    part = GpuPart()
+    jobs: list[Job] = []
+    for target in targets:
+        for family in families:
+            if family.has("triton.py"):
+                config = family.spec.default_config(target)
+                jobs += _jobs(family, target, config, precisions)
+            else:
+                part.refused.append(
+                    _refusal(family.name, target.name, "the family has no triton.py")
+                )
+    by_name = {family.name: family for family in families}
+    for job, kernel in zip(jobs, _compile(jobs, workers or usable_cores()), strict=True):
+        part.toolchain = part.toolchain or kernel.toolchain
+        if not kernel.ok:
+            if job.aligned:
+                part.refused.append(_refusal(job.family, job.target, kernel.error, job))
+            continue
+        family = by_name[job.family]
+        path = binary_path(family, kernel, target_named(job.target))
+        part.entries.append(compiled.dispatch_row(family.spec, kernel, path))
+        part.binaries[path] = kernel.binary
+    return part
+
+
+def _jobs(
+    family: Family, target: Target, config: Config, precisions: Sequence[str]
+) -> Iterator[Job]:
+    """The combinations whose sources differ: a flag that no source looks at makes no second binary."""
     module = cast(TritonModule, family.module("triton"))
-    seen = {_identity(row) for row in part.entries}
-    for precision, flags in _combinations(family, precisions):
-        for aligned in (True, False):
-            kernel = compile_config(
-                module, precision.name, flags, config, target.name, aligned=aligned
-            )
-            part.toolchain = part.toolchain or kernel.toolchain
-            if progress is not None:
-                progress(f"{family.name} {precision.name} {target.name}")
-            if not kernel.ok:
-                if aligned:
-                    part.refused.append(_refusal(family, target, precision, flags, kernel.error))
-                continue
-            row = compiled.dispatch_row(family.spec, kernel, binary_path(family, kernel, target))
-            if _identity(row) in seen:
-                continue
-            seen.add(_identity(row))
-            part.entries.append(row)
-            part.binaries[row["binary"]] = kernel.binary
+    seen: set[str] = set()
+    for precision in family.spec.precisions:
+        if precisions and precision.name not in precisions:
+            continue
+        for flags in family.spec.flag_combinations(precision, "triton"):
+            for aligned in (True, False):
+                job = Job(family.name, precision.name, flags, config, target.name, aligned)
+                try:
+                    source = module.aot(precision.name, flags, config, target.name, aligned=aligned)
+                except Refused:
+                    yield job  # The compiler of one config says why.
+                    continue
+                facts = (source.signature, source.constexprs, source.attrs, source.options)
+                key = f"{precision.name} {facts} {source.all_requirements}"
+                if key not in seen:
+                    seen.add(key)
+                    yield job
+
+
+def _compile(jobs: Sequence[Job], workers: int) -> Iterator[CompiledKernel]:
+    if workers < 2 or len(jobs) < FEW_JOBS:
+        yield from map(compile_job, jobs)
+        return
+    # Spawned, not forked: a fork would inherit the locks of torch's and LLVM's threads.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, _start, (list(sys.path),)) as pool:
+        yield from pool.map(compile_job, jobs)
+
+
+def _start(search: list[str]) -> None:
+    sys.path[:] = search
+
+
+def compile_job(job: Job) -> CompiledKernel:
+    """Compile one, or take it from the cache of compiled kernels."""
+    module = cast(TritonModule, family_named(job.family).module("triton"))
+    return compile_config(
+        module, job.precision, job.flags, job.config, job.target, aligned=job.aligned
+    )
 
 
 def binary_path(family: Family, kernel: CompiledKernel, target: Target) -> str:
@@ -89,30 +147,11 @@ def write_binaries(variant: Path, part: GpuPart) -> None:
         (variant / path).write_bytes(data)
 
 
-def _combinations(
-    family: Family, precisions: Sequence[str]
-) -> Iterator[tuple[Precision, dict[str, str]]]:
-    spec = family.spec
-    for precision in spec.precisions:
-        if precisions and precision.name not in precisions:
-            continue
-        values = [spec.flag_values(flag, precision, "triton") for flag in spec.flags]
-        for combination in itertools.product(*values):
-            yield precision, dict(zip((f.name for f in spec.flags), combination, strict=True))
-
-
-def _identity(row: dict[str, Any]) -> str:
-    # Flags that the binary does not look at give rows that differ in nothing but the id.
-    return json.dumps({k: v for k, v in row.items() if k != "id"}, sort_keys=True)
-
-
-def _refusal(
-    family: Family, target: Target, precision: Precision | None, flags: dict[str, str], reason: str
-) -> dict[str, Any]:
+def _refusal(family: str, target: str, reason: str, job: Job | None = None) -> dict[str, Any]:
     return {
-        "family": family.name,
-        "target": target.name,
-        "precision": precision.name if precision else None,
-        "flags": flags,
+        "family": family,
+        "target": target,
+        "precision": job.precision if job else None,
+        "flags": dict(job.flags) if job else {},
         "reason": reason,
     }

@@ -38,7 +38,9 @@ def build(
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "int8->int32"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_default_config_uses_matrix_instructions(cache_dir: Path, target: str, precision: str) -> None:
+def test_the_default_config_uses_matrix_instructions(
+    cache_dir: Path, target: str, precision: str
+) -> None:
     row = build(cache_dir, precision, DEFAULT, target)
     assert row.ok and row.error == ""
     # A 32-row tile is below the 64 rows of a warp-group, so sm_90 and sm_100 take the sm_80 forms.
@@ -59,7 +61,9 @@ def test_the_default_config_uses_matrix_instructions(cache_dir: Path, target: st
 
 def test_wide_tiles_reach_the_larger_matrix_instructions(cache_dir: Path) -> None:
     assert build(cache_dir, "fp16", WIDE, "cuda:sm_90").matrix_instructions.keys() == {"HGMMA"}
-    assert build(cache_dir, "int8->int32", WIDE, "cuda:sm_90").matrix_instructions.keys() == {"IGMMA"}
+    assert build(cache_dir, "int8->int32", WIDE, "cuda:sm_90").matrix_instructions.keys() == {
+        "IGMMA"
+    }
     blackwell = build(cache_dir, "fp16", WIDE, "cuda:sm_100")
     assert blackwell.matrix_instructions.keys() == {"UTCHMMA"}
     assert 0 < blackwell.tmem_columns <= 512
@@ -115,15 +119,15 @@ def test_unknown_names_are_usage_errors(cache_dir: Path) -> None:
 
 def test_the_row_has_the_documented_fields_and_says_how_it_was_obtained(cache_dir: Path) -> None:
     row = build(cache_dir, "bf16", DEFAULT, "cuda:sm_90").row()
-    documented = (
-        "target config ok binary_sha256 regs spill_bytes shared_bytes matrix_instructions async_copies error"
-    )
+    documented = "target config ok binary_sha256 regs spill_bytes shared_bytes matrix_instructions async_copies error"
     assert set(documented.split()) <= row.keys()
     assert row["evidence"] == "compiled" and row["fp_fusion"] is True and "binary" not in row
     assert row["toolchain"].startswith("triton 3.")
 
 
-def test_parameters_are_those_of_the_cubin_hidden_ones_included(cache_dir: Path, tmp_path: Path) -> None:
+def test_parameters_are_those_of_the_cubin_hidden_ones_included(
+    cache_dir: Path, tmp_path: Path
+) -> None:
     from triton import knobs
 
     row = build(cache_dir, "int8->fp16", DEFAULT, "cuda:sm_80")
@@ -183,7 +187,9 @@ def test_binaries_do_not_depend_on_the_process_the_place_or_the_cache(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    here = [build(cache_dir, "fp16", DEFAULT, t).binary_sha256 for t in ("cuda:sm_80", "hip:gfx942")]
+    here = [
+        build(cache_dir, "fp16", DEFAULT, t).binary_sha256 for t in ("cuda:sm_80", "hip:gfx942")
+    ]
     assert done.stdout.split() == here
 
 
@@ -198,7 +204,9 @@ def test_the_cache_answers_and_a_damaged_entry_is_compiled_again(tmp_path: Path)
     assert not third.cached and third.binary == first.binary
 
 
-def test_interpreting_does_not_change_what_the_compiler_makes(cache_dir: Path, tmp_path: Path) -> None:
+def test_interpreting_does_not_change_what_the_compiler_makes(
+    cache_dir: Path, tmp_path: Path
+) -> None:
     before = build(cache_dir, "bf16", DEFAULT, "hip:gfx942")
     a = torch.ones(32, 32).bfloat16()
     gemm.launch({"a": a, "b": a, "c": a.clone()}, {}, DEFAULT, interpret=True)

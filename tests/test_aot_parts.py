@@ -71,13 +71,17 @@ def test_a_grid_says_what_is_missing_or_divides_by_zero() -> None:
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("layout", ["KN", "NK"])
 @pytest.mark.parametrize("precision", list(gemm.PRECISIONS))
-def test_every_parameter_of_gemm_is_accounted_for(precision: str, layout: str, aligned: bool) -> None:
+def test_every_parameter_of_gemm_is_accounted_for(
+    precision: str, layout: str, aligned: bool
+) -> None:
     source = gemm.aot(precision, {"b_layout": layout}, DEFAULT, "cuda:sm_80", aligned=aligned)
     assert list(source.signature) == list(source.fn.arg_names)
     scaled = precision.startswith("int8->") and precision != "int8->int32"
     assert ("row_scale" in {a.name for a in source.args}) == scaled
     assert next(a for a in source.args if a.name == "bias").nullable
-    assert all((v > 1) == aligned for ((_, v),) in source.attrs.values()) and (bool(source.attrs) == aligned)
+    assert all((v > 1) == aligned for ((_, v),) in source.attrs.values()) and (
+        bool(source.attrs) == aligned
+    )
     steps = {a.multiple_of for a in source.args if a.source.startswith(("stride", "size"))}
     width = 1 if "int8" in precision else 4 if precision == "fp32" else 2
     assert steps == ({1, 16 // width} if aligned else {1})
@@ -159,7 +163,12 @@ def judged(name: str, warps: int = 4, **fields: int) -> aot.Judgement:
 
 @pytest.mark.parametrize(
     ("name", "most"),
-    [("cuda:sm_80", 166912), ("cuda:sm_90", 232448), ("cuda:sm_100", 232448), ("hip:gfx942", 65536)],
+    [
+        ("cuda:sm_80", 166912),
+        ("cuda:sm_90", 232448),
+        ("cuda:sm_100", 232448),
+        ("hip:gfx942", 65536),
+    ],
 )
 def test_shared_memory_is_judged_to_the_byte(name: str, most: int) -> None:
     assert judged(name, shared_bytes=most).ok
@@ -192,4 +201,6 @@ def test_occupancy_is_bound_by_the_scarcest_resource() -> None:
 
 def test_spills_are_remarked_on_but_launch() -> None:
     verdict = judged("cuda:sm_80", spill_bytes=16)
-    assert verdict.ok and verdict.notes == ("16 bytes of stack per thread: registers spill to memory",)
+    assert verdict.ok and verdict.notes == (
+        "16 bytes of stack per thread: registers spill to memory",
+    )

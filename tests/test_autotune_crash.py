@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from autotune_doubles import CostModel, cost, gemm_case, read_log
 
+from autotune_doubles import CostModel, cost, gemm_case, read_log
 from tilewright.autotune.study import tune
 from tilewright.autotune.trials import State
 from tilewright.backends.host import Host

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
-from autotune_doubles import cost, gemm_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autotune_doubles import cost, gemm_case
 from tilewright.autotune import trials
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.proposers import Exhaustive, History, Portfolio, Random

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from autotune_doubles import CostModel, Misbehaving, NoisyCostModel, cost, gemm_case, small_family
 
+from autotune_doubles import CostModel, Misbehaving, NoisyCostModel, cost, gemm_case, small_family
 from tilewright import tables
 from tilewright.autotune.measured import MeasuredTime
 from tilewright.autotune.pool import Pool

@@ -191,7 +191,10 @@ def test_a_relative_serves_where_the_own_processor_was_not_tuned(
     tables.store(path, GEMM, target("cpu"), entry(16, 64))
     content = json.loads(path.read_text())
     (own,) = content["devices"]
-    content["devices"] = {"relative": content["devices"][own], "stranger": {"level": "other", "entries": [{}]}}
+    content["devices"] = {
+        "relative": content["devices"][own],
+        "stranger": {"level": "other", "entries": [{}]},
+    }
     path.write_text(json.dumps(content))
     table = tables.read(path, GEMM, target("cpu"))
     case = SPEC.case({"M": 16, "N": 576, "K": 576}, "fp32")

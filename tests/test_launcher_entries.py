@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tilewright.ship.launcher import generate
-from tilewright.ship.launcher.entries import read_entries
-from tilewright.ship.launcher.grid_cpp import cpp, evaluate, formula
 
 from fakes import gpu
 from tilewright.errors import UsageError
+from tilewright.ship.launcher import generate
+from tilewright.ship.launcher.entries import read_entries
+from tilewright.ship.launcher.grid_cpp import cpp, evaluate, formula
 
 ROW: dict[str, Any] = {
     "family": "toy",

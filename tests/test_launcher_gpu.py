@@ -16,11 +16,10 @@ import pytest
 
 pytest.importorskip("triton", reason="triton compiles the binaries these tests launch")
 
-from tilewright.ship.launcher.compiled import dispatch_row
-from tilewright.ship.launcher.entries import DispatchEntry, read_entries
-
 from fakes import gpu
 from tilewright.aot.compile import compile_config
+from tilewright.ship.launcher.compiled import dispatch_row
+from tilewright.ship.launcher.entries import DispatchEntry, read_entries
 
 TARGETS = ("cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "hip:gfx942")
 BITS = struct.unpack("<I", struct.pack("<f", 0.375))[0]

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CommandLine
+import torch
 
+from conftest import CommandLine
+from fakes import gpu
 from tilewright.errors import UsageError, VerificationFailed
 from tilewright.ship import clean_venv, golden, layout
 from tilewright.ship import receive as receive_module
 from tilewright.ship.bundle import Bundle, build
 from tilewright.ship.clean_venv import CleanVenv
+from tilewright.ship.launcher.entries import read_entries
 from tilewright.ship.receive import Verdict, verify
 from tilewright.ship.request import Request, make_request
 
@@ -257,6 +260,7 @@ print(json.dumps({
     "digest": digest.files == metadata["digest"]["files"],
     "id": Metadata.read_from_file(variant / "metadata.json").id,
     "tilewright": importlib.util.find_spec("tilewright") is not None,
+    "cuda": torch._C._dispatch_has_kernel_for_dispatch_key(f"{metadata['id']}::gemm", "CUDA"),
 }))
 """
 
@@ -274,6 +278,45 @@ def test_the_kernels_client_loads_and_runs_it(made: Bundle, clean: CleanVenv, co
     assert answer["levels"]["current"] in answer["levels"]["available"]
     assert answer["digest"] is True
     assert answer["tilewright"] is False
+    assert answer["cuda"] is True, "tensors on a GPU would reach the launcher"
+
+
+def test_the_shipped_library_starts_the_shipped_binaries(made: Bundle, tmp_path: Path) -> None:
+    """Through the C entry of the very .so, against a driver that records: no GPU is needed."""
+    library = library_of(made.folder)
+    rows = json.loads((library.parent / "dispatch.json").read_text())["entries"]
+    entries = read_entries(rows)
+    environment = {
+        "TILEWRIGHT_LIBCUDA": str(gpu.build_fake(tmp_path, "libcuda")),
+        "TILEWRIGHT_FAKE_ARCH": "sm_80",
+        "LD_LIBRARY_PATH": str(Path(torch.__file__).parent / "lib"),
+    }
+    # K = 320 and N = 160 suit the specialised binary, 321 and 161 only the other.
+    sizes = [
+        {"M": 33, "N": 160, "K": 320} if any(a.divisible > 1 for a in e.args) else
+        {"M": 33, "N": 161, "K": 321}
+        for e in entries
+    ]  # fmt: skip
+    calls = [
+        gpu.call_for(e, s, entry="auto", stream=0x7000) for e, s in zip(entries, sizes, strict=True)
+    ]
+    ran = gpu.drive(library, calls, tmp_path, environment)
+    assert [(a["status"], a["id"], a["error"]) for a in ran.answers] == [
+        (0, e.id, "") for e in entries
+    ]
+    launches = ran.calls("cuLaunchKernel")
+    for entry, call, size, launch in zip(entries, calls, sizes, launches, strict=True):
+        assert launch["symbol"] == entry.symbol
+        assert launch["parameters"] == gpu.expected_parameters(entry, call)
+        assert launch["grid"] == list(entry.grid_size(size))
+        assert (launch["shared"], launch["stream"]) == (entry.shared_bytes, 0x7000)
+    assert [load["sha256"] for load in ran.calls("cuModuleLoadData")] == [
+        e.sha256 for e in entries
+    ], "the bytes beside the library, each loaded once"
+    other = gpu.drive(
+        library, calls[:1], tmp_path, {**environment, "TILEWRIGHT_FAKE_ARCH": "sm_90"}
+    )
+    assert other.answers[0]["status"] == 1 and "sm_90" in other.answers[0]["error"]
 
 
 def test_making_it_again_gives_the_same_bytes(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.metadata as installed
 import importlib.util
 import json
@@ -24,11 +25,13 @@ from tilewright.inputs import draw, reference_outputs
 from tilewright.numerics import compare
 from tilewright.registry import family
 from tilewright.ship import clean_venv, dispatch, golden, layout, provenance, pyapi
-from tilewright.ship.gpu import GpuPart, compile_family
+from tilewright.ship.gpu import GpuPart, compile_gpu
+from tilewright.ship.launcher.entries import read_entries
 from tilewright.ship.readme import readme
 from tilewright.ship.receiver.verify_parts.elf import ElfError, dotted, numbers, read_elf
 from tilewright.ship.receiver.verify_parts.host import LEVELS, cpu_levels
 from tilewright.ship.request import make_request
+from tilewright.space import Config
 from tilewright.targets import CPU, target
 
 GEMM = family("gemm")
@@ -265,12 +268,29 @@ def test_git_state_says_commit_and_dirt(tmp_path: Path) -> None:
 def test_a_combination_that_does_not_compile_is_listed_with_its_reason() -> None:
     pytest.importorskip("triton")
     where = target("cuda:sm_80")
-    config = {**GEMM.spec.default_config(where), "tile_k": 8}
-    part = GpuPart()
-    compile_family(GEMM, where, config, part, ["fp16"])  # type: ignore[arg-type]
+    config = Config({**GEMM.spec.default_config(where), "tile_k": 8})
+    spoiled = dataclasses.replace(GEMM.spec, default={"cuda": config})
+    part = compile_gpu([dataclasses.replace(GEMM, spec=spoiled)], [where], ["fp16"], workers=1)
     assert part.entries == [] and part.binaries == {}
     assert {r["precision"] for r in part.refused} == {"fp16"}
     assert all("tile_k" in r["reason"] for r in part.refused)
+
+
+def test_binaries_serve_every_combination_of_flags_once() -> None:
+    pytest.importorskip("triton")
+    part = compile_gpu([GEMM], [target("cuda:sm_80")], ["fp16"], workers=1)
+    entries = read_entries(part.entries)
+    assert {e.binary for e in entries} == set(part.binaries)
+    assert {hashlib.sha256(data).hexdigest() for data in part.binaries.values()} == {
+        e.sha256 for e in entries
+    }
+    layouts = GEMM.spec.flag("b_layout").values
+    assert [layouts[e.flags["b_layout"]] for e in entries] == ["KN", "KN", "NK", "NK"]
+    divisible = [any(a.divisible > 1 for a in e.args) for e in entries]
+    assert divisible == [True, False, True, False], "the specialised binary is tried first"
+    assert all(e.tensors[2].presence == "optional" for e in entries), (
+        "one binary with and without bias"
+    )
 
 
 def test_dispatch_says_why_for_every_target() -> None:

@@ -67,7 +67,9 @@ def run(t: dict[str, Any], layout: str = "KN", config: dict[str, int] | None = N
 def assert_right(t: dict[str, Any], precision: str) -> None:
     want, got = reference(t), t["c"].double()
     assert torch.isfinite(got).all()
-    error = (got - want).norm() / max(want.norm().item(), 1e-30) if want.numel() else torch.zeros(())
+    error = (
+        (got - want).norm() / max(want.norm().item(), 1e-30) if want.numel() else torch.zeros(())
+    )
     assert error.item() <= TOLERANCE[gemm.PRECISIONS[precision][2]]
 
 
@@ -77,7 +79,9 @@ def assert_right(t: dict[str, Any], precision: str) -> None:
     ("m", "n", "k"),
     [(32, 32, 32), (33, 17, 63), (1, 65, 7), (70, 1, 1), (5, 3, 0), (0, 4, 3), (4, 0, 3)],
 )
-def test_every_precision_against_float64(precision: str, layout: str, m: int, n: int, k: int) -> None:
+def test_every_precision_against_float64(
+    precision: str, layout: str, m: int, n: int, k: int
+) -> None:
     t = make(precision, m, n, k, bias=(m + n) % 2 == 0, seed=m * 1000 + n)
     run(t, layout)
     assert_right(t, precision)
@@ -130,7 +134,9 @@ def test_any_strides_and_nothing_else_written(
     assert torch.equal(after[outside].nan_to_num(7), before[outside].nan_to_num(7))
 
 
-def embed(tensor: torch.Tensor, steps: tuple[int, ...], turned: bool) -> tuple[torch.Tensor, torch.Tensor]:
+def embed(
+    tensor: torch.Tensor, steps: tuple[int, ...], turned: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The same values as a strided view into a larger storage full of poison, and that storage."""
     rows, cols = tensor.shape
     poison = float("nan") if tensor.dtype.is_floating_point else 99

@@ -227,7 +227,7 @@ void micro(const Micro& m) {
 template <int MR>
 constexpr int kChains = MR * kPanelVecs >= 12 ? 1 : (12 / (MR * kPanelVecs) > 8 ? 8 : 12 / (MR * kPanelVecs));
 
-constexpr int64_t kStreamAhead = 4096;  // bytes
+constexpr int64_t kStreamAhead = 8192;  // bytes
 
 template <class S, int MR>
 void stream_panel(const Micro& m) {

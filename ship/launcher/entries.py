@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from tilewright.ship.launcher.grid_cpp import Formula, cpp, evaluate, formula
-
 from tilewright import dtypes
 from tilewright.errors import UsageError
+from tilewright.ship.launcher.grid_cpp import Formula, cpp, evaluate, formula
 
 ArgKind = Literal["tensor", "dim", "stride", "attr", "const", "scratch"]
 CType = Literal["ptr", "i32", "i64", "fp32"]

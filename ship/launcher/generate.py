@@ -8,11 +8,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tilewright.ship.launcher.entries import Arg, DispatchEntry, TensorDecl, read_entries
-from tilewright.ship.launcher.grid_cpp import cpp
-
 from tilewright import dtypes
 from tilewright.errors import TilewrightError, UsageError
+from tilewright.ship.launcher.entries import Arg, DispatchEntry, TensorDecl, read_entries
+from tilewright.ship.launcher.grid_cpp import cpp
 
 _HERE = Path(__file__).resolve().parent
 _KINDS = {

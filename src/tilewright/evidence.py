@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Evidence(str, Enum):
+class Evidence(StrEnum):
     """See docs/honesty.md: these words are never mixed in one comparison without saying so."""
 
     MEASURED = "measured"
     MODELLED = "modelled"
     COMPILED = "compiled"
     PUBLISHED = "published"
-
-    def __str__(self) -> str:
-        return self.value

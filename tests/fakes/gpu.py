@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tilewright import dtypes
 from tilewright.ship.launcher.entries import Arg, DispatchEntry
 from tilewright.ship.launcher.generate import launcher_sources, table_source
-
-from tilewright import dtypes
 
 FAKES = Path(__file__).resolve().parent
 ROOT = FAKES.parent.parent

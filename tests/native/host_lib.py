@@ -116,7 +116,9 @@ def pack_panel16(b: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
 
 def _sources() -> list[Path]:
     folders = (KERNELS / "_host", KERNELS / "_host" / "simd", KERNELS / "gemm")
-    found = [p for folder in folders for p in folder.glob("*") if p.suffix in (".h", ".hpp", ".cpp")]
+    found = [
+        p for folder in folders for p in folder.glob("*") if p.suffix in (".h", ".hpp", ".cpp")
+    ]
     return sorted(found)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
-
 from ...soc import Soc, find
 
 _INT32_MAX = 2**31 - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from tilewright.evidence import Evidence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tilewright.targets import Target
 
 
-class State(str, Enum):
+class State(StrEnum):
     """What this machine can do with one cell of the matrix."""
 
     RUN = "run"
@@ -30,9 +30,6 @@ class State(str, Enum):
     COMPILE = "compile"
     MODEL = "model"
     ABSENT = "absent"
-
-    def __str__(self) -> str:
-        return self.value
 
     @property
     def checks(self) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from tilewright.cli import options
 from tilewright.cli.output import emit, quiet, say, table
 
