@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tilewright import native
+from tilewright.bindings.torch.ops import torch_op
 from tilewright.cases import Case
 from tilewright.inputs import draw, reference_outputs
 from tilewright.numerics import compare
@@ -27,7 +28,7 @@ SIZES = {"M": 5, "N": 19, "K": 33}
 
 @pytest.fixture(scope="module")
 def op() -> Callable[..., Any]:
-    return native.torch_op(GEMM)
+    return torch_op(GEMM)
 
 
 def call(case: Case, seed: int = 0) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -89,7 +90,7 @@ def test_compile_in_one_graph(op: Callable[..., Any]) -> None:
 
 def test_export_keeps_a_dynamic_size() -> None:
     # A fixed size would appear as a number in the exported graph's range constraints.
-    op = native.torch_op(GEMM)
+    op = torch_op(GEMM)
 
     class Linear(torch.nn.Module):
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

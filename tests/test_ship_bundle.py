@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from conftest import CommandLine
+from conftest import ROOT, CommandLine
 from fakes import gpu
+from tilewright import registry
 from tilewright.errors import UsageError, VerificationFailed
 from tilewright.ship import clean_venv, golden, layout
 from tilewright.ship import receive as receive_module
@@ -182,6 +183,13 @@ def test_a_cpu_without_the_level(
     assert states(verdict)["load"] == "not run"
 
 
+def test_without_torch_it_is_undecided(made: Bundle, clean: CleanVenv) -> None:
+    verdict = verify(made.folder, (), lambda arguments: clean.run(["-S", *arguments]))
+    assert verdict.exit_code == 3
+    assert states(verdict)["torch"] == states(verdict)["overall"] == "undecided"
+    assert "torch is not installed for" in details(verdict)["torch"]
+
+
 def test_a_bundle_may_need_more_of_the_cpu(copy: Path, receive: Receive) -> None:
     path = copy / "manifest.json"
     manifest = json.loads(path.read_text())
@@ -327,6 +335,45 @@ def test_making_it_again_gives_the_same_bytes(
     again = build(request(tmp_path / "elsewhere" / "bundle"))
     assert again.manifest["files"] == made.manifest["files"]
     assert again.manifest_sha256 == made.manifest_sha256
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A family that is not ours, in a folder of its own, found by this process."""
+    folder = tmp_path / "deeply" / "nested" / "row_scale"
+    shutil.copytree(ROOT / "examples" / "row_scale", folder)
+    monkeypatch.setenv("TILEWRIGHT_FAMILIES", str(folder))
+    monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
+    registry.families.cache_clear()
+    yield folder
+    registry.families.cache_clear()
+
+
+def test_anyones_family_compiles_to_the_same_bytes_anywhere(
+    elsewhere: Path, tmp_path: Path, tilewright: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(elsewhere, tmp_path / "row_scale")
+    ran = tilewright(
+        "ship",
+        str(tmp_path / "one"),
+        "--families",
+        "row_scale",
+        "--json",
+        "-",
+        env={"TILEWRIGHT_FAMILIES": str(other), "TILEWRIGHT_CACHE": str(tmp_path / "other cache")},
+    )
+    assert ran.code == 0, ran.err
+    document = ran.document
+    assert all(row["ok"] for row in document["rows"])
+    assert document["schema"] == "tilewright/ship/1" and document["id"].startswith(
+        "_tilewright_row_scale_"
+    )
+    monkeypatch.setattr(receive_module, "verify", lambda folder: Verdict((), 0))
+    again = build(make_request(tmp_path / "two", ["row_scale"]))
+    assert again.manifest["files"] == document["files"], "compiled from nothing in another folder"
+    assert again.manifest_sha256 == document["manifest_sha256"]
+    init = (library_of(tmp_path / "two").parent / "__init__.py").read_text()
+    assert "def row_scale(" in init and "def pack_" not in init
 
 
 def test_what_is_in_it(made: Bundle) -> None:

@@ -126,6 +126,7 @@ def test_the_shipped_packing_is_the_families_own(tmp_path: Path, dtype: torch.dt
     folder.mkdir()
     (folder / "_layouts.py").write_text(pyapi.layouts_module([(GEMM, OP)]))
     (folder / "_ops.py").write_text("LIBRARY = None\nops = None\n")
+    (folder / "_fakes.py").write_text("")
     (folder / "__init__.py").write_text(pyapi.init_module([(GEMM, OP)], "gemm.", ["scalar"]))
     module = module_from(folder / "__init__.py", folder.name)
     b = torch.randint(-9, 9, (13, 37)).to(dtype)

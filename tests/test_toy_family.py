@@ -73,9 +73,9 @@ def test_it_is_tuned(tilewright: CommandLine, env: dict[str, str]) -> None:
 def test_it_is_a_torch_op(env: dict[str, str]) -> None:
     code = """
 import torch
-from tilewright import native
+from tilewright.bindings.torch.ops import torch_op
 from tilewright.registry import family
-op = native.torch_op(family("row_scale"))
+op = torch_op(family("row_scale"))
 x, s = torch.randn(7, 33), torch.rand(7)
 assert torch.allclose(op(x, s), x * s[:, None])
 assert torch.allclose(op(x.t().contiguous().t(), s), x * s[:, None])

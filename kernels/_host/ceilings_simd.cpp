@@ -60,9 +60,7 @@ void compute_int8(int64_t steps) {
     for (int64_t s = 0; s < steps; ++s) {
       // Operands may have changed: the products stay in the loop.
       __asm__ volatile("" : : "r"(operands) : "memory");
-      unrolled<kChains>([&](int i) TW_BODY {
-        c[i] = madd16_add(c[i], b, load_i(operands + i * kLanes));
-      });
+      unrolled<kChains>([&](int i) TW_BODY { c[i] = madd16_add(c[i], b, load_i(operands + i * kLanes)); });
     }
     unrolled<kChains>([&](int i) TW_BODY { use(c[i]); });
   }

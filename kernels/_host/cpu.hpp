@@ -27,6 +27,7 @@ const char* tw_cpu_level(void);
 const char* tw_cpu_levels(void);
 // Why there is no level, or null.
 const char* tw_cpu_level_error(void);
-// Forces a level by name for the whole process (null: back to the automatic choice). 0 when done, 1 when refused.
+// Forces a level by name for the whole process (null: back to the automatic choice). 0 when done, 1 when
+// refused.
 int tw_force_level(const char* name);
 }

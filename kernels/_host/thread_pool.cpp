@@ -12,12 +12,6 @@
 
 #include "_host/export.hpp"
 
-#if defined(__x86_64__) && defined(__GLIBC__)
-// glibc 2.34 moved these into libc under a new version; the old one exists before and after.
-__asm__(".symver pthread_create,pthread_create@GLIBC_2.2.5");
-__asm__(".symver pthread_join,pthread_join@GLIBC_2.2.5");
-#endif
-
 namespace tw {
 namespace {
 
@@ -154,7 +148,8 @@ std::atomic<Pool*> shared_pool{nullptr};
 std::atomic<bool> busy{false};
 std::atomic<int> chosen_threads{0};
 
-// In a forked child the workers do not exist: forget the pool (its few bytes leak) and start anew when needed.
+// In a forked child the workers do not exist: forget the pool (its few bytes leak) and start anew when
+// needed.
 void after_fork_in_child() {
   shared_pool.store(nullptr, std::memory_order_relaxed);
   busy.store(false, std::memory_order_relaxed);

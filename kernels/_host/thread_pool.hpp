@@ -22,8 +22,7 @@ void run_tasks(int count, TaskFn task, void* context);
 
 template <class Body>
 void run_tasks(int count, Body& body) {
-  run_tasks(
-      count, [](void* context, int index, int n) { (*static_cast<Body*>(context))(index, n); }, &body);
+  run_tasks(count, [](void* context, int index, int n) { (*static_cast<Body*>(context))(index, n); }, &body);
 }
 
 struct Range {

@@ -49,8 +49,9 @@ bool read_field(const Call& call, const char* name, int64_t fallback, int64_t lo
     call.refuse("%s is %lld; accepted: %lld to %lld", name, static_cast<long long>(*value),
                 static_cast<long long>(low), static_cast<long long>(high));
   } else {
-    call.refuse("%s is %lld; accepted: multiples of %lld from %lld to %lld", name, static_cast<long long>(*value),
-                static_cast<long long>(step), static_cast<long long>(low), static_cast<long long>(high));
+    call.refuse("%s is %lld; accepted: multiples of %lld from %lld to %lld", name,
+                static_cast<long long>(*value), static_cast<long long>(step), static_cast<long long>(low),
+                static_cast<long long>(high));
   }
   return false;
 }
@@ -94,7 +95,8 @@ bool read_dtypes(const Call& call, const tw_tensor& a, const tw_tensor& b, const
       p->out = kOutI32;
       return true;
     default:
-      call.refuse("tensor \"c\" is %s; accepted with int8 inputs: int32, fp32, bf16, fp16", dtype_name(c.dtype));
+      call.refuse("tensor \"c\" is %s; accepted with int8 inputs: int32, fp32, bf16, fp16",
+                  dtype_name(c.dtype));
       return false;
   }
 }
@@ -137,7 +139,7 @@ bool read_prepacked(const Call& call, const tw_tensor& b, Problem* p) {
     return false;
   }
   const bool dense = Call::count(b) == 0 || ((group == 1 || b.stride[3] == 1) && b.stride[2] == group &&
-                     (groups <= 1 || b.stride[1] == kPanelCols * group));
+                                             (groups <= 1 || b.stride[1] == kPanelCols * group));
   if (!dense) {
     call.refuse("each panel of a panel16 \"b\" must be contiguous, its strides are %lld,%lld,%lld",
                 static_cast<long long>(b.stride[1]), static_cast<long long>(b.stride[2]),
@@ -185,8 +187,8 @@ int gemm(const Call& call) {
   p.a = {static_cast<const char*>(a->data), a->stride[0], a->stride[1]};
   p.c = view2(*c);
   if (!injective(p.c)) {
-    return call.refuse("strides %lld,%lld make elements of \"c\" overlap", static_cast<long long>(c->stride[0]),
-                       static_cast<long long>(c->stride[1]));
+    return call.refuse("strides %lld,%lld make elements of \"c\" overlap",
+                       static_cast<long long>(c->stride[0]), static_cast<long long>(c->stride[1]));
   }
   p.threads = resolve_threads(call.threads());
   p.kernels = &kernels_of(level);

@@ -1,5 +1,5 @@
-// The blocked schedule of the host gemm: A packed in row tiles, B in panels (by the caller or here), sums of one
-// tile_m x tile_n tile kept in scratch while K goes by in blocks of tile_k.
+// The blocked schedule of the host gemm: A packed in row tiles, B in panels (by the caller or here), sums of
+// one tile_m x tile_n tile kept in scratch while K goes by in blocks of tile_k.
 //
 // stages 1: a block of B is packed, then used. stages 2: while one block is used, the next one is packed in
 // slices between its panels; where B is packed already, the next panel is prefetched instead.
@@ -35,8 +35,15 @@ Grid choose_grid(int64_t row_blocks, int64_t panels, int64_t threads) {
 
 class Blocked {
  public:
-  Blocked(const Runner& runner, const uint32_t* a, const int32_t* starts, int64_t row0, const Parts& row_blocks)
-      : r_(runner), p_(runner.p_), t_(runner.t_), kind_(runner.kind_), a_(a), starts_(starts), row0_(row0),
+  Blocked(const Runner& runner, const uint32_t* a, const int32_t* starts, int64_t row0,
+          const Parts& row_blocks)
+      : r_(runner),
+        p_(runner.p_),
+        t_(runner.t_),
+        kind_(runner.kind_),
+        a_(a),
+        starts_(starts),
+        row0_(row0),
         row_blocks_(row_blocks) {
     k_blocks_ = cut(r_.groups_, p_.config.tile_k / kGroup[kind_]);
   }
@@ -48,7 +55,8 @@ class Blocked {
     return fitting < 1 ? 1 : fitting < wanted ? fitting : wanted;
   }
 
-  // Bytes of packed B one thread holds: all of K when several row blocks will use it, else one block per stage.
+  // Bytes of packed B one thread holds: all of K when several row blocks will use it, else one block per
+  // stage.
   static int64_t packed_b_bytes(const Runner& r, bool reused) {
     if (r.p_.prepacked) return 0;
     const int64_t block = r.p_.config.tile_k / kGroup[r.kind_] * r.p_.config.stages;
@@ -141,7 +149,8 @@ class Blocked {
   }
 
   // The panel used after `panel` of this block; null when it is still being packed or there is none.
-  const char* next_panel(const char* block, int64_t panel, int64_t kb, int64_t panel_bytes, bool packing) const {
+  const char* next_panel(const char* block, int64_t panel, int64_t kb, int64_t panel_bytes,
+                         bool packing) const {
     if (panel + t_.np < panels_) return block + (panel + t_.np) * panel_bytes;
     if (packing || kb + 1 == k_blocks_.count) return nullptr;
     int64_t ignored;
@@ -176,8 +185,8 @@ void Runner::pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, in
       for (int64_t j = 0; j < cuts.count && at < end; ++j, ++at) {
         if (at < begin) continue;
         const int64_t row = blocks.begin(i) + cuts.begin(j);
-        t_.pack_a[kind_]({a_at(row0 + row), cuts.size(j), p_.k, to + row * groups_ * t_.a_words[kind_],
-                          starts + row});
+        t_.pack_a[kind_](
+            {a_at(row0 + row), cuts.size(j), p_.k, to + row * groups_ * t_.a_words[kind_], starts + row});
       }
     }
   });

@@ -162,7 +162,8 @@ void dot_block(const Dot& d, int64_t row, int64_t col) {
       Sum value = sum(total);
       if constexpr (D::kKind == kI8) {
         if (d.row_start) {
-          value = static_cast<int32_t>(static_cast<uint32_t>(value) + static_cast<uint32_t>(d.row_start[row + r]));
+          value = static_cast<int32_t>(static_cast<uint32_t>(value) +
+                                       static_cast<uint32_t>(d.row_start[row + r]));
         }
       }
       acc[r * d.acc_stride + j] = value;

@@ -9,8 +9,8 @@ namespace {
 TW_INLINE VF load_bias(const float* p) { return load(p); }
 TW_INLINE VI load_bias(const int32_t* p) { return load_i(p); }
 
-// Up to kPanel results of one row from column `col`, in their output type, at `to`. The sums, the bias and the
-// column scales are readable up to the next multiple of kPanel.
+// Up to kPanel results of one row from column `col`, in their output type, at `to`. The sums, the bias and
+// the column scales are readable up to the next multiple of kPanel.
 template <bool Integer, Out O>
 TW_INLINE void finish(const Epilogue& e, int64_t row, int64_t col, char* to) {
   for (int v = 0; v < kPanelVecs; ++v) {

@@ -1,5 +1,5 @@
-// What the scheduling half of the host gemm (host.cpp, baseline code) knows of the computing half (host_simd.cpp,
-// compiled once per ISA level): plain structs and one table of functions per level.
+// What the scheduling half of the host gemm (host.cpp, baseline code) knows of the computing half
+// (host_simd.cpp, compiled once per ISA level): plain structs and one table of functions per level.
 //
 // Words used here. panel: 16 columns of B, stored [group][16][KR]. group: KR consecutive k. row tile: up to
 // KernelTable::mr rows of A, stored [group][word][row]. acc: fp32 or int32 sums, row-major.
@@ -47,18 +47,18 @@ struct PackB {
 };
 
 struct Tile {
-  const uint32_t* a;          // packed row block, k = 0
-  int64_t rows;               // rows of the block, cut into row tiles by cut(rows, mr)
-  int64_t total_groups;       // groups of all of K
+  const uint32_t* a;     // packed row block, k = 0
+  int64_t rows;          // rows of the block, cut into row tiles by cut(rows, mr)
+  int64_t total_groups;  // groups of all of K
   int64_t first_group, groups;
-  const char* b;              // first panel, at first_group
+  const char* b;  // first panel, at first_group
   int64_t panel_bytes, panels;
-  int64_t group_bytes;        // of one panel
-  void* wide;                 // room for 128 bytes per group and panel
-  void* acc;                  // [rows][acc_stride], 16 * panels columns are used
+  int64_t group_bytes;  // of one panel
+  void* wide;           // room for 128 bytes per group and panel
+  void* acc;            // [rows][acc_stride], 16 * panels columns are used
   int64_t acc_stride;
-  const int32_t* row_start;   // null: sums start from zero
-  const char* prefetch;       // the panel(s) wanted next, same shape; null for none
+  const int32_t* row_start;  // null: sums start from zero
+  const char* prefetch;      // the panel(s) wanted next, same shape; null for none
 };
 
 struct Dot {

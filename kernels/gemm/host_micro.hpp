@@ -84,9 +84,8 @@ struct StepBF16 {
     if constexpr (kHasDpbf16) {
       VI bv[kVecs];
       unrolled<NP>([&](int p) TW_BODY {
-        unrolled<kPanelVecs>([&](int v) TW_BODY {
-          bv[p * kPanelVecs + v] = load_i(b + p * panel_bytes + v * kVecBytes);
-        });
+        unrolled<kPanelVecs>(
+            [&](int v) TW_BODY { bv[p * kPanelVecs + v] = load_i(b + p * panel_bytes + v * kVecBytes); });
       });
       unrolled<MR>([&](int i) TW_BODY {
         const VI av = bcast_i(a[i]);
@@ -111,8 +110,8 @@ struct StepBF16 {
 };
 
 // Quads of int8. With dpbusd, B is offset by 128 to become the unsigned operand and a row's sum starts from
-// -128 * sum(a), which cancels it exactly modulo 2^32. Without, even and odd bytes are widened to 16 bits, where
-// a pair of products (at most 2 * 128 * 128) cannot overflow the 32-bit result of madd16.
+// -128 * sum(a), which cancels it exactly modulo 2^32. Without, even and odd bytes are widened to 16 bits,
+// where a pair of products (at most 2 * 128 * 128) cannot overflow the 32-bit result of madd16.
 struct StepI8 {
   using Vec = VI;
   using Sum = int32_t;
@@ -145,9 +144,7 @@ struct StepI8 {
         });
         unrolled<MR>([&](int i) TW_BODY {
           const VI av = bcast_i(a[half * MR + i]);
-          unrolled<kVecs>([&](int v) TW_BODY {
-            c[i][v] = madd16_add(c[i][v], av, bv[v]);
-          });
+          unrolled<kVecs>([&](int v) TW_BODY { c[i][v] = madd16_add(c[i][v], av, bv[v]); });
         });
       });
     }
@@ -165,9 +162,8 @@ struct StepI16 {
   TW_INLINE void step(VI (&c)[MR][NP * kPanelVecs], const uint32_t* a, const char* b, int64_t panel_bytes) {
     VI bv[NP * kPanelVecs];
     unrolled<NP>([&](int p) TW_BODY {
-      unrolled<kPanelVecs>([&](int v) TW_BODY {
-        bv[p * kPanelVecs + v] = load_i(b + p * panel_bytes + v * kVecBytes);
-      });
+      unrolled<kPanelVecs>(
+          [&](int v) TW_BODY { bv[p * kPanelVecs + v] = load_i(b + p * panel_bytes + v * kVecBytes); });
     });
     unrolled<MR>([&](int i) TW_BODY {
       const VI av = bcast_i(a[i]);
@@ -227,7 +223,7 @@ void micro(const Micro& m) {
 template <int MR>
 constexpr int kChains = MR * kPanelVecs >= 12 ? 1 : (12 / (MR * kPanelVecs) > 8 ? 8 : 12 / (MR * kPanelVecs));
 
-constexpr int64_t kStreamAhead = 8192;  // bytes
+constexpr int64_t kStreamAhead = 512;  // bytes
 
 template <class S, int MR>
 void stream_panel(const Micro& m) {
@@ -236,9 +232,8 @@ void stream_panel(const Micro& m) {
   typename S::Vec c[kU][MR][kPanelVecs];
   unrolled<kU>([&](int u) TW_BODY {
     unrolled<MR>([&](int i) TW_BODY {
-      unrolled<kPanelVecs>([&](int v) TW_BODY {
-        c[u][i][v] = start_sum(c[u][i][v], u == 0 ? m.row_start : nullptr, i);
-      });
+      unrolled<kPanelVecs>(
+          [&](int v) TW_BODY { c[u][i][v] = start_sum(c[u][i][v], u == 0 ? m.row_start : nullptr, i); });
     });
   });
   const uint32_t* a = m.a;

@@ -26,7 +26,9 @@ template <Kind K>
 using Element = typename UintOf<kElementBytes[K]>::type;
 
 TW_INLINE uint32_t pair16(uint32_t low, uint32_t high) { return (low & 0xffffu) | high << 16; }
-TW_INLINE uint32_t widen8(uint8_t x) { return static_cast<uint32_t>(static_cast<int32_t>(static_cast<int8_t>(x))); }
+TW_INLINE uint32_t widen8(uint8_t x) {
+  return static_cast<uint32_t>(static_cast<int32_t>(static_cast<int8_t>(x)));
+}
 
 // The words of one group of one row, `apart` each other, from its KR elements (zero beyond the end of K).
 template <Kind K, class S>
@@ -80,7 +82,8 @@ void start_rows(const PackA& p) {
   for (int64_t i = 0; i < p.rows; ++i) {
     const int8_t* src = reinterpret_cast<const int8_t*>(p.a.data) + i * p.a.row_stride;
     uint32_t total = 0;
-    for (int64_t k = 0; k < p.k; ++k) total += static_cast<uint32_t>(static_cast<int32_t>(src[k * p.a.col_stride]));
+    for (int64_t k = 0; k < p.k; ++k)
+      total += static_cast<uint32_t>(static_cast<int32_t>(src[k * p.a.col_stride]));
     p.row_start[i] = static_cast<int32_t>(0u - 128u * total);
   }
 }

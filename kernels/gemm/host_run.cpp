@@ -1,5 +1,6 @@
-// Schedules of the host gemm. Which one runs depends on the shapes, the layout and the level, never on the number
-// of threads, and no sum is split between threads: results are the same bits for any number of threads.
+// Schedules of the host gemm. Which one runs depends on the shapes, the layout and the level, never on the
+// number of threads, and no sum is split between threads: results are the same bits for any number of
+// threads.
 #include "gemm/host_run.hpp"
 
 #include "_host/half.hpp"
@@ -8,8 +9,8 @@
 namespace tw::gemm {
 namespace {
 
-constexpr int64_t kDotRows = 16;   // up to here NK operands are used unpacked
-constexpr int64_t kAxpyRows = 8;   // up to here KN operands are used unpacked
+constexpr int64_t kDotRows = 16;     // up to here NK operands are used unpacked
+constexpr int64_t kAxpyRows = 8;     // up to here KN operands are used unpacked
 constexpr int64_t kDotAhead = 1024;  // bytes of each column prefetched ahead
 constexpr int64_t kKeptScratchBytes = 128 << 20;
 
@@ -110,7 +111,8 @@ bool Runner::run_stream() {
   char* base = workspace_.get(layout.size());
   if (base == nullptr) return false;
   fill_vectors(base + vectors);
-  PackA pack{p_.a, p_.m, p_.k, reinterpret_cast<uint32_t*>(base + a), reinterpret_cast<int32_t*>(base + starts)};
+  PackA pack{p_.a, p_.m, p_.k, reinterpret_cast<uint32_t*>(base + a),
+             reinterpret_cast<int32_t*>(base + starts)};
   t_.pack_a[kind_](pack);
   for_panels([&](int64_t panel, int64_t panels, int index) {
     Tile tile{};
@@ -144,7 +146,8 @@ bool Runner::run_dot() {
   char* base = workspace_.get(layout.size());
   if (base == nullptr) return false;
   fill_vectors(base + vectors);
-  PackA pack{p_.a, p_.m, p_.k, reinterpret_cast<uint32_t*>(base + a), reinterpret_cast<int32_t*>(base + starts)};
+  PackA pack{p_.a, p_.m, p_.k, reinterpret_cast<uint32_t*>(base + a),
+             reinterpret_cast<int32_t*>(base + starts)};
   t_.pack_dot[kind_](pack);
   for_panels([&](int64_t panel, int64_t panels, int index) {
     Dot dot;

@@ -32,7 +32,8 @@ class Runner {
   void fill_vectors(char* at);
 
   // Writes the outputs of rows [row, row + rows) and columns [col, col + cols) from their sums.
-  void finish(const void* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t col, int64_t cols) const;
+  void finish(const void* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t col,
+              int64_t cols) const;
 
   // What the rows' int8 sums start from, when this level needs it.
   const int32_t* starts_or_null(const int32_t* starts) const {

@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sysconfig
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tilewright.errors import Unavailable
 
@@ -94,14 +93,3 @@ def host_function(family: Family) -> int:
 
 
 _addresses: dict[tuple[str, Path], int] = {}
-
-
-def torch_op(family: Family) -> Callable[..., Any]:
-    """The torch op of a family (see `tilewright.bindings.torch.ops.torch_op`).
-
-    The bindings stand above the core and are reached by name, as families are.
-    """
-    op: Callable[..., Any] = importlib.import_module("tilewright.bindings.torch.ops").torch_op(
-        family
-    )
-    return op

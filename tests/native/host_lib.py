@@ -13,6 +13,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -133,11 +134,15 @@ def build(name: str, units: list[tuple[Path, tuple[str, ...]]], link: tuple[str,
     if target.exists():
         return target
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        objects = []
-        for index, (source, flags) in enumerate(units):
-            objects.append(f"{scratch}/{index}.o")
-            command = ["g++", *BASE_FLAGS, *flags, "-c", str(source), "-o", objects[-1]]
+        objects = [f"{scratch}/{index}.o" for index in range(len(units))]
+
+        def compile_one(index: int) -> None:
+            source, flags = units[index]
+            command = ["g++", *BASE_FLAGS, *flags, "-c", str(source), "-o", objects[index]]
             subprocess.run(command, check=True)
+
+        with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+            list(pool.map(compile_one, range(len(units))))
         output = Path(scratch) / "out"
         subprocess.run(["g++", *objects, *link, "-pthread", "-o", str(output)], check=True)
         output.replace(target)
@@ -147,7 +152,7 @@ def build(name: str, units: list[tuple[Path, tuple[str, ...]]], link: tuple[str,
 def units_of(folder: str, *, emulate: bool) -> list[tuple[Path, tuple[str, ...]]]:
     """Sources of one kernels folder with their flags: `*_simd.cpp` once per level, the rest once."""
     units: list[tuple[Path, tuple[str, ...]]] = []
-    extra = ("-DTW_EMULATE", "-O2") if emulate else ()
+    extra = ("-DTW_EMULATE", "-O1") if emulate else ()
     for source in sorted((KERNELS / folder).glob("*.cpp")):
         if not source.name.endswith("_simd.cpp"):
             units.append((source, extra))
@@ -167,6 +172,11 @@ def library(*, emulate: bool = False) -> ctypes.CDLL:
     lib.tw_host_gemm.argtypes = [ctypes.POINTER(TwCall)]
     lib.tw_force_level.argtypes = [ctypes.c_char_p]
     lib.tw_set_threads.argtypes = [ctypes.c_int]
+    for bandwidth in (lib.tw_ceiling_read_gbps, lib.tw_ceiling_write_gbps):
+        bandwidth.argtypes = [ctypes.c_int64, ctypes.c_int, ctypes.c_double]
+        bandwidth.restype = ctypes.c_double
+    lib.tw_ceiling_flops.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_double]
+    lib.tw_ceiling_flops.restype = ctypes.c_double
     for function in (lib.tw_cpu_level, lib.tw_cpu_levels, lib.tw_cpu_level_error):
         function.restype = ctypes.c_char_p
     return lib

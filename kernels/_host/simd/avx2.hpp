@@ -12,7 +12,8 @@ constexpr bool kHasDpbf16 = false;
 using VF = __m256;
 using VI = __m256i;
 
-// Keeps a value in a register, where the compiler may not reason about it, reorder its sums or spill it early.
+// Keeps a value in a register, where the compiler may not reason about it, reorder its sums or spill it
+// early.
 TW_INLINE void pin(VF& v) { __asm__ volatile("" : "+x"(v)); }
 TW_INLINE void pin(VI& v) { __asm__ volatile("" : "+x"(v)); }
 

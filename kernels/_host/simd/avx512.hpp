@@ -16,7 +16,8 @@ constexpr bool kHasDpbf16 = true;
 using VF = __m512;
 using VI = __m512i;
 
-// Keeps a value in a register, where the compiler may not reason about it, reorder its sums or spill it early.
+// Keeps a value in a register, where the compiler may not reason about it, reorder its sums or spill it
+// early.
 TW_INLINE void pin(VF& v) { __asm__ volatile("" : "+v"(v)); }
 TW_INLINE void pin(VI& v) { __asm__ volatile("" : "+v"(v)); }
 

@@ -1,5 +1,5 @@
-// The vector layer on plain lanes (GCC vector extensions, any width): the scalar level, and the emulation of the
-// others. Semantics are those of the instructions each wrapper stands for, lane by lane.
+// The vector layer on plain lanes (GCC vector extensions, any width): the scalar level, and the emulation of
+// the others. Semantics are those of the instructions each wrapper stands for, lane by lane.
 #pragma once
 
 #pragma GCC diagnostic ignored "-Wpsabi"

@@ -1,5 +1,5 @@
-// The vector layer of one ISA level. A translation unit compiled with -DTW_ISA=<level> includes this file inside
-// no namespace; everything here has internal linkage, so levels never share inline code.
+// The vector layer of one ISA level. A translation unit compiled with -DTW_ISA=<level> includes this file
+// inside no namespace; everything here has internal linkage, so levels never share inline code.
 //
 //   VF          kLanes fp32 lanes
 //   VI          kLanes 32-bit lanes, read as int32, as 2 x int16, as 4 x int8 or as 2 x bf16
@@ -7,8 +7,8 @@
 //   kHasDpbusd  dpbusd(acc, u, s): acc += sum of 4 products of unsigned bytes of u and signed bytes of s
 //   kHasDpbf16  dpbf16(acc, a, b): acc += sum of 2 products of bf16 pairs
 //
-// With -DTW_EMULATE the same names and widths are built from plain.hpp, so that the algorithms of a level run on
-// a machine that lacks it.
+// With -DTW_EMULATE the same names and widths are built from plain.hpp, so that the algorithms of a level run
+// on a machine that lacks it.
 #pragma once
 
 #include <stdint.h>
@@ -40,20 +40,18 @@ constexpr int kPanelVecs = kPanel / kLanes;
 
 TW_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 
-// The same address, unknown to the compiler: loads through it are not shared with earlier ones.
-TW_INLINE const char* again(const char* p) {
-  __asm__("" : "+r"(p));
-  return p;
-}
-
 // body(0), body(1), ..., body(N - 1), unrolled before the compiler decides which arrays live in registers.
 #define TW_BODY __attribute__((always_inline))
 template <int N, class Body>
 TW_INLINE void unrolled(const Body& body) {
+#ifdef TW_EMULATE
+  for (int i = 0; i < N; ++i) body(i);
+#else
   if constexpr (N > 0) {
     unrolled<N - 1>(body);
     body(N - 1);
   }
+#endif
 }
 
 }  // namespace tw::TW_ISA
