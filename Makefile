@@ -1,9 +1,11 @@
 # The two commands of README stand on `setup`; every target may be run again at any time.
-.PHONY: setup build demo test lint
+.PHONY: setup build demo test lint format
 
 # Where torch comes from; empty: PyTorch's CPU index if it can be reached, else the configured one.
 TORCH_INDEX ?=
 export TORCH_INDEX
+
+cpp = $$(git ls-files '*.cpp' '*.hpp' '*.h')
 
 setup:
 	@tools/setup.sh
@@ -16,6 +18,14 @@ demo: setup
 test: setup
 	@.venv/bin/python -m pytest
 
+# The C++ is compiled with -Wall -Wextra -Werror by `setup`.
 lint: setup
 	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/clang-format --dry-run --Werror $(cpp)
 	@tools/mypy.sh
+
+format: setup
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+	@.venv/bin/clang-format -i $(cpp)

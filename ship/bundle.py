@@ -202,12 +202,16 @@ def _write_receiver(root: Path) -> None:
 
 
 def _license() -> bytes:
-    beside = package_folder("tilewright.kernels").parent / "LICENSE"
+    beside = package_folder("tilewright.kernels").resolve().parent / "LICENSE"
     if beside.is_file():
         return beside.read_bytes()
     from importlib import metadata
 
-    for file in metadata.files("tilewright") or []:
+    try:
+        files = metadata.files("tilewright") or []
+    except metadata.PackageNotFoundError:
+        files = []
+    for file in files:
         if file.name == "LICENSE":
             return file.read_binary()
     raise BuildFailed("the LICENSE file of tilewright cannot be found; a bundle must carry it")

@@ -126,7 +126,7 @@ inline View2 view2(const tw_tensor& t) {
 inline bool injective(const View2& v) {
   const int64_t rs = v.row_stride < 0 ? -v.row_stride : v.row_stride;
   const int64_t cs = v.col_stride < 0 ? -v.col_stride : v.col_stride;
-  if (v.rows <= 1 && v.cols <= 1) return true;
+  if (v.rows == 0 || v.cols == 0 || (v.rows == 1 && v.cols == 1)) return true;
   if (v.rows <= 1) return cs > 0;
   if (v.cols <= 1) return rs > 0;
   if (rs == 0 || cs == 0) return false;

@@ -212,12 +212,7 @@ class KernelSpec:
 
     def dim_names(self) -> tuple[str, ...]:
         """Names of the free sizes: in the order the cases list them, then of appearance."""
-        names: dict[str, None] = dict.fromkeys(self.cases.sizes[0] if self.cases.sizes else ())
-        for tensor in self.tensors:
-            for size in tensor.dims:
-                if isinstance(size, Expr):
-                    names.update(dict.fromkeys(sorted(size.names())))
-        return tuple(names)
+        return _dim_names(self.cases, self.tensors)
 
     def case(
         self,
@@ -284,3 +279,19 @@ class KernelSpec:
     def default_config(self, target: Target) -> Config:
         """The untuned config of a target; empty where the family has nothing to tune."""
         return self.default.get(target.name) or self.default.get(target.kind) or Config({})
+
+
+# Asked for with every case; frozen specs make it a constant, but their fields do not all hash.
+_DIM_NAMES: dict[int, tuple[SizeGrid, tuple[str, ...]]] = {}
+
+
+def _dim_names(cases: SizeGrid, tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
+    known = _DIM_NAMES.get(id(cases))
+    if known is None:
+        names: dict[str, None] = dict.fromkeys(cases.sizes[0] if cases.sizes else ())
+        for tensor in tensors:
+            for size in tensor.dims:
+                if isinstance(size, Expr):
+                    names.update(dict.fromkeys(sorted(size.names())))
+        known = _DIM_NAMES[id(cases)] = (cases, tuple(names))
+    return known[1]

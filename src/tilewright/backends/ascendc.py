@@ -79,12 +79,13 @@ class AscendC(Backend):
         if "twin" not in native.library_paths():
             reason = "libtilewright_twin.so is not built; run `make setup`"
             return self._cell(family, target, precision, State.ABSENT, reason)
-        reasons = [
-            self._cell_reason(family, target, precision, flags)
-            for flags in family.spec.flag_combinations(precision, self.name)
-        ]
-        if all(reasons):
-            return self._cell(family, target, precision, State.ABSENT, str(reasons[0]))
+        reason = ""
+        for flags in family.spec.flag_combinations(precision, self.name):
+            reason = self._cell_reason(family, target, precision, flags) or ""
+            if not reason:
+                break
+        if reason:
+            return self._cell(family, target, precision, State.ABSENT, reason)
         return self._cell(
             family, target, precision, State.TWIN, "runs on the host twin; no time is measured"
         )

@@ -35,22 +35,33 @@ def say(text: str = "", json: str | None = None) -> None:
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", json: str | None = None
 ) -> None:
-    """A table for people; silent when standard output carries JSON."""
+    """A table for people, plain where it is not a terminal; silent when standard output carries JSON."""
     if quiet(json):
+        return
+    cells = [["" if v is None else str(v) for v in row] for row in rows]
+    if not sys.stdout.isatty():
+        _plain_table(columns, cells, title)
         return
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
     drawn = Table(title=title or None, title_justify="left", header_style="bold")
     for column in columns:
         drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*("" if v is None else escape(str(v)) for v in row))
-    console.print(drawn)
+    for row in cells:
+        drawn.add_row(*map(escape, row))
+    Console().print(drawn)
+
+
+def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    """Columns two spaces apart, one row a line: for pipes and logs."""
+    lines = [list(columns), *([" ".join(v.split()) for v in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    if title:
+        print(title)
+    for line in lines:
+        print("  ".join(v.ljust(w) for v, w in zip(line, widths, strict=True)).rstrip())
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+"""The thread pool and the measured ceilings, through the library's own interface."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from native import host_gemm_cases as cases
+from native import host_lib
+from native.host_gemm_cases import NK, Problem
+
+TESTS = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def automatic_threads() -> Iterator[None]:
+    yield
+    host_lib.library().tw_set_threads(0)
+
+
+def test_thread_count_is_settable() -> None:
+    lib = host_lib.library()
+    automatic = lib.tw_get_threads()
+    assert automatic >= 1
+    lib.tw_set_threads(3)
+    assert lib.tw_get_threads() == 3
+    lib.tw_set_threads(100000)
+    assert lib.tw_get_threads() == 256
+    lib.tw_set_threads(-1)
+    assert lib.tw_get_threads() == automatic
+
+
+def test_pool_grows_and_shrinks_between_calls() -> None:
+    lib = host_lib.library()
+    for threads in (2, 7, 1, 3, 16, 2, 0):
+        lib.tw_set_threads(4)
+        cases.check(lib, Problem(64, 400, 90, layout=NK, threads=threads, seed=threads))
+
+
+def test_many_short_rounds_lose_no_work() -> None:
+    """Rounds of changing width, back to back: late workers must not touch a later round."""
+    lib = host_lib.library()
+    problems = [Problem(9, 160 * t, 120, threads=t, seed=t) for t in (2, 5, 3, 8)]
+    prepared = [(p, cases.make_data(p)) for p in problems]
+    expected = [cases.launch(lib, p, data)[2].tobytes() for p, data in prepared]
+    for _ in range(150):
+        for (p, data), answer in zip(prepared, expected, strict=True):
+            assert cases.launch(lib, p, data)[2].tobytes() == answer
+
+
+def test_concurrent_callers() -> None:
+    lib = host_lib.library()
+    problem = Problem(33, 300, 200, threads=2)
+    data = cases.make_data(problem)
+    expected = cases.launch(lib, problem, data)[2].tobytes()
+    failures: list[int] = []
+
+    def work(index: int) -> None:
+        for _ in range(40):
+            if cases.launch(lib, problem, data)[2].tobytes() != expected:
+                failures.append(index)
+
+    callers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not failures
+
+
+FORK = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from native import host_gemm_cases as cases, host_lib
+from native.host_gemm_cases import Problem
+problem = Problem(64, 400, 300, threads=3)
+cases.check(host_lib.library(), problem)
+child = os.fork()
+if child == 0:
+    cases.check(host_lib.library(), problem)
+    cases.check(host_lib.library(), problem)
+    sys.exit(0)
+cases.check(host_lib.library(), problem)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_works_on_both_sides_of_a_fork() -> None:
+    host_lib.library()
+    done = subprocess.run([sys.executable, "-c", FORK, str(TESTS)], timeout=60, check=False)
+    assert done.returncode == 0
+
+
+def test_ceilings_are_plausible() -> None:
+    """Positive, and compute grows with the width of the level; 1 PFLOP/s would be an optimised-away loop."""
+    lib = host_lib.library()
+    rates: dict[str, float] = {}
+    for level in host_lib.usable_levels():
+        assert lib.tw_force_level(level.encode()) == 0
+        for kind in (b"fp32", b"bf16", b"fp16", b"int8"):
+            rate = lib.tw_ceiling_flops(kind, 1, 0.03)
+            assert 0.5 < rate < 1e5
+            rates[f"{level}-{kind.decode()}"] = rate
+        assert 0.5 < lib.tw_ceiling_read_gbps(16384, 1, 0.02) < 1e4
+        assert 0.1 < lib.tw_ceiling_write_gbps(1 << 22, 1, 0.02) < 1e4
+    lib.tw_force_level(None)
+    if "avx2" in host_lib.usable_levels():
+        assert rates["avx2-fp32"] > 1.5 * rates["scalar-fp32"]
+    assert lib.tw_ceiling_flops(b"fp128", 1, 0.01) == -1.0
+
+
+def test_a_kernel_stays_below_its_ceiling() -> None:
+    """The measured peak is one: no gemm here is faster than it, beyond timer noise."""
+    import time
+
+    lib = host_lib.library()
+    peak = lib.tw_ceiling_flops(b"fp32", 1, 0.2)
+    problem = Problem(96, 512, 512, layout=cases.PANEL16, tile_m=96, tile_n=128, tile_k=256)
+    data = cases.make_data(problem)
+    best = np.inf
+    for _ in range(10):
+        start = time.perf_counter()
+        cases.launch(lib, problem, data)
+        best = min(best, time.perf_counter() - start)
+    assert 2e-9 * 96 * 512 * 512 / best < 1.1 * peak
