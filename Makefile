@@ -16,7 +16,7 @@ demo: setup
 	@.venv/bin/python examples/demo.py
 
 test: setup
-	@.venv/bin/python -m pytest
+	@.venv/bin/pytest
 
 # The C++ is compiled with -Wall -Wextra -Werror by `setup`.
 lint: setup

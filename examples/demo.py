@@ -29,6 +29,7 @@ from tilewright.targets import target  # noqa: E402
 TOKENS = 256
 TRIALS = 40
 TARGETS = ("cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "hip:gfx942")
+SHIPPED = ("fp16", "bf16", "int8->bf16")
 BENCHED = ("fp32", "bf16", "int8->int32")
 # The twin and the interpreter run every instruction in software: they get the first tokens only.
 TWIN_TOKENS, INTERPRETED_TOKENS = 64, 16
@@ -231,7 +232,11 @@ def ship_and_verify(demo: Demo) -> None:
     place = demo.out / "bundle"
     bench = demo.out / "bench.json"
     request = make_request(
-        place, [demo.family.name], ["cpu", *TARGETS, "ascend:910b1"], bench=bench
+        place,
+        [demo.family.name],
+        ["cpu", *TARGETS, "ascend:910b1"],
+        gpu_precisions=SHIPPED,
+        bench=bench,
     )
     built = bundle.build(request)
     receiver = demo.out / "receiver"

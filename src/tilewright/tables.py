@@ -85,16 +85,29 @@ class Table:
         return None
 
     def nearest(self, case: Case) -> Entry | None:
-        """The entry of the same precision and layout whose sizes are closest (in octaves)."""
-        candidates = [e for e in self.entries if self._same_kind(e, case)]
-        return min(candidates, key=lambda e: _distance(e.bucket, bucket(case)), default=None)
+        """The entry of the same layout whose sizes are closest (in octaves).
+
+        One of the same precision if there is any, else one of the same operands: how a result is
+        scaled and stored matters little to a tile.
+        """
+        like = [e for e in self.entries if self._same_kind(e, case)]
+        if not like:
+            like = [e for e in self.entries if self._same_operands(e, case)]
+        return min(like, key=lambda e: _distance(e.bucket, bucket(case)), default=None)
 
     @staticmethod
     def _same_kind(entry: Entry, case: Case) -> bool:
-        layouts = {k: v for k, v in case.flags.items() if k.endswith("_layout")}
-        return entry.precision == case.precision and all(
-            entry.flags.get(k) == v for k, v in layouts.items()
-        )
+        return entry.precision == case.precision and _same_layout(entry, case)
+
+    @staticmethod
+    def _same_operands(entry: Entry, case: Case) -> bool:
+        operands = (p.partition("->")[0] for p in (entry.precision, case.precision))
+        return len(set(operands)) == 1 and _same_layout(entry, case)
+
+
+def _same_layout(entry: Entry, case: Case) -> bool:
+    layouts = {k: v for k, v in case.flags.items() if k.endswith("_layout")}
+    return all(entry.flags.get(k) == v for k, v in layouts.items())
 
 
 def _distance(one: Bucket, other: Bucket) -> float:
