@@ -108,9 +108,14 @@ class Portfolio:
         return Proposal(arms[chosen](), chosen)
 
     def _surrogate(self, pool: Pool, history: History) -> Surrogate:
-        """Fit to the history; hyperparameters are refined at every eighth trial, from its own prefix."""
+        """Fit to the history; hyperparameters are refined at every eighth trial, from its own prefix.
+
+        Before the eighth finished trial (others may be running) the starting ones serve.
+        """
         x = pool.features[history.tried]
         milestone = len(history.tried) // _REFINE_EVERY * _REFINE_EVERY
+        if milestone == 0:
+            return fit(x, history.values, refine=False)
         if milestone not in self._hyper:
             self._hyper[milestone] = fit(x[:milestone], history.values[:milestone]).hyper
         return fit(x, history.values, self._hyper[milestone], refine=False)

@@ -94,6 +94,20 @@ def test_own_proposals_are_legal_and_new(pool: Pool, seed: int, data: st.DataObj
         assert again == found
 
 
+def test_many_workers_ask_before_most_results_are_in() -> None:
+    """Three results and five running trials are enough for every arm, the surrogate's included."""
+    space = Space(a=tuple(range(10)), b=tuple(range(10)))
+    pool = Pool.from_configs(space, set(space.points()), next(iter(space.points())))
+    history = History(
+        np.array([1, 20, 37]), np.array([3.0, 1.0, 2.0]), ("spread",) * 3, np.arange(50, 55)
+    )
+    arms = {
+        Portfolio().propose(pool, history, history.free(pool), np.random.default_rng(seed)).arm
+        for seed in range(60)
+    }
+    assert arms == {"local", "model", "cross", "restart"}
+
+
 @pytest.mark.parametrize("name", ["portfolio", "tpe", "random", "exhaustive"])
 def test_a_study_covers_a_small_pool_exactly_once_and_the_default_first(name: str) -> None:
     space = Space((Rule("odd", odd_sum),), a=(1, 2, 3, 5), b=(8, 16, 48, 64), c=(0, 1))

@@ -68,9 +68,7 @@ def test_every_planted_fault_is_caught(fault, precision: str, tmp_path: Path) ->
     loaded, inputs = replay.load(Path(str(row.failure)))
     assert (loaded.case, loaded.config, loaded.seed) == (case, job.config, 3)
     fresh = draw(GEMM, case, 3)
-    assert all(
-        torch.equal(inputs.logical[k], v) for k, v in fresh.logical.items() if v is not None
-    )
+    assert all(torch.equal(inputs.logical[k], v) for k, v in fresh.logical.items() if v is not None)
 
 
 def test_seeds_give_other_inputs_and_the_same_ones_again() -> None:
@@ -114,8 +112,14 @@ def test_the_twin_and_the_limit_table_are_the_same_chip(name: str) -> None:
 
 def test_every_backend_that_can_run_is_checked_on_a_tail_shape() -> None:
     sizes = {"M": 19, "N": 37, "K": 45}
-    rows = [check.run(job) for job in check.jobs([GEMM], targets=("cpu", "cuda:sm_80", "ascend:910b1"), sizes=sizes)]
+    rows = [
+        check.run(job)
+        for job in check.jobs([GEMM], targets=("cpu", "cuda:sm_80", "ascend:910b1"), sizes=sizes)
+    ]
     assert {r.backend for r in rows} == set(all_backends())
     refused = [r for r in rows if "refuses" in r.reason]
     assert all(r.ok for r in rows if r not in refused)
-    assert {(r.backend, r.dtype) for r in refused} <= {("ascendc", "int8->fp32"), ("ascendc", "int8->bf16")}
+    assert {(r.backend, r.dtype) for r in refused} <= {
+        ("ascendc", "int8->fp32"),
+        ("ascendc", "int8->bf16"),
+    }

@@ -73,7 +73,7 @@ def test_instructions_match_their_emulation(level: str) -> None:
     assert native.layer_has_dpbusd() == emulated.layer_has_dpbusd()
     assert native.layer_has_dpbf16() == emulated.layer_has_dpbf16()
     rng = np.random.default_rng(7)
-    for round_ in range(300):
+    for round_ in range(90):
         a, b, c = (words(rng, round_) for _ in range(3))
         for op in FLOAT_OPS:
             assert same_floats(apply(native, op, a, b, c), apply(emulated, op, a, b, c)), op
@@ -91,7 +91,9 @@ def test_instructions_match_their_emulation(level: str) -> None:
                 mine = apply(native, op, a, b, c)[:lanes].view(np.float32)
                 theirs = apply(emulated, op, a, b, c)[:lanes].view(np.float32)
                 count = 1 if op == "sum_f" else lanes
-                assert np.allclose(mine[:count], theirs[:count], rtol=1e-6, atol=1e-6), op
+                assert np.allclose(
+                    mine[:count], theirs[:count], rtol=1e-6, atol=1e-6, equal_nan=True
+                ), op
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -140,8 +142,9 @@ def test_scalar_conversions_round_like_numpy() -> None:
     rng = np.random.default_rng(3)
     bits = np.concatenate([SPECIALS, rng.integers(0, 2**32, 3000, dtype=np.uint32)])
     near_halves = rng.integers(0, 2**16, 2000).astype(np.uint16).view(np.float16).astype(np.float32)
-    values = np.concatenate([bits.view(np.float32), near_halves, near_halves * np.float32(1.0002)])
     with np.errstate(over="ignore", invalid="ignore"):
+        beside = near_halves * np.float32(1.0002)
+        values = np.concatenate([bits.view(np.float32), near_halves, beside])
         halves = values.astype(np.float16)
     brains = host_lib.to_bf16(values)
     for value, half, brain in zip(values, halves, brains, strict=True):

@@ -126,7 +126,7 @@ def _sources() -> list[Path]:
 def build(name: str, units: list[tuple[Path, tuple[str, ...]]], link: tuple[str, ...]) -> Path:
     """Compile `units` (source, extra flags) and link them; cached by the content of every source."""
     digest = hashlib.sha256(repr((BASE_FLAGS, units, link)).encode())
-    for source in {*_sources(), *(unit for unit, _ in units)}:
+    for source in sorted({*_sources(), *(unit for unit, _ in units)}):
         digest.update(source.read_bytes())
     folder = Path(tempfile.gettempdir()) / f"tilewright-test-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

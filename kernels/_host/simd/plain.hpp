@@ -43,7 +43,7 @@ TW_INLINE VI load_i(const void* p) {
 }
 TW_INLINE void store(float* p, VF v) { __builtin_memcpy(p, &v, sizeof v); }
 TW_INLINE void store(int32_t* p, VI v) { __builtin_memcpy(p, &v, sizeof v); }
-TW_INLINE VF bcast(float x) { return VF{} + x; }
+TW_INLINE VF bcast(float x) { return x - VF{}; }
 TW_INLINE VI bcast_i(uint32_t x) { return VI{} + x; }
 
 #if TW_LEVEL == TW_LEVEL_scalar

@@ -104,7 +104,7 @@ def tune(
     --install puts it into the family's folder too.
 
     Examples:  tilewright tune gemm --shape M=64,N=1536,K=576 --dtype bf16 --trials 60
-    tilewright tune gemm --target cuda:sm_90 --seconds 120 --study sqlite:////tmp/studies.db
+    tilewright tune gemm --target cuda:sm_90 --seconds 120 --study sqlite:///studies.db
     """
     from tilewright.autotune import study as tuning
     from tilewright.autotune.pool import LARGE
