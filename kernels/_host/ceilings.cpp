@@ -24,6 +24,9 @@ const Loops& loops();
 namespace avx512 {
 const Loops& loops();
 }
+namespace amx {
+const Loops& loops();
+}
 
 namespace {
 
@@ -33,6 +36,8 @@ const Loops* loops_in_use() {
   Level level;
   if (!current_level(&level)) return nullptr;
   switch (level) {
+    case Level::amx:
+      return &amx::loops();
     case Level::avx512:
       return &avx512::loops();
     case Level::avx2vnni:

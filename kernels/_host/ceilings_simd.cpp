@@ -36,6 +36,32 @@ void compute_fp32(int64_t steps) {
   chains(steps, zero_f(), [&](VF c) { return fma(a, b, c); });
 }
 
+#if TW_LEVEL == TW_LEVEL_amx
+// One step: four tile products that share no sums.
+constexpr int64_t kTileOps = 4 * 2 * kTileRows * 16;
+
+void compute_tiles_bf16(int64_t steps) {
+  tiles_begin();
+  for (int64_t s = 0; s < steps; ++s) {
+    tile_dot_bf16<0, 4, 6>();
+    tile_dot_bf16<1, 4, 7>();
+    tile_dot_bf16<2, 5, 6>();
+    tile_dot_bf16<3, 5, 7>();
+  }
+  tiles_end();
+}
+
+void compute_tiles_int8(int64_t steps) {
+  tiles_begin();
+  for (int64_t s = 0; s < steps; ++s) {
+    tile_dot_int8<0, 4, 6>();
+    tile_dot_int8<1, 4, 7>();
+    tile_dot_int8<2, 5, 6>();
+    tile_dot_int8<3, 5, 7>();
+  }
+  tiles_end();
+}
+#else
 void compute_bf16(int64_t steps) {
   if constexpr (!kHasDpbf16) return compute_fp32(steps);
   VI a = bcast_i(0x3f003f00u), b = bcast_i(0x3e803e80u);
@@ -66,6 +92,8 @@ void compute_int8(int64_t steps) {
   }
 }
 
+#endif
+
 void read_all(const char* data, int64_t bytes) {
   VI c[8];
   unrolled<8>([&](int i) TW_BODY { c[i] = zero_i(); });
@@ -86,9 +114,14 @@ void write_all(char* data, int64_t bytes) {
 constexpr int64_t kFloatOps = 2 * kLanes * kChains;
 
 constexpr Loops kLoops = {
+#if TW_LEVEL == TW_LEVEL_amx
+    .ops_per_step = {kFloatOps, 32 * kTileOps, kFloatOps, 64 * kTileOps},
+    .compute = {compute_fp32, compute_tiles_bf16, compute_fp32, compute_tiles_int8},
+#else
     .ops_per_step = {kFloatOps, kHasDpbf16 ? 2 * kFloatOps : kFloatOps, kFloatOps,
                      kHasDpbusd ? 4 * kFloatOps : 2 * kFloatOps},
     .compute = {compute_fp32, compute_bf16, compute_fp32, compute_int8},
+#endif
     .bytes_per_step = 8 * sizeof(VI),
     .read = read_all,
     .write = write_all,

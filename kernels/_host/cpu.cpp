@@ -1,5 +1,11 @@
 #include "_host/cpu.hpp"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -10,7 +16,7 @@
 namespace tw {
 namespace {
 
-constexpr const char* kNames[kLevelCount] = {"scalar", "avx2", "avx2vnni", "avx512"};
+constexpr const char* kNames[kLevelCount] = {"scalar", "avx2", "avx2vnni", "avx512", "amx"};
 constexpr int kUnforced = -1;
 
 struct Detected {
@@ -21,6 +27,23 @@ struct Detected {
   Level choice = Level::scalar;
   char error[192] = {};
 };
+
+#ifndef TW_EMULATE
+// AMX: the instructions, and leave from the system to use its large registers. Linux grants it for the whole
+// process, once; it refuses where some thread's signal stack is too small for them.
+bool tiles_usable() {
+#if defined(__x86_64__) && defined(__linux__)
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;
+  if ((edx & (kBf16 | kTile | kInt8)) != (kBf16 | kTile | kInt8)) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
 
 bool detect_level(Level level) {
 #ifdef TW_EMULATE
@@ -38,8 +61,9 @@ bool detect_level(Level level) {
     case Level::avx2vnni:
       return avx2 && __builtin_cpu_supports("avxvnni");
     case Level::avx512:
+    case Level::amx:
       return avx2 && __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni") &&
-             __builtin_cpu_supports("avx512bf16");
+             __builtin_cpu_supports("avx512bf16") && (level == Level::avx512 || tiles_usable());
   }
   return false;
 #endif

@@ -3,8 +3,8 @@
 
 namespace tw {
 
-enum class Level : int { scalar = 0, avx2 = 1, avx2vnni = 2, avx512 = 3 };
-inline constexpr int kLevelCount = 4;
+enum class Level : int { scalar = 0, avx2 = 1, avx2vnni = 2, avx512 = 3, amx = 4 };
+inline constexpr int kLevelCount = 5;
 
 const char* level_name(Level level);
 

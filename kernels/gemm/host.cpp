@@ -21,11 +21,16 @@ const KernelTable& kernels();
 namespace avx512 {
 const KernelTable& kernels();
 }
+namespace amx {
+const KernelTable& kernels();
+}
 
 namespace {
 
 const KernelTable& kernels_of(Level level) {
   switch (level) {
+    case Level::amx:
+      return amx::kernels();
     case Level::avx512:
       return avx512::kernels();
     case Level::avx2vnni:

@@ -45,7 +45,11 @@ class Blocked {
         starts_(starts),
         row0_(row0),
         row_blocks_(row_blocks) {
-    k_blocks_ = cut(r_.groups_, p_.config.tile_k / kGroup[kind_]);
+    k_blocks_ = k_blocks(r_);
+  }
+
+  static Parts k_blocks(const Runner& r) {
+    return cut(r.groups_, r.p_.config.tile_k / kGroup[r.kind_], r.t_.k_unit[r.kind_]);
   }
 
   static int64_t block_panels(const Runner& r) {
@@ -59,7 +63,7 @@ class Blocked {
   // stage.
   static int64_t packed_b_bytes(const Runner& r, bool reused) {
     if (r.p_.prepacked) return 0;
-    const int64_t block = r.p_.config.tile_k / kGroup[r.kind_] * r.p_.config.stages;
+    const int64_t block = k_blocks(r).room() * r.p_.config.stages;
     const int64_t groups = reused || block > r.groups_ ? r.groups_ : block;
     return groups * kGroupBytes[r.kind_] * block_panels(r);
   }
@@ -93,7 +97,7 @@ class Blocked {
     *panel_bytes = k_blocks_.size(kb) * bytes;
     if (reused_) return packed_ + k_blocks_.begin(kb) * bytes * panels_;
     const int64_t slot = kb % p_.config.stages;
-    return packed_ + slot * (k_blocks_.base + (k_blocks_.extra != 0)) * bytes * panels_;
+    return packed_ + slot * k_blocks_.room() * bytes * panels_;
   }
 
   // Slice `slice` of `slices` of the packing of K block `kb`.
@@ -121,11 +125,11 @@ class Blocked {
   // All of K for one row block and the current columns.
   void columns_of_block(int64_t row, int64_t rows, bool first_use, char* acc) const {
     const bool packing = !p_.prepacked && first_use, ahead = p_.config.stages == 2;
-    const int64_t steps = (panels_ + t_.np - 1) / t_.np;
+    const int64_t np = t_.np[kind_], steps = (panels_ + np - 1) / np;
     Tile tile;
-    tile.a = a_ + row * r_.groups_ * t_.a_words[kind_];
+    tile.a = a_ + row * r_.a_groups_ * t_.a_words[kind_];
     tile.rows = rows;
-    tile.total_groups = r_.groups_;
+    tile.total_groups = r_.a_groups_;
     tile.group_bytes = kGroupBytes[kind_];
     tile.wide = wide_;
     tile.acc_stride = panels_ * kPanelCols;
@@ -137,8 +141,8 @@ class Blocked {
       tile.first_group = k_blocks_.begin(kb);
       tile.groups = k_blocks_.size(kb);
       for (int64_t step = 0; step < steps; ++step) {
-        const int64_t panel = step * t_.np;
-        tile.panels = panels_ - panel < t_.np ? panels_ - panel : t_.np;
+        const int64_t panel = step * np;
+        tile.panels = panels_ - panel < np ? panels_ - panel : np;
         tile.b = block + panel * tile.panel_bytes;
         tile.acc = acc + panel * kPanelCols * 4;
         tile.prefetch = ahead ? next_panel(block, panel, kb, tile.panel_bytes, packing) : nullptr;
@@ -151,7 +155,8 @@ class Blocked {
   // The panel used after `panel` of this block; null when it is still being packed or there is none.
   const char* next_panel(const char* block, int64_t panel, int64_t kb, int64_t panel_bytes,
                          bool packing) const {
-    if (panel + t_.np < panels_) return block + (panel + t_.np) * panel_bytes;
+    const int64_t np = t_.np[kind_];
+    if (panel + np < panels_) return block + (panel + np) * panel_bytes;
     if (packing || kb + 1 == k_blocks_.count) return nullptr;
     int64_t ignored;
     return block_at(kb + 1, &ignored);
@@ -175,33 +180,35 @@ class Blocked {
 // Packs the row blocks of rows [row0, ...): each block's row tiles one after another.
 void Runner::pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, int32_t* starts) const {
   int64_t tiles = 0;
-  for (int64_t i = 0; i < blocks.count; ++i) tiles += cut(blocks.size(i), t_.mr).count;
-  const int64_t rows = blocks.begin(blocks.count);
+  const int64_t mr = t_.mr[kind_], unit = t_.row_unit[kind_];
+  for (int64_t i = 0; i < blocks.count; ++i) tiles += cut(blocks.size(i), mr, unit).count;
+  const int64_t rows = blocks.total;
   const int threads = rows * p_.k < kSerialPackElements ? 1 : threads_;
   parallel_for(tiles, threads, [&](int64_t begin, int64_t end, int) {
     int64_t at = 0;
     for (int64_t i = 0; i < blocks.count && at < end; ++i) {
-      const Parts cuts = cut(blocks.size(i), t_.mr);
+      const Parts cuts = cut(blocks.size(i), mr, unit);
       for (int64_t j = 0; j < cuts.count && at < end; ++j, ++at) {
         if (at < begin) continue;
         const int64_t row = blocks.begin(i) + cuts.begin(j);
         t_.pack_a[kind_](
-            {a_at(row0 + row), cuts.size(j), p_.k, to + row * groups_ * t_.a_words[kind_], starts + row});
+            {a_at(row0 + row), cuts.size(j), p_.k, to + row * a_groups_ * t_.a_words[kind_], starts + row});
       }
     }
   });
 }
 
 bool Runner::run_blocked() {
-  const int64_t row_bytes = groups_ * t_.a_words[kind_] * 4;
-  const int64_t tile_m = p_.config.tile_m;
+  const int64_t row_bytes = a_groups_ * t_.a_words[kind_] * 4;
+  const int64_t unit = t_.row_unit[kind_], tile_m = padded_rows(p_.config.tile_m);
   int64_t band = kPackedABytes / row_bytes / tile_m * tile_m;
   if (band < tile_m) band = tile_m;
-  if (band > p_.m) band = p_.m;
+  if (band > p_.m) band = padded_rows(p_.m);
   const bool reused = band > tile_m;
-  const int64_t acc_bytes = round_up((tile_m < p_.m ? tile_m : p_.m) * p_.config.tile_n * 4, kAlign);
+  const int64_t acc_rows = padded_rows(tile_m < p_.m ? tile_m : p_.m);
+  const int64_t acc_bytes = round_up(acc_rows * p_.config.tile_n * 4, kAlign);
   const int64_t packed_bytes = round_up(Blocked::packed_b_bytes(*this, reused), kAlign);
-  const int64_t wide_bytes = round_up(p_.config.tile_k / kGroup[kind_] * t_.np * 128, kAlign);
+  const int64_t wide_bytes = round_up(Blocked::k_blocks(*this).room() * t_.np[kind_] * 128, kAlign);
   Layout layout;
   const int64_t vectors = layout.add(vectors_bytes());
   const int64_t a = layout.add(band * row_bytes);
@@ -214,12 +221,13 @@ bool Runner::run_blocked() {
   fill_vectors(base + vectors);
   uint32_t* packed_a = reinterpret_cast<uint32_t*>(base + a);
   int32_t* row_starts = reinterpret_cast<int32_t*>(base + starts);
-  const Parts bands = cut(p_.m, band);
+  const Parts bands = cut(p_.m, band, unit);
   for (int64_t i = 0; i < bands.count; ++i) {
-    const Parts blocks = cut(bands.size(i), tile_m);
+    const Parts blocks = cut(bands.size(i), tile_m, unit);
     pack_row_blocks(bands.begin(i), blocks, packed_a, row_starts);
     const Grid grid = choose_grid(blocks.count, panels_, threads_);
     auto task = [&](int index, int) {
+      const Session session(t_, kind_);
       Blocked blocked(*this, packed_a, row_starts, bands.begin(i), blocks);
       blocked.share(split(blocks.count, grid.m, index / grid.n), split(panels_, grid.n, index % grid.n),
                     base + acc + index * acc_bytes, base + packed + index * packed_bytes,

@@ -259,5 +259,19 @@ void axpy(const Axpy& x) {
   }
 }
 
+// What one kind needs of KernelTable.
+template <class S, class D>
+struct OnLanes {
+  static constexpr int kMr = gemm::TW_ISA::kMr, kNp = gemm::TW_ISA::kNp, kRowUnit = 1, kKUnit = 1;
+  static constexpr int kAWords = S::kWords, kDotChunk = D::kChunk, kDotWords = D::kWordsPerChunk;
+  static constexpr auto kPackA = pack_a<S>;
+  static constexpr auto kTile = tile<S>;
+  static constexpr auto kStream = stream<S>;
+  static constexpr auto kPackDot = pack_dot<D>;
+  static constexpr auto kDot = dot<D>;
+  static constexpr void (*kBegin)() = nullptr;
+  static constexpr void (*kEnd)() = nullptr;
+};
+
 }  // namespace
 }  // namespace tw::gemm::TW_ISA

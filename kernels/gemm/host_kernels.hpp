@@ -2,7 +2,8 @@
 // (host_simd.cpp, compiled once per ISA level): plain structs and one table of functions per level.
 //
 // Words used here. panel: 16 columns of B, stored [group][16][KR]. group: KR consecutive k. row tile: up to
-// KernelTable::mr rows of A, stored [group][word][row]. acc: fp32 or int32 sums, row-major.
+// KernelTable::mr rows of A, stored [group][word][row] (with tile registers: [16 groups][16 rows][16 groups]).
+// acc: fp32 or int32 sums, row-major.
 #pragma once
 
 #include <stdint.h>
@@ -18,11 +19,16 @@ constexpr int kGroup[kKinds] = {1, 2, 1, 4};
 constexpr int kGroupBytes[kKinds] = {64, 64, 32, 64};
 constexpr int kElementBytes[kKinds] = {4, 2, 2, 1};
 
+// [0, total) in `count` parts of whole units (but for the end of the last one) that differ by at most one.
 struct Parts {
-  int64_t count, base, extra;
-  // Start and length of part i; lengths differ by at most one.
-  constexpr int64_t begin(int64_t i) const { return i * base + (i < extra ? i : extra); }
-  constexpr int64_t size(int64_t i) const { return base + (i < extra ? 1 : 0); }
+  int64_t count, base, extra, unit, total;
+  constexpr int64_t begin(int64_t i) const { return (i * base + (i < extra ? i : extra)) * unit; }
+  constexpr int64_t size(int64_t i) const {
+    const int64_t whole = (base + (i < extra ? 1 : 0)) * unit, left = total - begin(i);
+    return whole < left ? whole : left;
+  }
+  // What every part fits into.
+  constexpr int64_t room() const { return (base + (extra != 0 ? 1 : 0)) * unit; }
 };
 
 // One matrix operand: element (r, c) is at data + (r * row_stride + c * col_stride) elements.
@@ -48,8 +54,8 @@ struct PackB {
 
 struct Tile {
   const uint32_t* a;     // packed row block, k = 0
-  int64_t rows;          // rows of the block, cut into row tiles by cut(rows, mr)
-  int64_t total_groups;  // groups of all of K
+  int64_t rows;          // rows of the block, cut into row tiles by cut(rows, mr, row_unit)
+  int64_t total_groups;  // groups of all of K, padded
   int64_t first_group, groups;
   const char* b;  // first panel, at first_group
   int64_t panel_bytes, panels;
@@ -98,8 +104,10 @@ struct Epilogue {
 };
 
 struct KernelTable {
-  int mr;                 // most rows of a row tile
-  int np;                 // most panels per call of `tile`
+  int mr[kKinds];         // most rows of a row tile
+  int np[kKinds];         // most panels per call of `tile`
+  int row_unit[kKinds];   // rows are padded to a multiple of this, in packed A and in acc
+  int k_unit[kKinds];     // groups of k are padded to a multiple of this in packed A, and K blocks cut at it
   bool needs_row_start;   // int8 sums start from -128 * sum(row)
   int a_words[kKinds];    // 32-bit words per row and group of packed A
   int dot_chunk[kKinds];  // k per chunk of `dot`
@@ -112,12 +120,15 @@ struct KernelTable {
   void (*dot[kKinds])(const Dot&);
   void (*axpy[kKinds])(const Axpy&);  // null for int8
   void (*epilogue)(const Epilogue&);
+  void (*begin[kKinds])();  // what a thread does before its first and after its last call of tile, stream and
+  void (*end[kKinds])();    // dot; null for nothing
 };
 
-// How a block of rows is cut into row tiles: as few as possible, then as even as possible.
-constexpr Parts cut(int64_t total, int64_t most) {
-  const int64_t count = total > 0 ? (total + most - 1) / most : 0;
-  return {count, count ? total / count : 0, count ? total % count : 0};
+// As few parts of at most `most` as possible, then as even as possible; a part is at least one unit.
+constexpr Parts cut(int64_t total, int64_t most, int64_t unit = 1) {
+  const int64_t units = (total + unit - 1) / unit, each = most < unit ? 1 : most / unit;
+  const int64_t count = (units + each - 1) / each;
+  return {count, count ? units / count : 0, count ? units % count : 0, unit, total};
 }
 
 }  // namespace tw::gemm

@@ -9,7 +9,7 @@ namespace {
 
 using namespace tw::TW_ISA;
 
-#if TW_LEVEL == TW_LEVEL_avx512
+#if TW_LEVEL >= TW_LEVEL_avx512
 constexpr int kMr = 12, kNp = 2;
 #elif TW_LEVEL == TW_LEVEL_scalar
 constexpr int kMr = 2, kNp = 1;
@@ -282,7 +282,7 @@ template <class S, int... I>
 struct MicroTable<S, Rows<I...>> {
   static constexpr MicroFn kTile[kNp][kMr] = {
       {micro<S, I, 1>...},
-#if TW_LEVEL == TW_LEVEL_avx512
+#if TW_LEVEL >= TW_LEVEL_avx512
       {micro<S, I, 2>...},
 #endif
   };
@@ -306,7 +306,7 @@ struct Widening<StepF16> {
     });
   }
 };
-#if TW_LEVEL != TW_LEVEL_avx512
+#if TW_LEVEL < TW_LEVEL_avx512
 template <>
 struct Widening<StepBF16> {
   using Wide = StepF32;

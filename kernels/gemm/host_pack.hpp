@@ -175,9 +175,8 @@ TW_INLINE void pack_group_kn(const char* src, int64_t row_bytes, char* dst) {
   }
 }
 
-template <class S>
+template <Kind kK>
 void pack_b(const PackB& p) {
-  constexpr Kind kK = S::kKind;
   constexpr int kBytes = kGroupBytes[kK];
   if (p.b.row_stride == 1) {
     for (int64_t panel = 0; panel < p.panels; ++panel) pack_panel_nk<kK>(p, panel);

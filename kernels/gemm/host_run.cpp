@@ -43,6 +43,7 @@ const float* expand(const Strided& v, int64_t n, int64_t padded, float* to) {
 Runner::Runner(const Problem& problem, Workspace& workspace)
     : p_(problem), t_(*problem.kernels), kind_(problem.kind), workspace_(workspace) {
   groups_ = (p_.k + kGroup[kind_] - 1) / kGroup[kind_];
+  a_groups_ = round_up(groups_, t_.k_unit[kind_]);
   panels_ = (p_.n + kPanelCols - 1) / kPanelCols;
   const int64_t useful = 1 + p_.m * p_.n * p_.k / kMacsPerThread;
   threads_ = static_cast<int>(useful < p_.threads ? useful : p_.threads);
@@ -51,7 +52,7 @@ Runner::Runner(const Problem& problem, Workspace& workspace)
 bool Runner::run() {
   const bool nk = !p_.prepacked && p_.b.row_stride == 1, kn = !p_.prepacked && p_.b.col_stride == 1;
   if (p_.k == 0) return run_no_k();
-  if (p_.prepacked && p_.m <= t_.mr) return run_stream();
+  if (p_.prepacked && p_.m <= t_.mr[kind_]) return run_stream();
   if (nk && p_.m <= kDotRows) return run_dot();
   if (kn && p_.m <= kAxpyRows && t_.axpy[kind_] != nullptr) return run_axpy();
   return run_blocked();
@@ -102,10 +103,10 @@ bool Runner::run_no_k() {
 // Prepacked B, one row tile: every panel is read once, in order.
 bool Runner::run_stream() {
   const int64_t tile_n = p_.config.tile_n;
-  const int64_t acc_bytes = round_up(p_.m * tile_n * 4, kAlign);
+  const int64_t acc_bytes = round_up(padded_rows(p_.m) * tile_n * 4, kAlign);
   Layout layout;
   const int64_t vectors = layout.add(vectors_bytes());
-  const int64_t a = layout.add(p_.m * groups_ * t_.a_words[kind_] * 4);
+  const int64_t a = layout.add(padded_rows(p_.m) * a_groups_ * t_.a_words[kind_] * 4);
   const int64_t starts = layout.add(p_.m * 4);
   const int64_t acc = layout.add(acc_bytes * threads_);
   char* base = workspace_.get(layout.size());
@@ -118,7 +119,8 @@ bool Runner::run_stream() {
     Tile tile{};
     tile.a = pack.dst;
     tile.rows = p_.m;
-    tile.total_groups = tile.groups = groups_;
+    tile.total_groups = a_groups_;
+    tile.groups = groups_;
     tile.b = p_.b.data + panel * p_.panel_bytes;
     tile.panel_bytes = p_.panel_bytes;
     tile.panels = panels;
@@ -140,7 +142,7 @@ bool Runner::run_dot() {
   const int64_t row_words = chunks * t_.dot_words[kind_];
   Layout layout;
   const int64_t vectors = layout.add(vectors_bytes());
-  const int64_t a = layout.add(p_.m * row_words * 4);
+  const int64_t a = layout.add(padded_rows(p_.m) * row_words * 4);
   const int64_t starts = layout.add(p_.m * 4);
   const int64_t acc = layout.add(acc_bytes * threads_);
   char* base = workspace_.get(layout.size());

@@ -16,6 +16,22 @@ struct Vectors {
   const float* col_scale = nullptr;
 };
 
+// A thread's use of one kind's kernels.
+class Session {
+ public:
+  Session(const KernelTable& table, Kind kind) : end_(table.end[kind]) {
+    if (table.begin[kind] != nullptr) table.begin[kind]();
+  }
+  ~Session() {
+    if (end_ != nullptr) end_();
+  }
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+ private:
+  void (*end_)();
+};
+
 class Runner {
  public:
   Runner(const Problem& problem, Workspace& workspace);
@@ -54,12 +70,14 @@ class Runner {
   bool run_dot();
   bool run_axpy();
   bool run_blocked();
+  int64_t padded_rows(int64_t rows) const { return round_up(rows, t_.row_unit[kind_]); }
   void pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, int32_t* starts) const;
 
   // Calls body(first_panel, panels, thread) over the panels, a thread's share at a time, in steps of tile_n.
   template <class Body>
   void for_panels(const Body& body) const {
     parallel_for(panels_, threads_, [&](int64_t begin, int64_t end, int index) {
+      const Session session(t_, kind_);
       const Parts steps = cut(end - begin, p_.config.tile_n / kPanelCols);
       for (int64_t i = 0; i < steps.count; ++i) body(begin + steps.begin(i), steps.size(i), index);
     });
@@ -70,7 +88,7 @@ class Runner {
   const Kind kind_;
   Workspace& workspace_;
   Vectors vectors_;
-  int64_t groups_, panels_;
+  int64_t groups_, a_groups_, panels_;  // a_groups_: of packed A
   int threads_;
 };
 

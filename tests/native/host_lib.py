@@ -23,12 +23,13 @@ from numpy.typing import NDArray
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = ROOT / "kernels"
-LEVELS = ("scalar", "avx2", "avx2vnni", "avx512")
+LEVELS = ("scalar", "avx2", "avx2vnni", "avx512", "amx")
 LEVEL_FLAGS = {
     "scalar": (),
     "avx2": ("-mavx2", "-mfma", "-mf16c"),
     "avx2vnni": ("-mavx2", "-mfma", "-mf16c", "-mavxvnni"),
     "avx512": ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"),
+    "amx": ("-march=x86-64-v4", "-mavx512vnni", "-mavx512bf16"),
 }
 BASE_FLAGS = (
     *("-std=c++20", "-O3", "-fPIC", "-fvisibility=hidden", "-fvisibility-inlines-hidden"),

@@ -6,7 +6,7 @@
 
 namespace tw::TW_ISA {
 
-#if TW_LEVEL == TW_LEVEL_avx512
+#if TW_LEVEL >= TW_LEVEL_avx512
 constexpr int kLanes = 16;
 #elif TW_LEVEL == TW_LEVEL_scalar
 constexpr int kLanes = 4;
@@ -14,7 +14,7 @@ constexpr int kLanes = 4;
 constexpr int kLanes = 8;
 #endif
 constexpr bool kHasDpbusd = TW_LEVEL >= TW_LEVEL_avx2vnni;
-constexpr bool kHasDpbf16 = TW_LEVEL == TW_LEVEL_avx512;
+constexpr bool kHasDpbf16 = TW_LEVEL >= TW_LEVEL_avx512;
 
 typedef float VF __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t VI __attribute__((vector_size(4 * kLanes)));

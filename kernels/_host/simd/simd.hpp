@@ -6,6 +6,7 @@
 //   kLanes      lanes; a 16-column panel is kPanelVecs vectors
 //   kHasDpbusd  dpbusd(acc, u, s): acc += sum of 4 products of unsigned bytes of u and signed bytes of s
 //   kHasDpbf16  dpbf16(acc, a, b): acc += sum of 2 products of bf16 pairs
+//   kHasTiles   the level also has the tile registers of tiles.hpp
 //
 // With -DTW_EMULATE the same names and widths are built from plain.hpp, so that the algorithms of a level run
 // on a machine that lacks it.
@@ -19,6 +20,7 @@
 #define TW_LEVEL_avx2 1
 #define TW_LEVEL_avx2vnni 2
 #define TW_LEVEL_avx512 3
+#define TW_LEVEL_amx 4
 #define TW_JOIN_(a, b) a##b
 #define TW_JOIN(a, b) TW_JOIN_(a, b)
 #define TW_LEVEL TW_JOIN(TW_LEVEL_, TW_ISA)
@@ -27,18 +29,23 @@
 
 #if defined(TW_EMULATE) || TW_LEVEL == TW_LEVEL_scalar
 #include "_host/simd/plain.hpp"
-#elif TW_LEVEL == TW_LEVEL_avx512
+#elif TW_LEVEL >= TW_LEVEL_avx512
 #include "_host/simd/avx512.hpp"
 #else
 #include "_host/simd/avx2.hpp"
+#endif
+#if TW_LEVEL == TW_LEVEL_amx
+#include "_host/simd/tiles.hpp"
 #endif
 
 namespace tw::TW_ISA {
 
 constexpr int kPanel = 16;
 constexpr int kPanelVecs = kPanel / kLanes;
+constexpr bool kHasTiles = TW_LEVEL == TW_LEVEL_amx;
 
 TW_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+[[maybe_unused]] TW_INLINE void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // body(0), body(1), ..., body(N - 1), unrolled before the compiler decides which arrays live in registers.
 #define TW_BODY __attribute__((always_inline))
