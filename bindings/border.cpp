@@ -227,7 +227,7 @@ class Resolver {
 
   void config() {
     if (!request_.has_config) {
-      launch_.config = choose_config(op_, launch_);
+      launch_.config = choose_config(op_, launch_, request_.level);
       return;
     }
     std::vector<std::string> names;
@@ -287,23 +287,31 @@ bool Launch::present(const OpSpec& op, size_t tensor) const {
 
 Launch resolve(const OpSpec& op, const Request& request) { return Resolver(op, request).resolve(); }
 
-std::vector<int64_t> choose_config(const OpSpec& op, const Launch& launch) {
+std::vector<int64_t> choose_config(const OpSpec& op, const Launch& launch, std::string_view level) {
   std::vector<int64_t> config;
   for (const ConfigField& field : op.config) config.push_back(field.fallback);
-  double nearest = std::numeric_limits<double>::infinity();
   const int precision = static_cast<int>(launch.precision - op.precisions.data());
-  for (const Tuned& row : op.tuned) {
-    if (row.precision != precision) continue;
-    bool same = true;
-    for (size_t i = 0; i < row.flags.size(); ++i) same &= row.flags[i] < 0 || row.flags[i] == launch.flags[i];
-    if (!same) continue;
-    double distance = 0;
-    for (size_t i = 0; i < row.bucket.size(); ++i)
-      distance += octaves(row.bucket[i], bucket_of(launch.sizes[i], i));
-    if (distance < nearest) {
-      nearest = distance;
-      config.assign(row.config.begin(), row.config.end());
+  double nearest = std::numeric_limits<double>::infinity();
+  // Rows of the same precision, else rows of the same first operand: what a result is stored as matters
+  // little.
+  for (const bool relatives : {false, true}) {
+    for (const Tuned& row : op.tuned) {
+      if (!row.level.empty() && row.level != level) continue;
+      const PrecisionSpec& its = op.precisions[static_cast<size_t>(row.precision)];
+      if (relatives ? its.dtypes[0] != launch.precision->dtypes[0] : row.precision != precision) continue;
+      bool same = true;
+      for (size_t i = 0; i < row.flags.size(); ++i)
+        same &= row.flags[i] < 0 || row.flags[i] == launch.flags[i];
+      if (!same) continue;
+      double distance = 0;
+      for (size_t i = 0; i < row.bucket.size(); ++i)
+        distance += octaves(row.bucket[i], bucket_of(launch.sizes[i], i));
+      if (distance < nearest) {
+        nearest = distance;
+        config.assign(row.config.begin(), row.config.end());
+      }
     }
+    if (nearest != std::numeric_limits<double>::infinity()) break;
   }
   return config;
 }

@@ -72,8 +72,10 @@ struct ConfigField {
   std::span<const int64_t> values;
 };
 
-// A tuned config: precision, value of each layout flag (-1: any), bucket of the sizes, fields.
+// A tuned config: the CPU level it was tuned at (empty: any), precision, value of each layout flag (-1: any),
+// bucket of the sizes, fields.
 struct Tuned {
+  std::string_view level;
   int precision;
   std::span<const int> flags;
   std::span<const int64_t> bucket;
@@ -105,6 +107,7 @@ struct Request {
   std::vector<std::string> flags;    // text of layout and choice flags; ignored for presence flags
   std::vector<int64_t> given_sizes;  // -1 where not given
   int32_t out_dtype = -1;            // of the first output; -1: the first precision that fits
+  std::string_view level;            // the CPU level in use; tuned configs of other levels are not for it
   bool has_config = false;
   std::vector<int64_t> config;
   int threads = 0;
@@ -126,7 +129,7 @@ Launch resolve(const OpSpec& op, const Request& request);
 
 // The config of a launch whose caller gave none: tuned for the bucket, else the nearest tuned one, else the
 // default.
-std::vector<int64_t> choose_config(const OpSpec& op, const Launch& launch);
+std::vector<int64_t> choose_config(const OpSpec& op, const Launch& launch, std::string_view level);
 
 // Calls the kernel on checked tensors, outputs included; raises KernelError.
 void run(const OpSpec& op, const Launch& launch, const Request& request);

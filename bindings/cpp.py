@@ -72,7 +72,7 @@ def tables(op: Op, kernel: str) -> str:
             "Tuned",
             "tuned",
             [
-                f"{{{[p.name for p in op.precisions].index(e.precision)}, "
+                f"{{{quoted(e.level)}, {[p.name for p in op.precisions].index(e.precision)}, "
                 f"{f't{i}_flags' if op.flags else '{}'}, t{i}_bucket, t{i}_config}}"
                 for i, e in enumerate(op.tuned)
             ],

@@ -19,9 +19,9 @@ from tilewright.targets import CPU
 
 
 def ops(names: list[str]) -> list[Op]:
-    """The table for the named families, with the configs their folders hold for this processor."""
+    """The table for the named families, with the configs their folders hold for each CPU level."""
     found = [family(name) for name in names]
-    return [op_of(f, read(installed_path(f, CPU), f, CPU).entries) for f in found]
+    return [op_of(f, read(installed_path(f, CPU), f, CPU, every_level=True).entries) for f in found]
 
 
 def write(path: Path, text: str) -> None:

@@ -226,7 +226,7 @@ def measure(
 
 def machine_key() -> str:
     """What ceilings belong to: the processor and the instruction level in use."""
-    return f"{host().fingerprint}-{host().isa}"
+    return host().fingerprint
 
 
 def cache_path() -> Path:

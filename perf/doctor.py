@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 from tilewright import __version__
 from tilewright.errors import TilewrightError, Unavailable
-from tilewright.machine import cache_folder, cpu_level, data_folder, host, usable_cores
+from tilewright.machine import (
+    LEVELS,
+    cache_folder,
+    cpu_flags,
+    data_folder,
+    host,
+    usable_cores,
+    usable_levels,
+)
 from tilewright.perf.machine_state import DISTURBED
 
 if TYPE_CHECKING:
@@ -34,7 +42,6 @@ class Finding:
     evidence: str = ""
 
 
-_LEVELS = ("scalar", "avx2", "avx2vnni", "avx512")
 _VERSIONS = (
     "torch",
     "triton",
@@ -69,12 +76,12 @@ def _processor() -> Iterator[Finding]:
     yield Finding("cores", usable_cores(), "threads")
     yield Finding("os", here.os)
     yield Finding("fingerprint", here.fingerprint, hint="keys ceilings and tuned cpu configs")
-    best = cpu_level(_cpu_flags())
+    usable_here = usable_levels()
     yield Finding(
         "isa", here.isa, hint="set by TILEWRIGHT_ISA" if "TILEWRIGHT_ISA" in os.environ else ""
     )
-    for level in _LEVELS:
-        usable = _usable(level, best)
+    for level in LEVELS:
+        usable = level in usable_here
         yield Finding(
             f"isa {level}",
             "yes" if usable else "no",
@@ -83,30 +90,13 @@ def _processor() -> Iterator[Finding]:
             if usable
             else "this processor lacks it; its kernels are compiled but cannot run here",
         )
-    if best != "avx512" and "avx512f" in _cpu_flags():
+    if "avx512" not in usable_here and "avx512f" in cpu_flags():
         yield Finding(
             "avx512 parts",
             "avx512f without VNNI and BF16",
             ok=None,
             hint="the avx512 kernels need both",
         )
-
-
-def _usable(level: str, best: str) -> bool:
-    """Levels form a ladder but for avx2vnni, which a processor with AVX-512 may lack in its VEX form."""
-    if level == "avx2vnni" and best == "avx512":
-        return "avx_vnni" in _cpu_flags()
-    return _LEVELS.index(level) <= _LEVELS.index(best)
-
-
-def _cpu_flags() -> frozenset[str]:
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return frozenset()
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
 
 
 def _ceilings(refresh: bool, report: Callable[[str], None] | None) -> Iterator[Finding]:

@@ -75,7 +75,7 @@ def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
     from tilewright.tables import load
     from tilewright.targets import CPU
 
-    pairs = [(f, op_of(f, load(f, CPU).entries)) for f in request.families]
+    pairs = [(f, op_of(f, load(f, CPU, every_level=True).entries)) for f in request.families]
     variant = root / "build" / layout.variant_name(TORCH_TARGET)
     variant.mkdir(parents=True)
 

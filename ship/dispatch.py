@@ -18,16 +18,20 @@ DEFAULT_REASON = (
 )
 HOW = (
     "A call's bucket is its first size rounded up to a power of two and its other sizes as they are. "
-    "The entry of the same precision and layouts whose bucket is nearest in octaves is taken if it is "
-    "legal; without one, the default."
+    "Among the entries of the CPU level in use, the one of the same precision (else of the same operands) "
+    "and layouts whose bucket is nearest in octaves is taken; without one, the default."
 )
 
 
 def choices(family: Family, target: Target) -> dict[str, Any]:
     """The default config and the tuned ones of a family on a target, each with its reason."""
     entries = [
-        {**entry.as_dict(), "reason": f"tuned for bucket {list(entry.bucket)}"}
-        for entry in load(family, target).entries
+        {
+            **entry.as_dict(),
+            "level": entry.level or None,
+            "reason": f"tuned for bucket {list(entry.bucket)} on {entry.device}",
+        }
+        for entry in load(family, target, every_level=True).entries
     ]
     return {
         "default": {"config": dict(family.spec.default_config(target)), "reason": DEFAULT_REASON},

@@ -150,9 +150,10 @@ def test_tuned_configs_are_data_of_the_generated_source() -> None:
         "bf16",
         {"b_layout": "NK"},
         Config(tile_m=64, tile_n=128, tile_k=256, stages=1),
+        level="amx",
     )
     op = op_of(families()["gemm"], [entry])
     text = torch_generator.source([op], "ns", "ns")
     assert "t0_bucket[] = {64, 1536, 576}" in text
     assert "t0_config[] = {64, 128, 256, 1}" in text
-    assert "{1, t0_flags, t0_bucket, t0_config}" in text
+    assert '{"amx", 1, t0_flags, t0_bucket, t0_config}' in text

@@ -125,6 +125,7 @@ extern "C" int tw_host_row_sum(const tw_call* call) {
 """
 USE = """
 import torch
+from tilewright import native
 from tilewright.bindings.table import op_of
 from tilewright.bindings.torch.ops import build_torch_ops, load_ops
 from tilewright.registry import family
@@ -132,7 +133,12 @@ from tilewright.space import Config
 from tilewright.tables import Entry
 
 found = family("row_sum")
-tuned = [Entry((64, 10), "fp32", {}, Config(unroll=8)), Entry((1, 10), "fp32", {}, Config(unroll=1))]
+level = native.module().cpu_level()
+tuned = [
+    Entry((1, 10), "fp32", {}, Config(unroll=4), level="of another CPU"),
+    Entry((64, 10), "fp32", {}, Config(unroll=8)),
+    Entry((1, 10), "fp32", {}, Config(unroll=1), level=level),
+]
 load_ops(build_torch_ops([found], "acme", tuned={"row_sum": tuned}), "acme", [op_of(found).as_dict()])
 op = torch.ops.acme.row_sum
 x = torch.randn(7, 20)

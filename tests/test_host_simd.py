@@ -96,6 +96,58 @@ def test_instructions_match_their_emulation(level: str) -> None:
                 ), op
 
 
+def tile_dot(
+    lib: ctypes.CDLL, kind: str, a: NDArray[np.generic], b: NDArray[np.generic], c: NDArray[np.generic]
+) -> NDArray[np.generic]:
+    """c[16,16] + a[16,64 bytes] b[16 groups, 16 columns, KR], operands in rows of 80 bytes."""
+    rows = [np.zeros((16, 80), np.uint8) for _ in range(2)]
+    for row, operand in zip(rows, (a, b), strict=True):
+        row[:, :64] = operand.reshape(16, -1).view(np.uint8)
+    out = c.copy()
+    pointers = [ctypes.c_void_p(x.ctypes.data) for x in (*rows, out)]
+    lib.layer_tile_dot(int(kind == "bf16"), *pointers, ctypes.c_int64(80))
+    return out
+
+
+TILE_BUILDS = [pytest.param(True, id="emulated"), pytest.param(False, id="native")]
+
+
+@pytest.mark.parametrize("emulate", TILE_BUILDS)
+def test_tile_products(emulate: bool) -> None:
+    if not emulate and "amx" not in host_lib.usable_levels():
+        pytest.skip("this CPU lacks amx")
+    lib = layer("amx", emulate=emulate)
+    rng = np.random.default_rng(5)
+    a8, b8 = (rng.integers(-128, 128, shape).astype(np.int8) for shape in ((16, 64), (16, 16, 4)))
+    c32 = rng.integers(-(2**31), 2**31, (16, 16), dtype=np.int64).astype(np.int32)
+    wide = a8.astype(np.int64) @ b8.astype(np.int64).transpose(0, 2, 1).reshape(64, 16)
+    assert (tile_dot(lib, "int8", a8, b8, c32) == (c32 + wide).astype(np.int32)).all(), "sums wrap"
+    a16, b16 = (host_lib.to_bf16(rng.standard_normal(n).astype(np.float32)) for n in (512, 512))
+    c = rng.standard_normal((16, 16)).astype(np.float32)
+    af = host_lib.widen(a16, "bf16").reshape(16, 32)
+    bf = host_lib.widen(b16, "bf16").reshape(16, 16, 2).transpose(0, 2, 1).reshape(32, 16)
+    got = tile_dot(lib, "bf16", a16, b16, c)
+    assert np.abs(got - (c + af @ bf)).max() <= 2.0**-20 * (np.abs(af) @ np.abs(bf)).max()
+
+
+def test_tile_products_at_the_edges_of_bf16() -> None:
+    """NaN, infinities, subnormals and huge values: the instruction and its emulation agree."""
+    if "amx" not in host_lib.usable_levels():
+        pytest.skip("this CPU lacks amx")
+    native, emulated = layer("amx", emulate=False), layer("amx", emulate=True)
+    rng = np.random.default_rng(6)
+    halves = np.unique(SPECIALS.view(np.uint16))
+    for round_ in range(60):
+        a, b = (rng.choice(halves, 512) for _ in range(2))
+        if round_ % 2:  # rows with few special values have finite sums
+            for x in (a, b):
+                x[rng.random(512) < 0.95] = 0x3F80
+        c = rng.choice(SPECIALS, (16, 16)).view(np.float32)
+        mine, theirs = (tile_dot(lib, "bf16", a, b, c) for lib in (native, emulated))
+        with np.errstate(invalid="ignore"):
+            assert np.allclose(mine, theirs, rtol=1e-5, atol=1e-37, equal_nan=True)
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_layer_does_what_its_names_say(level: str) -> None:
     """The emulation against numpy, so that two equal mistakes do not pass."""

@@ -75,6 +75,7 @@ void call_raw(const border::OpSpec& op, const std::vector<py::object>& tensors,
   request.has_config = config.has_value();
   if (config) request.config = *config;
   request.threads = threads;
+  request.level = host_symbol<const char* (*)()>("tw_cpu_level")();
   try {
     const border::Launch launch = border::resolve(op, request);
     for (size_t i = 0; i < tensors.size(); ++i) {

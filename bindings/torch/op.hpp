@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "_host/cpu.hpp"
 #include "border.hpp"
 
 namespace tw::ops {
@@ -48,6 +49,7 @@ inline View view(const std::optional<Tensor>& tensor) { return tensor ? view(*te
 
 // Checks, makes the outputs and runs. An output that the flags leave out is an empty tensor.
 inline std::vector<Tensor> launch(const OpSpec& op, Request& request, const Tensor& like) {
+  request.level = tw_cpu_level();
   const Launch launch = border::resolve(op, request);
   std::vector<Tensor> outputs;
   for (size_t i = 0; i < op.tensors.size(); ++i) {

@@ -80,8 +80,6 @@ class Blocked {
       for (int64_t block = rows.begin; block < rows.end; ++block) {
         const int64_t row = row_blocks_.begin(block), count = row_blocks_.size(block);
         columns_of_block(row, count, block == rows.begin, acc);
-        r_.finish(acc, panels_ * kPanelCols, row0_ + row, count, panel_ * kPanelCols,
-                  r_.panel_cols(panel_, panels_));
       }
     }
   }
@@ -122,7 +120,8 @@ class Blocked {
     t_.pack_b[kind_](pack);
   }
 
-  // All of K for one row block and the current columns.
+  // All of K for one row block and the current columns. Sums are finished as soon as they are complete; where
+  // one K block is all of K, they need no more room than one step's columns.
   void columns_of_block(int64_t row, int64_t rows, bool first_use, char* acc) const {
     const bool packing = !p_.prepacked && first_use, ahead = p_.config.stages == 2;
     const int64_t np = t_.np[kind_], steps = (panels_ + np - 1) / np;
@@ -132,7 +131,8 @@ class Blocked {
     tile.total_groups = r_.a_groups_;
     tile.group_bytes = kGroupBytes[kind_];
     tile.wide = wide_;
-    tile.acc_stride = panels_ * kPanelCols;
+    const bool whole = k_blocks_.count == 1;
+    tile.acc_stride = (whole && np < panels_ ? np : panels_) * kPanelCols;
     tile.row_start = r_.starts_or_null(starts_ ? starts_ + row : nullptr);
     if (packing && ahead) pack(0, 0, 1);
     for (int64_t kb = 0; kb < k_blocks_.count; ++kb) {
@@ -144,9 +144,14 @@ class Blocked {
         const int64_t panel = step * np;
         tile.panels = panels_ - panel < np ? panels_ - panel : np;
         tile.b = block + panel * tile.panel_bytes;
-        tile.acc = acc + panel * kPanelCols * 4;
+        tile.acc = acc + (whole ? 0 : panel * kPanelCols * 4);
         tile.prefetch = ahead ? next_panel(block, panel, kb, tile.panel_bytes, packing) : nullptr;
         t_.tile[kind_](tile);
+        if (kb + 1 == k_blocks_.count) {
+          const int64_t first = panel_ + panel;
+          r_.finish(tile.acc, tile.acc_stride, row0_ + row, rows, first * kPanelCols,
+                    r_.panel_cols(first, tile.panels));
+        }
         if (packing && ahead && kb + 1 < k_blocks_.count) pack(kb + 1, step, steps);
       }
     }

@@ -2,8 +2,8 @@
 // (host_simd.cpp, compiled once per ISA level): plain structs and one table of functions per level.
 //
 // Words used here. panel: 16 columns of B, stored [group][16][KR]. group: KR consecutive k. row tile: up to
-// KernelTable::mr rows of A, stored [group][word][row] (with tile registers: [16 groups][16 rows][16 groups]).
-// acc: fp32 or int32 sums, row-major.
+// KernelTable::mr rows of A, stored [group][word][row] (with tile registers: [16 groups][16 rows][16
+// groups]). acc: fp32 or int32 sums, row-major.
 #pragma once
 
 #include <stdint.h>

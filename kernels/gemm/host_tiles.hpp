@@ -1,4 +1,5 @@
-// Kernels on tile registers (AMX) for bf16 and int8: C tiles of 16 rows by one panel, 64 bytes of k at a time.
+// Kernels on tile registers (AMX) for bf16 and int8: C tiles of 16 rows by one panel, 64 bytes of k at a
+// time.
 //
 // Packed A is [row tile][chunk][16][64 bytes], zero padded, and a chunk of a panel is a B tile as it lies.
 // The end of K, where a panel has less than a chunk, goes through a zero-padded copy.
@@ -45,7 +46,9 @@ void pack_a_tiles(const PackA& p) {
     for (int64_t c = 0; c < chunks; ++c, src += kK * p.a.col_stride) {
       E* to = reinterpret_cast<E*>(dst + c * kTileSize + i * kTileBytes);
       const int64_t left = p.k - c * kK, n = left < kK ? left : kK;
-      if (p.a.col_stride == 1) {
+      if (p.a.col_stride == 1 && n == kK) {
+        __builtin_memcpy(to, src, kTileBytes);
+      } else if (p.a.col_stride == 1) {
         __builtin_memcpy(to, src, static_cast<size_t>(n) * sizeof(E));
       } else {
         for (int64_t j = 0; j < n; ++j) to[j] = src[j * p.a.col_stride];
@@ -170,7 +173,7 @@ void tile_block(const Tile& t) {
   }
 }
 
-constexpr int kStreams = 4;                  // tiles of C side by side, to hide the latency of a product
+constexpr int kStreams = 4;                    // tiles of C side by side, to hide the latency of a product
 constexpr int64_t kTileAhead = 4 * kTileSize;  // bytes
 
 // C[16, 16 * NP] += one operand in `shared` chunks times NP streamed ones, or (Flip) the other way round.

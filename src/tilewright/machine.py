@@ -13,7 +13,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The machine a document was made on. `fingerprint` keys ceilings and tuned cpu configs."""
+    """The machine a document was made on. `fingerprint` (processor, level in use, cores) keys ceilings
+    and tuned cpu configs."""
 
     cpu: str
     cores: int
@@ -39,30 +40,44 @@ def usable_cores() -> int:
     )
 
 
-def cpu_level(flags: frozenset[str]) -> str:
-    """The best level of the host kernels for a set of /proc/cpuinfo flags (see kernels/_host/cpu.hpp)."""
-    if {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16"} <= flags:
-        return "avx512"
-    if {"avx2", "fma", "f16c"} <= flags:
-        return "avx2vnni" if "avx_vnni" in flags else "avx2"
-    return "scalar"
+_AVX2 = frozenset({"avx2", "fma", "f16c"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+# Levels of the host kernels (kernels/_host/cpu.hpp), worst first, each with what /proc/cpuinfo must list.
+LEVELS: dict[str, frozenset[str]] = {
+    "scalar": frozenset(),
+    "avx2": _AVX2,
+    "avx2vnni": _AVX2 | {"avx_vnni"},
+    "avx512": _AVX512 | {"avx512_vnni", "avx512_bf16"},
+    "amx": _AVX512 | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"},
+}
+
+
+def cpu_flags() -> frozenset[str]:
+    """What the processor says it has; empty where the system does not tell."""
+    return frozenset(_cpuinfo().get("flags", "").split())
+
+
+def usable_levels(flags: frozenset[str] | None = None) -> list[str]:
+    """Levels that a processor with these flags (default: this one) can run, worst first."""
+    has = cpu_flags() if flags is None else flags
+    return [level for level, wanted in LEVELS.items() if wanted <= has]
 
 
 @cache
 def host() -> Host:
-    """This machine. Cheap: reads /proc/cpuinfo and no library."""
+    """This machine, at the level in use. Cheap: reads /proc/cpuinfo and no library."""
     info = _cpuinfo()
     model = info.get("model name", platform.processor() or platform.machine())
     identity = "/".join(
         info.get(k, "?") for k in ("vendor_id", "cpu family", "model", "model name", "cache size")
     )
-    level = cpu_level(frozenset(info.get("flags", "").split()))
+    level = os.environ.get("TILEWRIGHT_ISA") or usable_levels()[-1]
     cores = usable_cores()
     digest = hashlib.sha256(f"{identity}/{level}/{cores}".encode()).hexdigest()[:12]
     return Host(
         cpu=model,
         cores=cores,
-        isa=os.environ.get("TILEWRIGHT_ISA", level),
+        isa=level,
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=".".join(map(str, sys.version_info[:3])),
         fingerprint=f"{model.lower().replace(' ', '-')[:24].strip('-')}-{level}-{cores}c-{digest}",

@@ -41,6 +41,7 @@ class Entry:
     """One tuned config: the bucket and layout it is for, and where it comes from.
 
     `device` is the key it was read under: the fingerprint of a processor, or an architecture.
+    `level` is the CPU level it was tuned at, empty off the CPU.
     """
 
     bucket: Bucket
@@ -49,6 +50,7 @@ class Entry:
     config: Config
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: str = ""
+    level: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -130,22 +132,27 @@ def _key(target: Target) -> str:
     return host().fingerprint if target.kind == "cpu" else target.arch
 
 
-def _usable_devices(devices: Mapping[str, Any], target: Target) -> list[str]:
-    """This device's own key first; for cpu then other processors of the same instruction level."""
+def _usable_devices(
+    devices: Mapping[str, Any], target: Target, every_level: bool
+) -> dict[str, str]:
+    """Key and level of this device; for cpu then of other processors, of the same level or of every one."""
     if not isinstance(devices, Mapping):
         raise TypeError("devices is not an object")
     own = _key(target)
     if target.kind != "cpu":
-        return [own] if own in devices else []
-    kin = sorted(k for k in devices if k != own and devices[k].get("level") == host().isa)
-    return ([own] if own in devices else []) + kin
+        return {own: ""} if own in devices else {}
+    levels = {
+        key: str(devices[key]["level"]) for key in sorted(devices, key=lambda k: (k != own, k))
+    }
+    return {k: v for k, v in levels.items() if k == own or every_level or v == host().isa}
 
 
-def read(path: Path, family: Family, target: Target) -> Table:
+def read(path: Path, family: Family, target: Target, every_level: bool = False) -> Table:
     """Read a table; an absent file is an empty table; a broken one raises TilewrightError.
 
     Entries of this processor come first, then those of others with the same instruction level: a
-    config tuned on a relative is a better guess than the default.
+    config tuned on a relative is a better guess than the default. `every_level` reads those of other
+    levels too, for a library that chooses at run time.
     """
     if not path.exists():
         return Table(family.name, target.name)
@@ -153,8 +160,8 @@ def read(path: Path, family: Family, target: Target) -> Table:
         content = json.loads(path.read_text(encoding="utf-8"))
         devices = content["devices"]
         rows = [
-            {**row, "device": key}
-            for key in _usable_devices(devices, target)
+            {**row, "device": key, "level": level}
+            for key, level in _usable_devices(devices, target, every_level).items()
             for row in devices[key]["entries"]
         ]
         entries = tuple(
@@ -165,6 +172,7 @@ def read(path: Path, family: Family, target: Target) -> Table:
                 Config(row["config"]),
                 row["provenance"],
                 row["device"],
+                row["level"],
             )
             for row in rows
         )
@@ -173,10 +181,10 @@ def read(path: Path, family: Family, target: Target) -> Table:
     return Table(family.name, target.name, entries)
 
 
-def load(family: Family, target: Target) -> Table:
+def load(family: Family, target: Target, every_level: bool = False) -> Table:
     """The user's entries before the family's own."""
-    mine = read(user_path(family, target), family, target)
-    theirs = read(installed_path(family, target), family, target)
+    mine = read(user_path(family, target), family, target, every_level)
+    theirs = read(installed_path(family, target), family, target, every_level)
     return Table(family.name, target.name, mine.entries + theirs.entries)
 
 

@@ -50,6 +50,20 @@ EXPORT void layer_transpose(const void* rows, int64_t row_bytes, uint32_t* out) 
   transpose8x8(static_cast<const char*>(rows), row_bytes, out, 16);
 }
 
+#if TW_LEVEL == TW_LEVEL_amx
+// c += a b on tile registers; all are 1024 bytes, operand rows `row_bytes` apart.
+EXPORT void layer_tile_dot(int bf16, const void* a, const void* b, void* c, int64_t row_bytes) {
+  tiles_begin();
+  tile_load<0>(c, kTileBytes);
+  tile_load<4>(a, row_bytes);
+  tile_load<6>(b, row_bytes);
+  bf16 ? tile_dot_bf16<0, 4, 6>() : tile_dot_int8<0, 4, 6>();
+  tile_store<0>(c, kTileBytes);
+  tile_zero<0>();
+  tiles_end();
+}
+#endif
+
 EXPORT uint16_t layer_float_to_bf16(float x) { return tw::float_to_bf16(x); }
 EXPORT uint16_t layer_float_to_fp16(float x) { return tw::float_to_fp16(x); }
 EXPORT float layer_fp16_to_float(uint16_t x) { return tw::fp16_to_float(x); }

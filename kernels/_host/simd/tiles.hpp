@@ -63,7 +63,8 @@ void tile_zero() {
 template <int T>
 void tile_load(const void* p, int64_t row_bytes) {
   for (int r = 0; r < kTileRows; ++r) {
-    __builtin_memcpy(tile_memory[T] + r * kTileBytes, static_cast<const char*>(p) + r * row_bytes, kTileBytes);
+    __builtin_memcpy(tile_memory[T] + r * kTileBytes, static_cast<const char*>(p) + r * row_bytes,
+                     kTileBytes);
   }
 }
 template <int T>
@@ -92,7 +93,8 @@ void tile_dot_bf16() {
       float part[2] = {};
       for (int k = 0; k < 16; ++k) {
         for (int r = 0; r < 2; ++r) {
-          const double x = flushed(bf16_to_float(a[m][2 * k + r])), y = flushed(bf16_to_float(b[k][2 * n + r]));
+          const double x = flushed(bf16_to_float(a[m][2 * k + r])),
+                       y = flushed(bf16_to_float(b[k][2 * n + r]));
           part[r] = flushed(static_cast<float>(x * y + part[r]));
         }
       }

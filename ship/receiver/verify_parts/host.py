@@ -15,14 +15,14 @@ from .elf import ElfError, dotted, numbers, read_elf
 
 Result = tuple[str, str]
 # Worst first; each with what /proc/cpuinfo must list. The library asks the processor itself.
+_AVX2 = frozenset({"avx2", "fma", "f16c"})
+_AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 LEVELS: dict[str, frozenset[str]] = {
-    "scalar": frozenset({"sse2"}),
-    "avx2": frozenset({"avx2", "fma", "f16c"}),
-    "avx2vnni": frozenset({"avx2", "fma", "f16c", "avx_vnni"}),
-    "avx512": frozenset(
-        {"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"}
-        | {"avx512_vnni", "avx512_bf16"}
-    ),
+    "scalar": frozenset(),
+    "avx2": _AVX2,
+    "avx2vnni": _AVX2 | {"avx_vnni"},
+    "avx512": _AVX512 | {"avx512_vnni", "avx512_bf16"},
+    "amx": _AVX512 | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"},
 }
 ISA_VARIABLE = "TILEWRIGHT_ISA"
 
@@ -101,8 +101,6 @@ def cpu_levels() -> list[str]:
                 break
     except OSError:
         pass
-    if not flags and platform.machine() == "x86_64":
-        flags = {"sse2"}
     return [level for level, wanted in LEVELS.items() if wanted <= flags]
 
 
