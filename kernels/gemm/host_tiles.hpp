@@ -253,7 +253,8 @@ void pack_dot_tiles(const PackA& p) {
   }
 }
 
-// 16 * NB columns of B, stored as rows along K, are the A tiles; the sums come out transposed.
+// 16 * NB columns of B, stored as rows along K, are the A tiles; the sums come out transposed. Nothing is
+// prefetched: a line of each of 64 columns per chunk left no room for the loads themselves (measured).
 template <class S, int NB>
 void dot_tiles(const Dot& d, int64_t col) {
   constexpr int kBytes = kElementBytes[S::kKind];
@@ -275,9 +276,6 @@ void dot_tiles(const Dot& d, int64_t col) {
     if (!whole) {
       copied(kTileBytes);
       continue;
-    }
-    if (d.prefetch_bytes != 0) {
-      for (int64_t j = 0; j < NB * kTileRows; ++j) prefetch_l2(b + j * d.b_col_bytes + d.prefetch_bytes);
     }
     stream_chunk<S, NB, true>(a, b, apart, d.b_col_bytes);
   }
