@@ -23,6 +23,7 @@ import real_linear  # noqa: E402
 from tilewright import check, tables  # noqa: E402
 from tilewright.backends import all_backends, backend, cells  # noqa: E402
 from tilewright.document import document  # noqa: E402
+from tilewright.errors import TilewrightError  # noqa: E402
 from tilewright.registry import Family, family  # noqa: E402
 from tilewright.targets import target  # noqa: E402
 
@@ -67,9 +68,8 @@ def real_layers(tokens: int) -> list[Any]:
 
 def check_everything(demo: Demo) -> None:
     """Every backend on the spec's own cases, then on the real layers."""
-    rows = check.run_all(
-        list(check.jobs([demo.family], targets=("cpu", "cuda:sm_80", "ascend:910b1")))
-    )
+    selected = check.jobs([demo.family], targets=("cpu", "cuda:sm_80", "ascend:910b1"))
+    rows = list(check.run_all(selected))
     bad = sum(not r.ok for r in rows)
     by_backend = {b: sum(r.backend == b for r in rows) for b in all_backends()}
     counted = ", ".join(f"{b} {n}" for b, n in by_backend.items() if n)
@@ -123,7 +123,7 @@ def bench_against_torch(demo: Demo) -> None:
                 inputs=lambda fam, c, seed, layer=linear: real_linear.inputs_of(fam, layer, c),
             )
             found += list(bench.rows(plan))
-    timed = [r for r in found if r.ratio]
+    timed = [r for r in found if r.state == "timed" and r.ratio]
     demo.keep("bench", found)
     for precision in BENCHED:
         ratios = [r.ratio for r in timed if r.dtype == precision]
@@ -133,7 +133,9 @@ def bench_against_torch(demo: Demo) -> None:
                 True,
                 f"bench     {precision}: {mean:.2f} x torch's fastest way (measured, {len(ratios)} layers)",
             )
-    demo.conclude(len(timed) == len(found), f"bench     {len(timed)} of {len(found)} rows timed")
+    for row in found:
+        if row.state != "timed":
+            demo.conclude(False, f"bench     {row.state} {row.dtype} {row.case}: {row.reason}")
 
 
 def tune_host(demo: Demo) -> None:
@@ -191,7 +193,7 @@ def run_twin(demo: Demo) -> None:
     wide = space.complete(
         {"tile_m": 128, "tile_n": 128, "tile_k": 64, "step_ka": 2, "step_kb": 2}, default
     )
-    rows = []
+    rows, findings = [], []
     linear = real_layers(TWIN_TOKENS)[4]
     for config in (default, wide):
         case = real_linear.case_of(demo.family, linear, "fp16")
@@ -216,11 +218,12 @@ def run_twin(demo: Demo) -> None:
                 "evidence": "modelled",
             }
         )
-    demo.keep("twin", rows, findings=[])
+        findings += [str(f) for f in result.findings]
+    demo.keep("twin", rows, findings=findings)
     floors = " -> ".join(f"{r['cycles'] / where.limit('mhz'):.1f} us" for r in rows)
     demo.conclude(
         all(r["ok"] for r in rows),
-        f"twin      {linear.name} on ascend:910b1, no findings; floor {floors} from 32x32 to 128x128 tiles (modelled)",
+        f"twin      {linear.name} on ascend:910b1, {len(findings)} findings; floor {floors} from 32x32 to 128x128 tiles (modelled)",
     )
 
 
@@ -286,7 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number, (what, step) in enumerate(STEPS, 1):
         print(f"[{number}/{len(STEPS)}] {what} ...", flush=True)
         started = time.monotonic()
-        step(demo)
+        try:
+            step(demo)
+        except TilewrightError as error:
+            demo.conclude(False, f"{what}: {error}")
         print(f"      {time.monotonic() - started:.0f} s", flush=True)
     print(
         f"\ntilewright demo: {time.monotonic() - began:.0f} s on {document('demo', [])['host']['cpu']}"

@@ -149,7 +149,7 @@ AMD = """
 
 
 def test_amd_metrics_come_from_the_assembly() -> None:
-    metrics = read_metrics("hip", b"", AMD, 4096)
+    metrics = read_metrics(target("hip:gfx942"), b"", AMD, 4096)
     assert metrics.matrix_instructions == {"v_mfma_f32_32x32x8_f16": 2}
     assert metrics.async_copies == {"buffer_load_dword": 1, "global_load_lds_dword": 1}
     assert (metrics.regs, metrics.spill_bytes, metrics.shared_bytes) == (52, 24, 4096)

@@ -69,7 +69,29 @@ def test_the_overview_names_every_command_and_exit_code(tilewright: CommandLine)
         (("check", "--replay", "/nonexistent"), 2, "is not a failure file"),
         (("check", "gemm", "--flags", "b_layout"), 2, "'b_layout' in --flags is not NAME=VALUE"),
         (("list", "--target", "gpu"), 2, "unknown target 'gpu'"),
-        (("check", "gemm", "--target", "cuda:sm_90"), 2, "nothing that can run here matches"),
+        (("check", "gemm", "--backend", "host", "--target", "cuda:sm_90"), 2, "does not address"),
+        (
+            ("check", "gemm", "--flags", "foo=1"),
+            2,
+            "unknown flag of gemm 'foo'; accepted: b_layout",
+        ),
+        (("check", "gemm", "--flags", "bias=maybe"), 2, "unknown value of bias 'maybe'"),
+        (
+            ("check", "gemm", "--dtype", "fp32", "--flags", "scale=row_col"),
+            2,
+            "--flags scale=row_col do not go with fp32",
+        ),
+        (
+            ("check", "gemm", "--backend", "host", "--config", '{"tile_m":17}'),
+            2,
+            "unknown value of tile_m '17'; accepted: 8, 16",
+        ),
+        (("list", "--json", "/"), 2, "/ is a folder; a file is wanted"),
+        (("compile", "gemm", "--limit", "0"), 2, "--limit"),
+        (("compile", "gemm", "--flags", "bias=maybe"), 2, "unknown value of bias 'maybe'"),
+        (("compile", "gemm", "--shape", "M=1,N=1,K=1"), 2, "--shape decides which configs --pool"),
+        (("twin", "run", "gemm", "--trace", "x.jsonl"), 2, "--trace holds one run and"),
+        (("model", "gemm", "--trace", "x.jsonl"), 2, "--trace holds one run"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -78,6 +100,46 @@ def test_bad_input_is_one_sentence(
     ran = tilewright(*arguments)
     assert ran.code == code, ran.err
     assert sentence in ran.err.replace("\n", " ")
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ("check", "gemm", "--target", "cuda:sm_90"),
+            "triton on cuda:sm_90 is 'compile' (no such GPU",
+        ),
+        (
+            ("check", "gemm", "--backend", "ascendc", "--dtype", "fp16")
+            + ("--config", '{"tile_m":256,"tile_n":256}'),
+            "l0c: C tile 256x256 take 262144 bytes, 131072 are there",
+        ),
+        (
+            ("check", "gemm", "--backend", "ascendc", "--dtype", "int8->fp16")
+            + ("--flags", "scale=row_col"),
+            "per-row scales need a vector core",
+        ),
+        (
+            ("check", "gemm", "--backend", "triton", "--dtype", "fp32", "--shape", "M=3,N=4,K=5")
+            + ("--flags", "b_layout=panel16"),
+            "b_layout=panel16 is for host only",
+        ),
+        (("twin", "run", "gemm", "--schedule", "random"), "'random' is not in this version"),
+        (("twin", "run", "gemm", "--auto-sync", "on"), "--auto-sync off"),
+        (("twin", "run", "kernel.cpp"), "kernel.cpp: running a kernel file"),
+        (("model", "gemm", "--validate"), "floors"),
+        (("model", "gemm", "--dtype", "int8->bf16"), "int8->bf16 on ascend:910b1: "),
+        (("compile", "gemm", "--target", "cpu"), "cpu has no ahead-of-time compiler"),
+    ],
+)
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="a GPU runs what is refused without one")
+def test_what_is_not_available_here_is_three_with_the_reason(
+    tilewright: CommandLine, arguments: tuple[str, ...], sentence: str
+) -> None:
+    ran = tilewright(*arguments)
+    assert ran.code == 3, ran.err
+    assert sentence in ran.err + ran.out
     assert "Traceback" not in ran.err
 
 

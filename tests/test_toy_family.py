@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,18 @@ def test_it_is_listed(tilewright: CommandLine, env: dict[str, str]) -> None:
     assert states["triton", "fp32"] == "absent"
     assert "no triton.py" in next(r["reason"] for r in rows if r["backend"] == "triton")
     assert "row_scale" not in tilewright("list").out
+
+
+def test_folders_of_one_name_are_two_families(
+    tilewright: CommandLine, env: dict[str, str], tmp_path: Path
+) -> None:
+    other = tmp_path / "row_scale"
+    shutil.copytree(ROOT / "examples" / "row_scale", other)
+    spec = other / "spec.py"
+    spec.write_text(spec.read_text().replace('name="row_scale"', 'name="other_scale"'))
+    both = {"TILEWRIGHT_FAMILIES": os.pathsep.join([env["TILEWRIGHT_FAMILIES"], str(other)])}
+    families = {r["family"] for r in tilewright("list", "--json", "-", env=both).document["rows"]}
+    assert {"row_scale", "other_scale"} <= families
 
 
 def test_it_is_checked(tilewright: CommandLine, env: dict[str, str]) -> None:
@@ -123,8 +136,11 @@ def test_a_wrong_kernel_is_caught_and_its_file_replays(
     assert ran.code == 1
     row = ran.document["rows"][0]
     assert not row["ok"] and "nan" in row["reason"]
-    assert "replay: tilewright check --replay " in ran.err
-    replayed = tilewright(*row["replay"].split()[1:], "--json", "-", env=env)
+    assert f"replay: {row['replay']}" in ran.err
+    # The printed line alone, in a shell that knows nothing of the family.
+    variable, command, *arguments = shlex.split(row["replay"])
+    assert command == "tilewright"
+    replayed = tilewright(*arguments, "--json", "-", env=dict([variable.split("=", 1)]))
     assert replayed.code == 1
     again = replayed.document["rows"][0]
     assert (again["reason"], again["seed"], again["case"]) == (row["reason"], 5, row["case"])

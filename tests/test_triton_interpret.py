@@ -18,7 +18,7 @@ from triton.runtime.interpreter import InterpreterBuilder
 from triton.runtime.jit import JITFunction
 
 from tilewright import interpret
-from tilewright.errors import Refused
+from tilewright.errors import KernelFailed, Refused
 from tilewright.kernels.gemm import triton as gemm
 
 CONFIG = {"tile_m": 32, "tile_n": 32, "tile_k": 32, "num_warps": 4, "num_stages": 2, "group_m": 8}
@@ -54,6 +54,17 @@ def test_without_the_cast_bf16_is_refused_here() -> None:
         launch_unwidened(a, b, c)
     gemm.launch({"a": a, "b": b, "c": c}, {}, CONFIG, interpret=True)
     assert torch.equal(c, (a.double() @ b.double()).bfloat16())
+
+
+def test_a_kernel_that_raises_is_a_failed_kernel() -> None:
+    """What the interpreter wraps arrives as one sentence, and the language is put back."""
+    a, b, c = (torch.ones(32, 32) for _ in range(3))
+    constexprs = gemm._constexprs({**CONFIG, "tile_k": 24}, False, "none", widen=False)
+    args = (a, b, None, None, None, c, 32, 32, 32, 32, 1, 32, 1, 0, 0, 0, 32, 1)
+    with pytest.raises(KernelFailed, match="failed in Triton's interpreter: .*power of 2"):
+        interpret.run_interpreted(gemm.kernel, (1,), args, constexprs)
+    gemm.launch({"a": a, "b": b, "c": c}, {}, CONFIG, interpret=True)
+    assert torch.equal(c, a @ b)
 
 
 HELPER = """

@@ -23,7 +23,10 @@ missing() { # what, package
 }
 
 if [ -z "$python" ]; then
-  missing "${PYTHON:-python3} 3.11 or later" "python3 python3-venv python3-dev"
+  # Where python3 is older, the distribution's newer one goes beside it.
+  other=python3
+  command -v python3 >/dev/null 2>&1 && other=python3.11
+  missing "${PYTHON:-python3} 3.11 or later" "$other $other-venv $other-dev"
 else
   version=$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
   if ! "$python" -c 'import venv, ensurepip' >/dev/null 2>&1; then

@@ -6,9 +6,15 @@ cd "$(dirname "$0")/.."
 
 python=$(tools/preflight.sh)
 stamp=.venv/.pins
+# The stamp's lines: what is installed, and the index that was asked for when it was.
 wanted="$("$python" -V) $(cksum <requirements.lock)"
+asked=${TORCH_INDEX:-}
+installed=$(sed -n 1p "$stamp" 2>/dev/null || true)
+index=$(sed -n 2p "$stamp" 2>/dev/null || true)
+another=
+if [ -n "$asked" ] && [ -n "$installed" ] && [ "$asked" != "$index" ]; then another=--force-reinstall; fi
 
-if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$wanted" ]; then
+if [ "$installed" != "$wanted" ] || [ -n "$another" ]; then
   [ -x .venv/bin/python ] || "$python" -m venv .venv
   if [ "$(.venv/bin/python -V)" != "$("$python" -V)" ]; then
     rm -rf .venv
@@ -37,13 +43,13 @@ PROBE
   $pip install -q --no-deps -r "$rest"
   if [ -n "${TORCH_INDEX:-}" ]; then
     echo "setup: $torch from $TORCH_INDEX"
-    $pip install -q --no-deps --index-url "$TORCH_INDEX" "$torch"
+    $pip install -q --no-deps $another --index-url "$TORCH_INDEX" "$torch"
   else
     # Another build of torch may need libraries that the lock does not name.
     echo "setup: $torch from the configured index"
     $pip install -q -c requirements.lock "$torch"
   fi
-  echo "$wanted" >"$stamp"
+  printf '%s\n%s\n' "$wanted" "$asked" >"$stamp"
 fi
 
 tools/build.sh

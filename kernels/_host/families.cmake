@@ -21,7 +21,7 @@ set(TW_ISA_FLAGS_amx ${TW_ISA_FLAGS_avx512}) # tile instructions are written out
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")
   set(TW_ISA_LEVELS scalar avx2 avx2vnni avx512 amx)
 else()
-  set(TW_ISA_LEVELS scalar)
+  message(FATAL_ERROR "host kernels are written for x86-64; this is ${CMAKE_SYSTEM_PROCESSOR}")
 endif()
 
 # Contraction is off so that every level rounds where the source says so; kernels ask for fma by name.

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilewright.backends import Backend, Launch, State, all_backends, backend
-from tilewright.errors import Refused, TilewrightError, Unavailable
+from tilewright.backends import Backend, Cell, Launch, State, all_backends, backend
+from tilewright.errors import CRASHES, Refused, TilewrightError, Unavailable, UsageError
 from tilewright.inputs import Inputs, draw, reference_outputs
 from tilewright.numerics import Comparison, compare
 from tilewright.space import Config
 from tilewright.targets import Target, target
 
 if TYPE_CHECKING:
+    import torch
+
     from tilewright.cases import Case
     from tilewright.registry import Family
     from tilewright.spec import Precision
 
 
+REFUSED, UNAVAILABLE = "refused", "unavailable"
+
+
 @dataclass(frozen=True, slots=True)
 class CheckRow:
-    """One verdict; the fields of `check`'s JSON rows."""
+    """One verdict; the fields of `check`'s JSON rows.
+
+    `state` says how outputs were computed (`run`, `interpret`, `twin`), or that the backend would not
+    (`refused`, `unavailable`): then there is no verdict, and no failure either.
+    """
 
     family: str
     backend: str
@@ -36,10 +45,16 @@ class CheckRow:
     max_abs_err: float
     tolerance: float
     seed: int
-    evidence: str
+    state: str
+    evidence: str | None
     reason: str = ""
     failure: str | None = None
     replay: str | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether outputs were computed and judged."""
+        return self.state not in (REFUSED, UNAVAILABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,23 +84,36 @@ def jobs(
 
     Without `sizes` the spec's own cases are taken, those a slow backend cannot do in time left out.
     """
-    wanted_targets = {target(t).name for t in targets}
+    for family in families:
+        family.spec.require_flags(flags or {})
+    for family, one, cell in matching_cells(families, backends, targets, dtypes):
+        if not cell.state.checks:
+            continue
+        where = target(cell.target)
+        chosen = family.spec.default_config(where)
+        space = family.spec.space_for(where)
+        if config and space:
+            chosen = space.complete(config, chosen)
+        precision = family.spec.precision(cell.dtype)
+        for case in _cases(family, one, where, precision, chosen, sizes, flags, bool(config)):
+            yield Job(family, one, where, case, chosen, seed)
+
+
+def matching_cells(
+    families: Sequence[Family],
+    backends: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    dtypes: Sequence[str] = (),
+) -> Iterator[tuple[Family, Backend, Cell]]:
+    """The cells of the matrix that a selection names, whatever this machine can do with them."""
+    wanted = {target(t).name for t in targets}
     for family in families:
         precisions = family.spec.select_precisions(dtypes)
         for one in [backend(b) for b in backends] or list(all_backends().values()):
             for name in one.targets():
-                if wanted_targets and name not in wanted_targets:
-                    continue
-                where = target(name)
-                for precision in precisions:
-                    if not one.cell(family, where, precision).state.checks:
-                        continue
-                    chosen = family.spec.default_config(where)
-                    space = family.spec.space_for(where)
-                    if config and space:
-                        chosen = space.complete(config, chosen)
-                    for case in _cases(family, one, where, precision, chosen, sizes, flags):
-                        yield Job(family, one, where, case, chosen, seed)
+                if not wanted or name in wanted:
+                    for precision in precisions:
+                        yield family, one, one.cell(family, target(name), precision)
 
 
 def _cases(
@@ -96,20 +124,55 @@ def _cases(
     config: Config,
     sizes: dict[str, int] | None,
     flags: dict[str, str] | None,
+    given_config: bool,
 ) -> list[Case]:
-    """The one case asked for, or those of the spec that the backend takes and can do in time."""
+    """The one case asked for, or those of the spec that the backend takes and can do in time.
+
+    Where it takes none with the given flags or config there is one all the same: its refusal is the answer.
+    """
+    if any(
+        v not in family.spec.flag_values(family.spec.flag(k), precision)
+        for k, v in (flags or {}).items()
+    ):
+        return []
     if sizes is not None:
         return [one.case(family, sizes, precision, flags, config, where)]
 
     def accepts(case: Case) -> bool:
         return one.refuses(family, case, config, where) is None
 
-    return [
+    found = [
         case
         for case in family.spec.check_cases(precision, one.name, accepts)
         if family.spec.flops_of(case) <= one.check_flops
         and all(case.flags[k] == v for k, v in (flags or {}).items())
     ]
+    if found or not (flags or given_config):
+        return found
+    refused = max(family.spec.check_cases(precision), key=family.spec.flops_of)
+    return [one.case(family, refused.sizes, precision, flags, config, where)]
+
+
+def why_nothing(
+    families: Sequence[Family],
+    backends: Sequence[str],
+    targets: Sequence[str],
+    dtypes: Sequence[str],
+    flags: dict[str, str] | None,
+) -> TilewrightError:
+    """Why a selection holds no job: it names nothing, or nothing that can be computed here."""
+    cells = [cell for _, _, cell in matching_cells(families, backends, targets, dtypes)]
+    if not cells:
+        named = ", ".join(backends) or "any backend"
+        return UsageError(
+            f"{named} does not address {', '.join(targets)}; `tilewright list` shows which does"
+        )
+    if any(cell.state.checks for cell in cells):
+        text = ",".join(f"{k}={v}" for k, v in (flags or {}).items())
+        precisions = ", ".join(dict.fromkeys(cell.dtype for cell in cells))
+        return UsageError(f"--flags {text} do not go with {precisions}")
+    reasons = dict.fromkeys(f"{c.backend} on {c.target} is '{c.state}' ({c.reason})" for c in cells)
+    return Unavailable(f"nothing of this can be computed here: {'; '.join(reasons)}")
 
 
 def launch(job: Job, inputs: Inputs) -> Launch:
@@ -128,31 +191,42 @@ def compare_outputs(job: Job, inputs: Inputs, outputs: Any) -> Comparison:
 
 def run(job: Job, inputs: Inputs | None = None, failures: Path | None = None) -> CheckRow:
     """Check one job. A failure is written to a file under `failures` with the command that replays it."""
-    given = inputs is not None
     inputs = inputs or draw(job.family, job.case, job.seed)
+    outputs: Mapping[str, torch.Tensor] = {}
     try:
         prepared = launch(job, inputs)
         prepared.run()
-        verdict = compare_outputs(job, inputs, prepared.outputs)
         outputs = prepared.outputs
+        verdict = compare_outputs(job, inputs, outputs)
         findings = prepared.details.get("findings") or []
         reason = verdict.reason
         if not reason and findings:
             reason = f"{len(findings)} findings, the first: {findings[0]}"
-    except (Refused, Unavailable) as error:
-        return _row(job, Comparison(False, math.inf, math.inf, math.inf, (), 0.0, ""), str(error))
-    except TilewrightError as error:
-        verdict = Comparison(False, math.inf, math.inf, math.inf, (), 0.0, str(error))
-        outputs, reason = {}, str(error)
+    except Refused as error:
+        return _undecided(job, REFUSED, str(error))
+    except Unavailable as error:
+        return _undecided(job, UNAVAILABLE, str(error))
+    except CRASHES as error:
+        known = isinstance(error, TilewrightError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        verdict = Comparison(False, math.inf, math.inf, math.inf, (), 0.0, reason)
     if not reason:
         return _row(job, verdict, "")
-    from tilewright.replay import save
+    from tilewright.replay import command, save
 
-    path = save(job, inputs, outputs, verdict, failures, keep_inputs=given)
-    return _row(job, verdict, reason, path)
+    path = save(job, inputs, outputs, verdict, failures, keep_inputs=not inputs.drawn)
+    return _row(job, verdict, reason, path, command(path))
 
 
-def _row(job: Job, verdict: Comparison, reason: str, failure: Path | None = None) -> CheckRow:
+def _row(
+    job: Job,
+    verdict: Comparison,
+    reason: str,
+    failure: Path | None = None,
+    replay: str | None = None,
+) -> CheckRow:
+    precision = job.family.spec.precision(job.case.precision)
+    state = job.backend.cell(job.family, job.target, precision).state
     return CheckRow(
         family=job.family.name,
         backend=job.backend.name,
@@ -165,28 +239,23 @@ def _row(job: Job, verdict: Comparison, reason: str, failure: Path | None = None
         max_abs_err=verdict.max_abs_err,
         tolerance=verdict.tolerance,
         seed=job.seed,
-        evidence=str(job.backend.evidence),
+        state=str(state),
+        evidence=str(state.evidence),
         reason=reason,
         failure=str(failure) if failure else None,
-        replay=f"tilewright check --replay {failure}" if failure else None,
+        replay=replay,
     )
 
 
-def run_all(
-    selected: Sequence[Job],
-    report: Callable[[CheckRow], None] | None = None,
-    failures: Path | None = None,
-) -> list[CheckRow]:
-    """Check every job; an interrupted run keeps the verdicts it has."""
-    rows: list[CheckRow] = []
-    try:
-        for job in selected:
-            rows.append(run(job, failures=failures))
-            if report:
-                report(rows[-1])
-    except KeyboardInterrupt:
-        pass
-    return rows
+def _undecided(job: Job, state: str, reason: str) -> CheckRow:
+    nothing = Comparison(False, math.inf, math.inf, math.inf, (), 0.0, reason)
+    return replace(_row(job, nothing, reason), state=state, evidence=None)
+
+
+def run_all(selected: Iterable[Job], failures: Path | None = None) -> Iterator[CheckRow]:
+    """Check every job, one verdict after the other."""
+    for job in selected:
+        yield run(job, failures=failures)
 
 
 __all__ = ["CheckRow", "Job", "State", "compare_outputs", "jobs", "launch", "run", "run_all"]

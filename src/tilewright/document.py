@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tilewright import __version__
+from tilewright.errors import UsageError
 
 
 def plain(value: Any) -> Any:
@@ -55,6 +56,15 @@ def write(where: str, command: str, rows: Sequence[Any], **top: Any) -> None:
         sys.stdout.flush()
         return
     write_text(Path(where), text)
+
+
+def require_writable(path: Path) -> None:
+    """Raise UsageError, before any work is done, where a file cannot be written."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; a file is wanted")
+    folder = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise UsageError(f"{path} cannot be written: no permission in {folder}")
 
 
 def write_text(path: Path, text: str) -> None:

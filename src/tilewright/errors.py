@@ -45,6 +45,27 @@ class BuildFailed(TilewrightError):
     exit_code = 1
 
 
+class KernelFailed(TilewrightError):
+    """A kernel raised, or could not be launched, instead of leaving an output."""
+
+    exit_code = 1
+
+
+# What broken code of a family may raise besides our own errors: it fails the case, not the run.
+CRASHES: tuple[type[Exception], ...] = (
+    TilewrightError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    OSError,
+)
+
+
 def unknown(kind: str, value: object, accepted: object) -> UsageError:
     """The one sentence for a name that does not exist: the value, and what would be accepted."""
     names = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tilewright.dims import evaluate
@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """One draw: `logical` for the reference, `physical` for kernels; absent optionals are None."""
+    """`logical` for the reference, `physical` for kernels; absent optionals are None.
+
+    `drawn` inputs can be had again from their case and seed; real ones cannot.
+    """
 
     logical: Mapping[str, torch.Tensor | None]
     physical: Mapping[str, torch.Tensor | None]
+    drawn: bool = False
 
 
 def draw(family: Family, case: Case, seed: int) -> Inputs:
@@ -40,7 +44,7 @@ def draw(family: Family, case: Case, seed: int) -> Inputs:
         logical = dict(spec.make_inputs.resolve(family.package)(spec, case, generator))
     else:
         logical = {t.name: _draw_one(family, t, case, generator) for t in spec.inputs}
-    return from_logical(family, case, logical)
+    return replace(from_logical(family, case, logical), drawn=True)
 
 
 def from_logical(family: Family, case: Case, logical: Mapping[str, torch.Tensor | None]) -> Inputs:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from tilewright.errors import Refused, Unavailable
+from tilewright.errors import KernelFailed, Refused, Unavailable
 
 language_lock = threading.RLock()
 """Held while `triton.language` is patched, and by everything that compiles."""
@@ -49,7 +49,8 @@ def launch(
 
     `args` are its leading parameters, `constexprs` the others by name, `options` the compiler's
     (`num_warps`, `num_stages`). A grid with a zero launches nothing. With `interpret` it runs on
-    the CPU; otherwise the tensors must lie on a GPU, or Unavailable is raised.
+    the CPU; otherwise the tensors must lie on a GPU, or Unavailable is raised. What Triton raises about
+    the kernel arrives as KernelFailed.
     """
     if 0 in grid:
         return
@@ -61,7 +62,12 @@ def launch(
             raise Unavailable(
                 "a compiled Triton kernel needs tensors on a GPU, not cpu; use interpret instead"
             )
-    kernel[grid](*args, **constexprs, **options)
+    from triton.errors import TritonError
+
+    try:
+        kernel[grid](*args, **constexprs, **options)
+    except TritonError as error:
+        raise KernelFailed(f"Triton cannot launch the kernel: {_first_line(error)}") from error
 
 
 def run_interpreted(
@@ -79,7 +85,17 @@ def run_interpreted(
                 cause = cause.__cause__
             if cause is not None:
                 raise cause from None
-            raise
+            raise KernelFailed(
+                f"the kernel failed in Triton's interpreter: {_first_line(error)}"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """The innermost cause in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
 
 
 @contextmanager

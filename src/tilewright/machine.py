@@ -40,6 +40,8 @@ def usable_cores() -> int:
     )
 
 
+# Forces an instruction level of the host kernels.
+ISA_VARIABLE = "TILEWRIGHT_ISA"
 _AVX2 = frozenset({"avx2", "fma", "f16c"})
 _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 # Levels of the host kernels (kernels/_host/cpu.hpp), worst first, each with what /proc/cpuinfo must list.
@@ -71,7 +73,7 @@ def host() -> Host:
     identity = "/".join(
         info.get(k, "?") for k in ("vendor_id", "cpu family", "model", "model name", "cache size")
     )
-    level = os.environ.get("TILEWRIGHT_ISA") or usable_levels()[-1]
+    level = os.environ.get(ISA_VARIABLE) or usable_levels()[-1]
     cores = usable_cores()
     digest = hashlib.sha256(f"{identity}/{level}/{cores}".encode()).hexdigest()[:12]
     return Host(

@@ -82,7 +82,8 @@ class Comparison:
 def compare(out: torch.Tensor, ref: torch.Tensor, tolerance: float) -> Comparison:
     """Compare an output of any dtype with an fp64 reference of the same shape.
 
-    NaN must stand exactly where the reference has NaN, infinities must agree in place and sign.
+    NaN must stand exactly where the reference has NaN, infinities must agree in place and sign. An
+    output on a device is brought to the CPU.
     """
     import torch
 
@@ -92,7 +93,7 @@ def compare(out: torch.Tensor, ref: torch.Tensor, tolerance: float) -> Compariso
     if out.numel() == 0:
         return Comparison(True, 0.0, 0.0, 0.0, (), tolerance, "")
     # The reference is rounded to what the output type can hold: an overflow to infinity is right.
-    got, want = out.to(torch.float64), ref.to(torch.float64)
+    got, want = out.detach().cpu().to(torch.float64), ref.detach().cpu().to(torch.float64)
     if out.dtype.is_floating_point:
         limit = torch.finfo(out.dtype).max
         want = torch.where(want.abs() > limit * (1 + 2.0**-12), torch.sign(want) * math.inf, want)

@@ -8,6 +8,7 @@ points of group `tilewright.families` (each naming a package that contains a spe
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -75,7 +76,12 @@ def package_folder(package: str) -> Path:
 def _load(folder: Path, package: str, origin: str) -> Family:
     if package not in sys.modules and not package.startswith("tilewright.kernels"):
         _make_package(package, folder)
-    module = importlib.import_module(f"{package}.spec")
+    try:
+        module = importlib.import_module(f"{package}.spec")
+    except (SyntaxError, ImportError) as error:
+        raise UsageError(
+            f"{folder / 'spec.py'} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     spec = getattr(module, "SPEC", None)
     if not isinstance(spec, KernelSpec):
         raise UsageError(f"{folder / 'spec.py'} does not define SPEC, a tilewright.spec.KernelSpec")
@@ -112,7 +118,9 @@ def _discover() -> Iterator[Family]:
         name = spec_file.parent.name
         yield _load(spec_file.parent, f"tilewright.kernels.{name}", "tilewright")
     for folder in _external_folders():
-        yield _load(folder, f"tilewright_families.{folder.name}", str(folder))
+        # Folders of the same name elsewhere are other packages.
+        place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        yield _load(folder, f"tilewright_families.{folder.name}_{place}", str(folder))
     if not _someone_has_entry_points():
         return
     from importlib.metadata import entry_points

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilewright.errors import UsageError
-from tilewright.machine import cache_folder
+from tilewright.machine import ISA_VARIABLE, cache_folder, host
 from tilewright.numerics import Comparison
+from tilewright.registry import FAMILIES_VARIABLE
 from tilewright.space import Config
 
 if TYPE_CHECKING:
@@ -23,6 +26,16 @@ if TYPE_CHECKING:
 SCHEMA = "tilewright/failure/1"
 # A file above this would not be mailed to anyone: larger inputs are drawn again from the seed.
 LARGEST_KEPT = 8 << 20
+
+
+def command(path: Path) -> str:
+    """The one command that runs a failure file again, with the environment the kernel was found and run under."""
+    kept = [
+        f"{name}={shlex.quote(os.environ[name])} "
+        for name in (ISA_VARIABLE, FAMILIES_VARIABLE)
+        if os.environ.get(name)
+    ]
+    return f"{''.join(kept)}tilewright check --replay {shlex.quote(str(path.absolute()))}"
 
 
 def save(
@@ -47,6 +60,7 @@ def save(
         "config": dict(job.config),
         "seed": job.seed,
         "threads": job.threads,
+        "isa": host().isa,
         "verdict": plain(asdict(verdict)),
         "worst": _worst_elements(job, inputs, outputs),
     }
@@ -57,7 +71,7 @@ def save(
     ):
         tensors = {}
     tensors |= {
-        f"output.{k}": v.contiguous()
+        f"output.{k}": v.detach().cpu().contiguous()
         for k, v in outputs.items()
         if v.numel() * v.element_size() <= LARGEST_KEPT
     }
@@ -81,7 +95,7 @@ def _worst_elements(
     for name, ref in reference_outputs(job.family, job.case, inputs).items():
         if name not in outputs or outputs[name].shape != ref.shape or ref.numel() == 0:
             continue
-        got = outputs[name].to(torch.float64)
+        got = outputs[name].detach().cpu().to(torch.float64)
         error = torch.nan_to_num((got - ref.to(torch.float64)).abs(), nan=float("inf"))
         values, places = error.flatten().topk(min(10, error.numel()))
         for value, place in zip(values.tolist(), places.tolist(), strict=True):
@@ -99,7 +113,10 @@ def _worst_elements(
 
 
 def load(path: Path) -> tuple[Job, Inputs]:
-    """Read a failure file back into the job and the inputs; raises UsageError when it is not one."""
+    """Read a failure file back into the job and the inputs.
+
+    Raises UsageError when it is not one, or when a host kernel ran at another instruction level than now.
+    """
     from safetensors import SafetensorError, safe_open
 
     from tilewright.backends import backend
@@ -114,6 +131,11 @@ def load(path: Path) -> tuple[Job, Inputs]:
             stored = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise UsageError(f"{path} is not a failure file of tilewright check: {error}") from None
+    isa = description.get("isa", host().isa)
+    if description["backend"] == "host" and isa != host().isa:
+        raise UsageError(
+            f"{path} was left at level {isa}, this run is at {host().isa}; set {ISA_VARIABLE}={isa}"
+        )
     found = family(description["family"])
     content = description["case"]
     case = found.spec.case(

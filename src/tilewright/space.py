@@ -102,10 +102,12 @@ class Space:
         return [c for c in self.points() if self.illegal(spec, case, c, target) is None]
 
     def complete(self, given: Mapping[str, int], default: Config) -> Config:
-        """The default with some fields replaced; raises UsageError for a field that does not exist."""
-        for name in given:
+        """The default with some fields replaced; raises UsageError for a field or a value that does not exist."""
+        for name, value in given.items():
             if name not in self.fields:
                 raise unknown("config field", name, list(self.fields))
+            if value not in self.fields[name]:
+                raise unknown(f"value of {name}", value, list(self.fields[name]))
         return Config(
             {
                 name: given.get(name, default.get(name, values[0]))

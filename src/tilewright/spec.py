@@ -63,7 +63,7 @@ class Tensor:
 
     `when=("bias", ("yes",))` makes the tensor present only if that flag has one of those values.
     `init` says how inputs are drawn: "normal", "uniform" (integers over their whole range) or
-    "scale" (positive, around 1/sqrt(size)).
+    "scale" (positive, around 0.01).
     """
 
     name: str
@@ -192,6 +192,13 @@ class KernelSpec:
             if flag.name == name:
                 return flag
         raise unknown(f"flag of {self.name}", name, [f.name for f in self.flags])
+
+    def require_flags(self, flags: Mapping[str, str]) -> None:
+        """Raise UsageError for a flag, or a value of one, that the family does not have."""
+        for name, value in flags.items():
+            accepted = self.flag(name).values
+            if value not in accepted:
+                raise unknown(f"value of {name}", value, list(accepted))
 
     def flag_values(
         self, flag: Flag, precision: Precision, backend: str | None = None

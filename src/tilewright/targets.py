@@ -53,7 +53,7 @@ _ASCEND = "asc-devkit documentation, NPU architecture version 2201"
 _PLATFORM = "platform description files quoted in public 910B repositories"
 
 
-def _cuda(arch: str, shared_kib: int, summary: str) -> Target:
+def _cuda(arch: str, shared_kib: int, sms: int, summary: str) -> Target:
     return Target(
         f"cuda:{arch}",
         "cuda",
@@ -61,6 +61,7 @@ def _cuda(arch: str, shared_kib: int, summary: str) -> Target:
         summary,
         MappingProxyType(
             {
+                "sms": Limit(sms, f"NVIDIA data sheet, {summary}, SXM form"),
                 "shared_bytes": Limit(shared_kib * KIB, _CUDA_GUIDE),
                 "shared_per_sm": Limit((shared_kib + 1) * KIB, _CUDA_GUIDE),
                 "shared_reserved": Limit(1 * KIB, _CUDA_GUIDE),
@@ -102,6 +103,7 @@ def _ascend(arch: str, aic: int, mhz: int) -> Target:
 
 _GFX942 = MappingProxyType(
     {
+        "sms": Limit(304, "AMD Instinct MI300X data sheet, compute units"),
         "shared_bytes": Limit(64 * KIB, _CDNA3),
         "shared_per_sm": Limit(64 * KIB, _CDNA3),
         "shared_reserved": Limit(0, _CDNA3),
@@ -123,9 +125,9 @@ ALL: Mapping[str, Target] = MappingProxyType(
         target.name: target
         for target in (
             CPU,
-            _cuda("sm_80", 163, "NVIDIA A100"),
-            _cuda("sm_90", 227, "NVIDIA H100 / H200"),
-            _cuda("sm_100", 227, "NVIDIA B200"),
+            _cuda("sm_80", 163, 108, "NVIDIA A100"),
+            _cuda("sm_90", 227, 132, "NVIDIA H100 / H200"),
+            _cuda("sm_100", 227, 148, "NVIDIA B200"),
             Target("hip:gfx942", "hip", "gfx942", "AMD MI300", _GFX942),
             _ascend("910b1", 24, 1850),
             _ascend("910b2", 24, 1800),

@@ -27,6 +27,11 @@ FP_FUSION = True
 """Whether a*b+c may become one rounding. Always passed, since Triton's default is due to change."""
 
 _BINARY = {"cuda": "cubin", "hip": "hsaco"}
+# Fields of a row that say nothing where there is no binary.
+_OF_THE_BINARY = (
+    *("regs", "spill_bytes", "shared_bytes", "tmem_columns", "matrix_instructions", "async_copies"),
+    *("blocks_per_sm", "occupancy", "threads", "dynamic_shared_bytes", "binary_sha256"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,12 @@ class CompiledKernel:
         }
         for name in ("config", "flags", "matrix_instructions", "async_copies"):
             row[name] = dict(row[name])
-        return {**row, "notes": list(self.notes), "evidence": str(self.evidence)}
+        row |= {"dtype": self.precision, "notes": list(self.notes), "evidence": str(self.evidence)}
+        # On-chip memories of Ascend; the GPU targets compiled here have none of them.
+        row |= dict.fromkeys(("l0c_bytes", "l1_bytes", "ub_bytes"))
+        if not self.binary:
+            row |= dict.fromkeys((*_OF_THE_BINARY, "evidence"))
+        return row
 
     def launch_record(self) -> dict[str, Any]:
         """What a launcher needs beside the binary, as JSON types."""
@@ -299,7 +309,7 @@ def _build(source: AotSource, target: Target) -> cache.Stored:
         assembly, meta = dict(compiled.asm), compiled.metadata
     binary: bytes = assembly[_BINARY[target.kind]]
     metrics = read_metrics(
-        target.kind,
+        target,
         binary,
         assembly.get("amdgcn", ""),
         meta.shared,

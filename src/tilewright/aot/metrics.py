@@ -9,8 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tilewright.errors import Unavailable
+
+if TYPE_CHECKING:
+    from tilewright.targets import Target
 
 # Matrix instructions by SASS name: warp (sm_80), warp-group (sm_90), tensor-memory (sm_100).
 _SASS_MATRIX = re.compile(r"(?:[HIDQBO]MMA|[HIQ]GMMA|UTC[HIQO]MMA|OMMA)$")
@@ -44,14 +48,14 @@ class Metrics:
 
 
 def read_metrics(
-    kind: str, binary: bytes, assembly: str, shared_bytes: int, tmem_columns: int = 0
+    target: Target, binary: bytes, assembly: str, shared_bytes: int, tmem_columns: int = 0
 ) -> Metrics:
-    """Metrics of a `cuda` cubin or a `hip` hsaco.
+    """Metrics of a cubin or an hsaco for `target`.
 
     `assembly` is AMD's text, unused for cuda; `shared_bytes` is the dynamic shared memory the
     compiler asks for. Raises Unavailable if a tool of the triton wheel is missing or fails.
     """
-    if kind == "hip":
+    if target.kind == "hip":
         return _read_amd(assembly, shared_bytes)
     with tempfile.TemporaryDirectory(prefix="tilewright-aot-") as folder:
         cubin = Path(folder) / "kernel.cubin"
@@ -64,7 +68,7 @@ def read_metrics(
     return Metrics(
         regs=int(found["REG"]),
         spill_bytes=int(found.get("STACK", 0)),
-        shared_bytes=shared_bytes + _static_shared(int(found.get("SHARED", 0)), shared_bytes),
+        shared_bytes=shared_bytes + _static_shared(int(found.get("SHARED", 0)), target),
         matrix_instructions=count(_SASS_LINE.findall(sass), _SASS_MATRIX),
         async_copies=count(_SASS_LINE.findall(sass), _SASS_ASYNC),
         tmem_columns=tmem_columns,
@@ -76,9 +80,10 @@ def count(names: Iterable[str], wanted: re.Pattern[str]) -> dict[str, int]:
     return dict(sorted(Counter(name for name in names if wanted.match(name)).items()))
 
 
-def _static_shared(reported: int, dynamic: int) -> int:
-    # From sm_90 on the report includes 1 KiB that the system keeps for itself per block.
-    return max(0, reported - 1024) if reported >= 1024 else reported
+def _static_shared(reported: int, target: Target) -> int:
+    # From sm_90 on the report includes what the system keeps for itself per block (seen in cuobjdump's output).
+    includes = int(target.arch.removeprefix("sm_")) >= 90
+    return max(0, reported - target.limit("shared_reserved")) if includes else reported
 
 
 def _read_amd(text: str, shared_bytes: int) -> Metrics:

@@ -36,6 +36,13 @@ class State(StrEnum):
         """Whether outputs can be computed here, so that a check counts the cell."""
         return self in (State.RUN, State.INTERPRET, State.TWIN)
 
+    @property
+    def evidence(self) -> Evidence:
+        """How numbers about outputs were obtained: on the hardware named, or on a model of it."""
+        if self is State.COMPILE:
+            return Evidence.COMPILED
+        return Evidence.MEASURED if self is State.RUN else Evidence.MODELLED
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:

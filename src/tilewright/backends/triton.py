@@ -56,6 +56,15 @@ def device_arch() -> str | None:
     return f"sm_{properties.major}{properties.minor}"
 
 
+def with_gaps(view: torch.Tensor, move: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    """A view moved together with the memory between its elements: `.cuda()` alone would make it dense."""
+    if view.numel() == 0 or view.is_contiguous():
+        return move(view)
+    span = 1 + sum((n - 1) * s for n, s in zip(view.shape, view.stride(), strict=True))
+    flat = view.as_strided((span,), (1,))
+    return move(flat).as_strided(view.shape, view.stride())
+
+
 class Triton(Backend):
     """`sm_80` cells are interpreted where there is no GPU, the other architectures compile."""
 
@@ -122,8 +131,11 @@ class Triton(Backend):
     ) -> Launch:
         import torch
 
-        outputs = {k: v.cuda() for k, v in poisoned.items()}
-        tensors = {k: None if v is None else v.cuda() for k, v in inputs.physical.items()} | outputs
+        outputs = {k: with_gaps(v, torch.Tensor.cuda) for k, v in poisoned.items()}
+        tensors = {
+            k: None if v is None else with_gaps(v, torch.Tensor.cuda)
+            for k, v in inputs.physical.items()
+        } | outputs
 
         def run() -> None:
             launch(tensors, case.flags, config, interpret=False)

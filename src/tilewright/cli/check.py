@@ -11,7 +11,8 @@ from tilewright.cli import options
 from tilewright.cli.output import emit, number, progress, quiet, say, table
 
 if TYPE_CHECKING:
-    from tilewright.check import CheckRow
+    from tilewright.backends import Cell
+    from tilewright.check import CheckRow, Job
 
 app = options.application()
 
@@ -59,53 +60,87 @@ def run(
     from dataclasses import replace
 
     from tilewright import check
-    from tilewright.errors import UsageError
     from tilewright.registry import select
 
+    not_computed: list[Cell] = []
     if replay is not None:
         from tilewright.replay import load
 
         job, inputs = load(replay)
-        rows = [check.run(job, inputs, failures)]
+        rows, interrupted = [check.run(job, inputs, failures)], False
     else:
-        selected = [
-            replace(job, threads=threads)
-            for job in check.jobs(
-                select(families or []),
-                options.names(backend),
-                options.names(target),
-                options.names(dtype),
-                options.shape(shape),
-                options.flags(flags),
-                options.config(config),
-                seed,
-            )
-        ]
+        where = (
+            select(families or []),
+            options.names(backend),
+            options.names(target),
+            options.names(dtype),
+        )
+        jobs = check.jobs(
+            *where, options.shape(shape), options.flags(flags), options.config(config), seed
+        )
+        selected = [replace(job, threads=threads) for job in jobs]
         if not selected:
-            raise UsageError("nothing that can run here matches; `tilewright list` shows what can")
-        with progress("check", len(selected), json) as step:
-            rows = check.run_all(
-                selected, lambda row: step(f"{row.family} {row.backend} {row.dtype}"), failures
-            )
-    failed = [r for r in rows if not r.ok]
-    emit(json, "check", rows)
+            raise check.why_nothing(*where, options.flags(flags))
+        cells = [cell for _, _, cell in check.matching_cells(*where)]
+        not_computed = [cell for cell in cells if not cell.state.checks]
+        rows, interrupted = _run_all(selected, failures, json)
+    wrong = [r for r in rows if r.decided and not r.ok]
+    undecided = [r for r in rows if not r.decided]
+    emit(json, "check", rows, seed=seed, interrupted=interrupted, not_computed=not_computed)
     if not quiet(json):
         _summary(rows)
-    for row in failed[:10]:
+        _remark_cells(not_computed)
+    for row in [*wrong[:10], *undecided[:10]]:
+        word = "FAILED" if row.decided else row.state.upper()
         say(
-            f"FAILED {row.family} {row.backend} {row.target} {row.dtype} {row.case}: {row.reason}",
+            f"{word} {row.family} {row.backend} {row.target} {row.dtype} {row.case}: {row.reason}",
             json,
         )
         if row.replay:
             say(f"  replay: {row.replay}", json)
-    say(f"{len(rows) - len(failed)} of {len(rows)} checks ok, seed {seed}", json)
-    if failed:
+    decided = len(rows) - len(undecided)
+    say(f"{decided - len(wrong)} of {decided} checks ok, seed {seed}", json)
+    if interrupted:
+        say(f"interrupted: {len(rows)} of {len(selected)} were checked before", json)
+    if wrong:
         raise typer.Exit(1)
+    if interrupted or not decided:
+        raise typer.Exit(3)
+
+
+def _run_all(
+    selected: list[Job], failures: Path | None, json: str | None
+) -> tuple[list[CheckRow], bool]:
+    """The verdicts, and whether Ctrl-C came before the last one."""
+    from tilewright import check
+
+    rows: list[CheckRow] = []
+    with progress("check", len(selected), json) as step:
+        try:
+            for row in check.run_all(selected, failures):
+                rows.append(row)
+                step(f"{row.family} {row.backend} {row.dtype}")
+        except KeyboardInterrupt:
+            return rows, True
+    return rows, False
+
+
+def _remark_cells(cells: list[Cell]) -> None:
+    """What the selection names and this machine cannot compute; listed, not failed."""
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.family, cell.backend, f"{cell.state}: {cell.reason}"), []).append(
+            cell
+        )
+    for (family, backend, why), group in groups.items():
+        targets = ", ".join(dict.fromkeys(c.target for c in group))
+        dtypes = ", ".join(dict.fromkeys(c.dtype for c in group))
+        say(f"not computed here: {family} {backend} on {targets} ({dtypes}), {why}")
 
 
 def _summary(rows: list[CheckRow]) -> None:
     groups: dict[tuple[str, str, str, str], list[CheckRow]] = {}
-    for row in rows:
+    for row in filter(lambda r: r.decided, rows):
         groups.setdefault((row.family, row.backend, row.target, row.dtype), []).append(row)
     lines = [
         (
@@ -116,4 +151,5 @@ def _summary(rows: list[CheckRow]) -> None:
         )
         for where, group in groups.items()
     ]
-    table(("family", "backend", "target", "dtype", "ok", "worst rel_err", "tolerance"), lines)
+    if lines:
+        table(("family", "backend", "target", "dtype", "ok", "worst rel_err", "tolerance"), lines)

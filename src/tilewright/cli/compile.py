@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,10 +42,12 @@ def run(
     ] = False,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", metavar="N", help="At most N configs of the pool, spread over it."),
+        typer.Option(
+            "--limit", metavar="N", min=1, help="At most N configs of the pool, spread over it."
+        ),
     ] = None,
     workers: Annotated[
-        int, typer.Option("--workers", metavar="N", help="Processes that compile.")
+        int, typer.Option("--workers", metavar="N", min=1, help="Processes that compile.")
     ] = 1,
     any_size: Annotated[
         bool,
@@ -64,11 +66,15 @@ def run(
       tilewright compile gemm --target cuda:sm_90 --config '{"tile_m":128}'
       tilewright compile gemm --target cuda:sm_80 --pool --limit 50 --json pool.json
     """
+    from tilewright.errors import UsageError
     from tilewright.registry import family as family_named
     from tilewright.targets import targets as targets_named
 
     found = family_named(family)
     chosen = targets_named(target)
+    found.spec.require_flags(options.flags(flags) or {})
+    if shape is not None and not pool:
+        raise UsageError("--shape decides which configs --pool takes; a single config needs none")
     _refuse_what_has_no_compiler(found, chosen)
     jobs: list[tuple[Precision, Target, list[Config]]] = [
         (precision, where, _configs(found, precision, where, shape, flags, config, pool, limit))
@@ -76,15 +82,17 @@ def run(
         for where in chosen
     ]
     rows: list[CompiledKernel] = []
+    interrupted = False
     with progress("compile", sum(len(c) for _, _, c in jobs), json) as step:
         try:
             for precision, where, configs in jobs:
-                rows += _compile(
-                    found, precision, where, configs, flags, not any_size, workers, step
-                )
+                for row in _compile(found, precision, where, configs, flags, not any_size, workers):
+                    rows.append(row)
+                    step(f"{row.target} {row.precision}")
         except KeyboardInterrupt:
+            interrupted = True
             say(f"interrupted: {len(rows)} configs compiled so far are kept", json)
-    emit(json, "compile", [r.row() for r in rows])
+    emit(json, "compile", [r.row() for r in rows], interrupted=interrupted)
     if not quiet(json):
         _show(rows)
     bad = [r for r in rows if not r.ok]
@@ -96,6 +104,8 @@ def run(
     )
     if bad and not pool:
         raise typer.Exit(1)
+    if interrupted:
+        raise typer.Exit(3)
 
 
 def _refuse_what_has_no_compiler(family: Family, targets: tuple[Target, ...]) -> None:
@@ -151,28 +161,23 @@ def _compile(
     flags: str | None,
     aligned: bool,
     workers: int,
-    step: object,
-) -> list[CompiledKernel]:
+) -> Iterator[CompiledKernel]:
     from tilewright.aot import compile_pool
 
-    assert callable(step)
     values = {f.name: family.spec.flag_values(f, precision, "triton")[0] for f in family.spec.flags}
     values |= {
         f.name: f.default
         for f in family.spec.flags
         if f.default in family.spec.flag_values(f, precision)
     }
-    return list(
-        compile_pool(
-            family.module("triton"),
-            precision.name,
-            {**values, **(options.flags(flags) or {})},
-            configs,
-            [where.name],
-            aligned=aligned,
-            workers=workers,
-            progress=lambda row, done, total: step(f"{row.target} {row.precision}"),
-        )
+    return compile_pool(
+        family.module("triton"),
+        precision.name,
+        {**values, **(options.flags(flags) or {})},
+        configs,
+        [where.name],
+        aligned=aligned,
+        workers=workers,
     )
 
 

@@ -56,7 +56,10 @@ def run(
         )
     found, backend = family_named(family), AscendC()
     rows: list[dict[str, Any]] = []
-    refused: list[Refused] = []
+    refused: list[str] = []
+    precisions = found.spec.select_precisions(options.names(dtype))
+    if trace is not None and len(precisions) * len(targets(target or "ascend:910b1")) > 1:
+        raise UsageError("--trace holds one run; give one --target and one --dtype")
     for where in targets(target or "ascend:910b1"):
         if where.kind != "ascend":
             raise Unavailable(
@@ -67,7 +70,7 @@ def run(
             raise UsageError(f"--cores {cores} is not in 1..{most}, the cube cores of {where.name}")
         space, default = found.spec.space_for(where), found.spec.default_config(where)
         chosen = space.complete(options.config(config) or {}, default) if space else default
-        for precision in found.spec.select_precisions(options.names(dtype)):
+        for precision in precisions:
             sizes = options.shape(shape) or dict(
                 next(iter(found.spec.benchmark_cases(precision))).sizes
             )
@@ -75,7 +78,7 @@ def run(
             try:
                 result, floor = backend.model(found, case, chosen, where, trace=trace)
             except Refused as error:
-                refused.append(error)
+                refused.append(f"{precision.name} on {where.name}: {error}")
                 continue
             if cores is not None:
                 floor = backend.bound(found, case, chosen, where, result, cores)
@@ -98,8 +101,8 @@ def run(
                 }
             )
     if not rows:
-        raise refused[0]
-    emit(json, "model", rows)
+        raise Refused("; ".join(refused))
+    emit(json, "model", rows, refused=refused)
     table(
         (
             "target",
@@ -127,4 +130,6 @@ def run(
         ],
         json=json,
     )
+    for reason in refused:
+        say(f"REFUSED {reason}", json)
     say("floors: no kernel of this structure can be faster; nothing here was measured", json)

@@ -12,10 +12,24 @@ def application() -> typer.Typer:
     return typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 
 
+def writable(where: str | None) -> str | None:
+    """The place of a document, refused at once where it cannot be written."""
+    if where is not None and where != "-":
+        from pathlib import Path
+
+        from tilewright.document import require_writable
+
+        require_writable(Path(where))
+    return where
+
+
 Json = Annotated[
     str | None,
     typer.Option(
-        "--json", metavar="FILE|-", help="Write one JSON document there; - is standard output."
+        "--json",
+        metavar="FILE|-",
+        help="Write one JSON document there; - is standard output.",
+        callback=writable,
     ),
 ]
 Families = Annotated[

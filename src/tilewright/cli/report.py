@@ -38,8 +38,10 @@ def run(
       tilewright bench gemm --json bench.json; tilewright doctor --json doctor.json
       tilewright report out/report.html bench.json doctor.json
     """
+    from tilewright.document import require_writable
     from tilewright.perf import report
 
+    require_writable(out)
     found = [report.read(path) for path in documents or []] or report.local_documents()
     report.write(out, found, title)
     rows = [{"document": d.name, "schema": d.schema, "rows": len(d.rows)} for d in found]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tilewright.cli import options
-from tilewright.cli.output import emit, number, quiet, say, table
+from tilewright.cli.output import emit, number, progress, quiet, say, table
 
 if TYPE_CHECKING:
     from tilewright.check import Job
@@ -37,6 +37,12 @@ def run(
     schedule: Annotated[
         str, typer.Option("--schedule", help="program: instructions take effect in program order.")
     ] = "program",
+    auto_sync: Annotated[
+        str,
+        typer.Option(
+            "--auto-sync", metavar="on|off", help="off: only the synchronisation the kernel writes."
+        ),
+    ] = "off",
     seed: options.Seed = 0,
     threads: Annotated[int, typer.Option("--threads", help="Host threads; 0 is all.")] = 0,
     trace: Annotated[
@@ -69,29 +75,38 @@ def run(
         )
     if schedule != "program":
         raise unknown("schedule", schedule, ["program"])
-    jobs = list(
-        check.jobs(
-            [family(what)],
-            ["ascendc"],
-            [target],
-            options.names(dtype),
-            options.shape(shape),
-            options.flags(flags),
-            options.config(config),
-            seed,
+    if auto_sync == "on":
+        raise Unavailable(
+            "inserting synchronisation needs the pipes' schedule, which this version of the twin does not have; "
+            "it has --auto-sync off"
         )
-    )
+    if auto_sync != "off":
+        raise unknown("value of --auto-sync", auto_sync, ["off"])
+    where = ([family(what)], ["ascendc"], [target], options.names(dtype))
+    chosen = (options.shape(shape), options.flags(flags), options.config(config))
+    jobs = list(check.jobs(*where, *chosen, seed))
     if not jobs:
+        raise check.why_nothing(*where, options.flags(flags))
+    if trace is not None and len(jobs) > 1:
         raise UsageError(
-            f"{what} has nothing to run on {target}; `tilewright list {what}` says why"
+            f"--trace holds one run and {len(jobs)} are selected; give --shape and --dtype"
         )
-    rows = [_run(job, threads, trace) for job in jobs]
+    rows: list[dict[str, Any]] = []
+    interrupted = False
+    with progress("twin", len(jobs), json) as step:
+        try:
+            for job in jobs:
+                rows.append(_run(job, threads, trace))
+                step(f"{job.case.precision} {job.case}")
+        except KeyboardInterrupt:
+            interrupted = True
     findings = [f for row in rows for f in row["findings_list"]]
     emit(
         json,
         "twin",
         [{k: v for k, v in r.items() if k != "findings_list"} for r in rows],
         findings=findings,
+        interrupted=interrupted,
     )
     if not quiet(json):
         _show(rows)
@@ -99,10 +114,15 @@ def run(
         say(str(finding["text"]), json)
     bad = [r for r in rows if not r["ok"]]
     for row in bad[:5]:
-        say(f"FAILED {row['dtype']} {row['case']}: {row['reason']}", json)
+        word = "FAILED" if row["state"] == "twin" else "REFUSED"
+        say(f"{word} {row['dtype']} {row['case']}: {row['reason']}", json)
     say(f"{len(rows) - len(bad)} of {len(rows)} ok, {len(findings)} findings, seed {seed}", json)
-    if bad:
+    if interrupted:
+        say(f"interrupted: {len(rows)} of {len(jobs)} were run before", json)
+    if any(row["state"] == "twin" for row in bad):
         raise typer.Exit(1)
+    if interrupted or len(bad) == len(rows):
+        raise typer.Exit(3)
 
 
 def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
@@ -132,10 +152,17 @@ def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
     except Refused as error:
         return {
             **base,
+            "state": check.REFUSED,
             "ok": False,
             "rel_err": None,
+            "tolerance": None,
             "findings": 0,
             "peak": {},
+            "instructions": {},
+            "blocks": None,
+            "cycles": None,
+            "cycles_evidence": None,
+            "evidence": None,
             "reason": str(error),
             "findings_list": [],
         }
@@ -144,6 +171,8 @@ def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
     result = launch.details["result"]
     return {
         **base,
+        "state": "twin",
+        "evidence": "modelled",
         "ok": verdict.ok and not result.findings,
         "rel_err": verdict.rel_err,
         "tolerance": verdict.tolerance,
