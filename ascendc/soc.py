@@ -13,7 +13,7 @@ _K = 1024
 
 @dataclass(frozen=True, slots=True)
 class Soc:
-    """One part: cube cores, clock in MHz, and bytes of each memory of a cube core."""
+    """One part: cube cores, clock in MHz, and bytes of each memory that a kernel can use."""
 
     name: str
     cube_cores: int
@@ -22,7 +22,7 @@ class Soc:
     l0a: int = 64 * _K
     l0b: int = 64 * _K
     l0c: int = 128 * _K
-    ub: int = 192 * _K
+    ub: int = 192 * _K - 256  # the last 256 bytes belong to the system
     bt: int = 1 * _K
     fb: int = 2 * _K
 

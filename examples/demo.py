@@ -258,9 +258,10 @@ def ship_and_verify(demo: Demo) -> None:
 
 def write_report(demo: Demo) -> None:
     """One offline HTML file over everything above."""
-    from tilewright.perf import report
+    from tilewright.perf import doctor, report
 
     demo.keep("list", list(cells([demo.family])))
+    demo.keep("doctor", list(doctor.findings()))
     path = demo.out / "report.html"
     report.write(path, [report.read(p) for p in demo.documents], "tilewright demo")
     demo.conclude(path.stat().st_size > 0, f"report    {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fakes.npu import NPU, ROOT
+from fakes.npu import NPU, OFFLINE, ROOT, acl_headers
+from fakes.npu import fetcher as fetcher_module
 
 
 def _configure(folder: Path, *options: str, cann: str = "") -> subprocess.CompletedProcess[str]:
@@ -72,10 +72,7 @@ def test_every_family_becomes_a_library_and_a_binary(tmp_path: Path) -> None:
 
 
 def test_a_wheel_is_unpacked_once_and_only_if_it_is_the_one(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("fetch_acl_headers", NPU / "fetch_acl_headers.py")
-    assert spec is not None and spec.loader is not None
-    fetcher = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fetcher)
+    fetcher = fetcher_module()
     wheel = tmp_path / "x.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("torch_npu/include/acl/acl_rt.h", "// header")
@@ -108,3 +105,22 @@ def test_the_script_prints_a_sentence_and_exits_3(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.strip() == f"no file {tmp_path / 'x.whl'}"
+
+
+def test_without_headers_tests_fail_unless_offline_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetcher = fetcher_module()
+    monkeypatch.setattr(fetcher, "fetch", lambda: _no_network(fetcher.FetchError))
+    monkeypatch.delenv(OFFLINE, raising=False)
+    with pytest.raises(
+        pytest.fail.Exception, match="cannot be had .no network.; TILEWRIGHT_OFFLINE"
+    ):
+        acl_headers(fetcher)
+    monkeypatch.setenv(OFFLINE, "1")
+    with pytest.raises(pytest.skip.Exception, match="TILEWRIGHT_OFFLINE=1 and .*: no network"):
+        acl_headers(fetcher)
+
+
+def _no_network(error: type[Exception]) -> Path:
+    raise error("no network")

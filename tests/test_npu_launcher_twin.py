@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fakes.npu import CUBE, MIX, NPU, RESIDENT_BLOCKS, VECTOR, Libraries, Npu, gemm_tiling
+from fakes.npu import (
+    CUBE,
+    MIX,
+    RESIDENT_BLOCKS,
+    VECTOR,
+    Libraries,
+    Npu,
+    acl_headers,
+    gemm_tiling,
+)
 from tilewright import native
-
-
-def _fetcher() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("fetch_acl_headers", NPU / "fetch_acl_headers.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
 def headers() -> Path:
-    fetcher = _fetcher()
-    try:
-        return Path(fetcher.fetch())
-    except fetcher.FetchError as error:
-        pytest.skip(str(error))
+    return acl_headers()
 
 
 @pytest.fixture(scope="module")

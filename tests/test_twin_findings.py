@@ -76,6 +76,8 @@ def test_kinds_are_all_shown() -> None:
         "flag-range",
         "queue",
         "fault",
+        "wrong-core",
+        "illegal-event",
     }
 
 

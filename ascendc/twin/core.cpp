@@ -22,7 +22,8 @@ static_assert(sizeof(kEventNames) / sizeof(char*) == static_cast<int>(AscendC::H
 
 constexpr const char* kKindNames[] = {"capacity",       "out-of-bounds", "misaligned",    "illegal-parameter",
                                       "illegal-memory", "unpaired-flag", "repeated-flag", "reserved-flag",
-                                      "flag-range",     "queue",         "assertion",     "fault"};
+                                      "flag-range",     "queue",         "assertion",     "fault",
+                                      "wrong-core",     "illegal-event"};
 static_assert(sizeof(kKindNames) / sizeof(char*) == static_cast<int>(FindingKind::Count));
 
 std::string FlagName(const FlagParams& f) {
@@ -38,7 +39,7 @@ const char* Name(FindingKind kind) { return kKindNames[static_cast<int>(kind)]; 
 void Counts::Merge(const Counts& other) {
   for (int p = 0; p < kPipes; ++p) {
     for (int o = 0; o < kOps; ++o) issued[p][o] += other.issued[p][o];
-    bytes_written[p] += other.bytes_written[p];
+    for (int m = 0; m < kMems; ++m) bytes_written[p][m] += other.bytes_written[p][m];
   }
   macs += other.macs;
   for (int m = 0; m < kMems; ++m) peak[m] = std::max(peak[m], other.peak[m]);
@@ -52,6 +53,7 @@ void Core::Begin(int block) {
   info_ = {block, machine_.block_dim, 0, 1};
   seq_ = 0;
   last_ = {"", 0};
+  kind_ = CoreKind::Unknown;
   if (!machine_.options.skip_data)
     for (int m = 1; m < kMems; ++m) std::memset(memory_[m].get(), kPoison, machine_.soc->capacity[m]);
   std::memset(flags_, 0, sizeof flags_);
@@ -85,12 +87,14 @@ bool Core::Emit(Record& record) {
   last_ = record.at;
   auto& issued = counts_.issued[static_cast<int>(record.pipe)][static_cast<int>(record.op)];
   ++issued;
-  if (IsNop(record)) return true;
-  Describe(record);
+  record.nop = IsNop(record);
+  if (!record.nop) Describe(record);
   if (machine_.sink != nullptr) machine_.sink->OnRecord(static_cast<int>(info_.block_idx), record);
+  if (record.nop) return true;
   if (record.op == Op::SetFlag || record.op == Op::WaitFlag) return Flags(record);
+  if (record.operands > 0 && !Check(*this, record)) return false;
+  if (!OnItsCore(record)) return false;
   if (record.operands == 0) return true;
-  if (!Check(*this, record)) return false;
   for (int i = 0; i < record.operands; ++i) {
     const Operand& o = record.operand[i];
     if (o.mem == Mem::GM) continue;
@@ -98,7 +102,8 @@ bool Core::Emit(Record& record) {
     peak = std::max(peak, ExtentOf(o).end);
   }
   if (record.operand[0].write)
-    counts_.bytes_written[static_cast<int>(record.pipe)] += BytesOf(record.operand[0]);
+    counts_.bytes_written[static_cast<int>(record.pipe)][static_cast<int>(record.operand[0].mem)] +=
+        BytesOf(record.operand[0]);
   if (record.op == Op::Mmad) counts_.macs += uint64_t{record.mmad.m} * record.mmad.n * record.mmad.k;
   if (!machine_.options.skip_data || record.op == Op::ScalarGet) Execute(*this, record);
   return true;
@@ -113,6 +118,7 @@ bool Core::Flags(const Record& record) {
            record.at);
     return false;
   }
+  if (!EventExists(record)) return false;
   if (!f.internal && f.id >= 6)
     Report(FindingKind::ReservedFlag,
            std::string(set ? "SetFlag<" : "WaitFlag<") + FlagName(f) +
@@ -137,6 +143,53 @@ bool Core::Flags(const Record& record) {
     return false;
   }
   flag.set = false;
+  return true;
+}
+
+std::string Core::SinceWhen() const {
+  return std::string("this core works as a ") + Name(kind_) + " core since " + PlaceName(kind_at_);
+}
+
+bool Core::Meets(const Need& need, const Record& record) {
+  if (need.kind == CoreKind::Unknown || need.kind == kind_) return true;
+  if (kind_ == CoreKind::Unknown) {
+    kind_ = need.kind;
+    kind_at_ = record.at;
+    return true;
+  }
+  Report(FindingKind::WrongCore,
+         std::string(Name(record.op)) + ": " + need.what + " belongs to a " + Name(need.kind) +
+             " core, and " + SinceWhen() + "; 2201 splits the two",
+         record.pipe, record.at);
+  return false;
+}
+
+bool Core::OnItsCore(const Record& record) {
+  if (!Meets(NeedOf(record.pipe), record)) return false;
+  if (record.op == Op::CubeOrder) return Meets({CoreKind::Cube, "the order of the cube"}, record);
+  for (int i = 0; i < record.operands; ++i)
+    if (!Meets(NeedOf(record.operand[i].mem), record)) return false;
+  return true;
+}
+
+bool Core::EventExists(const Record& record) {
+  const FlagParams& f = record.flag;
+  const bool cube = HasEvent(CoreKind::Cube, f.event), vector = HasEvent(CoreKind::Vector, f.event);
+  const bool here = kind_ == CoreKind::Cube ? cube : kind_ == CoreKind::Vector ? vector : cube || vector;
+  if (!here) {
+    Report(FindingKind::IllegalEvent,
+           std::string(record.op == Op::SetFlag ? "SetFlag<" : "WaitFlag<") + FlagName(f) + ">: " +
+               (!cube && !vector
+                    ? "no core of 2201 has flags from " + std::string(Name(f.from)) + " to " + Name(f.to)
+                    : "such flags exist on a " + std::string(Name(cube ? CoreKind::Cube : CoreKind::Vector)) +
+                          " core only, and " + SinceWhen()),
+           record.pipe, record.at);
+    return false;
+  }
+  if (kind_ == CoreKind::Unknown && cube != vector) {
+    kind_ = cube ? CoreKind::Cube : CoreKind::Vector;
+    kind_at_ = record.at;
+  }
   return true;
 }
 

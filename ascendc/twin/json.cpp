@@ -97,6 +97,7 @@ std::string RecordJson(int block, const Record& r) {
       .Text("op", Name(r.op))
       .Text("file", r.at.file)
       .Number("line", static_cast<uint64_t>(r.at.line))
+      .Raw("nop", r.nop ? "true" : "false")
       .Raw("operands", operands + "]")
       .Raw("params", ParamsJson(r))
       .Close();
@@ -124,7 +125,11 @@ std::string CountsJson(const Counts& counts) {
     for (int o = 0; o < kOps; ++o)
       if (counts.issued[p][o] != 0) ops.Number(Name(static_cast<Op>(o)), counts.issued[p][o]);
     if (ops.Close() != "{}") pipes.Raw(Name(static_cast<Pipe>(p)), ops.Close());
-    if (counts.bytes_written[p] != 0) moved.Number(Name(static_cast<Pipe>(p)), counts.bytes_written[p]);
+    Object memories;
+    for (int m = 0; m < kMems; ++m)
+      if (counts.bytes_written[p][m] != 0)
+        memories.Number(Name(static_cast<Mem>(m)), counts.bytes_written[p][m]);
+    if (memories.Close() != "{}") moved.Raw(Name(static_cast<Pipe>(p)), memories.Close());
   }
   for (int m = 1; m < kMems; ++m) peak.Number(Name(static_cast<Mem>(m)), counts.peak[m]);
   return Object()

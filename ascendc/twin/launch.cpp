@@ -33,7 +33,7 @@ struct Refusal {
 
 class TraceSink : public RecordSink {
  public:
-  explicit TraceSink(const char* path) : file_(std::fopen(path, "w")) {
+  TraceSink(const char* path, bool append) : file_(std::fopen(path, append ? "a" : "w")) {
     if (file_ == nullptr) throw Refusal{std::string("cannot write the trace to '") + path + "'"};
   }
   ~TraceSink() override { std::fclose(file_); }
@@ -180,7 +180,8 @@ int Run(const tw_twin_launch& launch) {
   Arguments args = Bind(launch, machine);
   args.symbol = symbol;
   std::unique_ptr<TraceSink> trace;
-  if (launch.trace_path != nullptr) trace = std::make_unique<TraceSink>(launch.trace_path);
+  if (launch.trace_path != nullptr)
+    trace = std::make_unique<TraceSink>(launch.trace_path, (launch.flags & TW_TWIN_APPEND_TRACE) != 0);
   machine.sink = trace.get();
 
   auto result = std::make_unique<tw_twin_result>();

@@ -56,11 +56,24 @@ struct Machine {
 
 struct Counts {
   uint64_t issued[kPipes][kOps] = {};
-  uint64_t bytes_written[kPipes] = {};
+  uint64_t bytes_written[kPipes][kMems] = {};
   uint64_t macs = 0;
   uint64_t peak[kMems] = {};
   void Merge(const Counts& other);
 };
+
+// 2201 is split: a cube core has L1, L0 and the pipes around them, a vector core has UB and pipe V.
+enum class CoreKind : uint8_t { Unknown, Cube, Vector };
+const char* Name(CoreKind kind);
+// The kind of core a record needs, with the memory or pipe that says so; Unknown where both have it.
+struct Need {
+  CoreKind kind;
+  const char* what;
+};
+Need NeedOf(Pipe pipe);
+Need NeedOf(Mem mem);
+// Whether flags of this HardEvent exist on a kind of core.
+bool HasEvent(CoreKind kind, uint8_t event);
 
 class Core {
  public:
@@ -108,6 +121,11 @@ class Core {
   static constexpr int kEvents = 64, kIds = 8;
 
   bool Flags(const Record& record);
+  // The first need of a core decides its kind; a need of the other kind is reported.
+  bool OnItsCore(const Record& record);
+  bool Meets(const Need& need, const Record& record);
+  bool EventExists(const Record& record);
+  std::string SinceWhen() const;
   std::string HolderMap(Mem mem) const;
   void Add(Finding finding);
 
@@ -115,6 +133,8 @@ class Core {
   CoreInfo info_{};
   uint64_t seq_ = 0;
   Place last_{"", 0};  // of the latest instruction
+  CoreKind kind_ = CoreKind::Unknown;
+  Place kind_at_{"", 0};
   std::unique_ptr<uint8_t[]> memory_[kMems];
   uint32_t next_[kMems] = {};
   std::vector<Holder> holders_;

@@ -11,13 +11,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from tilewright.errors import TilewrightError
+
 ABI_VERSION = 1
-SKIP_DATA = 1
+SKIP_DATA, APPEND_TRACE = 1, 2
 _BUFFER, _SCALAR, _FLOAT = 0, 1, 2
 
 
-class TwinError(RuntimeError):
+class TwinError(TilewrightError):
     """The twin could not run the launch at all; the message says why."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +35,21 @@ class Buffer:
 
     @classmethod
     def of(cls, name: str, array: Any) -> Buffer:
-        """A buffer over a contiguous array of numpy or CPU tensor of torch."""
+        """A buffer over an array of numpy or a CPU tensor of torch.
+
+        Raises TwinError for one whose elements do not lie one after the other.
+        """
         if array is None:
             return cls(name, 0, 0)
         if hasattr(array, "data_ptr"):
-            return cls(name, int(array.data_ptr()), int(array.nbytes), array)
-        return cls(name, int(array.__array_interface__["data"][0]), int(array.nbytes), array)
+            dense, address = array.is_contiguous(), array.data_ptr()
+        else:
+            dense, address = array.flags.c_contiguous, array.__array_interface__["data"][0]
+        if not dense:
+            raise TwinError(
+                f"'{name}' is a view with gaps between its elements; a buffer takes none"
+            )
+        return cls(name, int(address), int(array.nbytes), array)
 
     @classmethod
     def of_bytes(cls, name: str, data: bytes) -> Buffer:
@@ -82,13 +95,16 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class TwinResult:
-    """One launch: ``ok`` if nothing was found, ``peak`` in bytes, ``counts`` by pipe, then op."""
+    """One launch: ``ok`` if nothing was found, ``peak`` in bytes, ``counts`` by pipe, then op.
+
+    ``bytes_written`` by pipe, then memory.
+    """
 
     ok: bool
     findings: tuple[Finding, ...]
     peak: MappingProxyType[str, int]
     counts: MappingProxyType[str, MappingProxyType[str, int]]
-    bytes_written: MappingProxyType[str, int]
+    bytes_written: MappingProxyType[str, MappingProxyType[str, int]]
     macs: int
     soc: str
     blocks: int
@@ -170,6 +186,7 @@ def run(
     threads: int = 0,
     skip_data: bool = False,
     trace: str | Path | None = None,
+    append_trace: bool = False,
     max_findings: int = 0,
     kernel_library: str | Path | None = None,
 ) -> TwinResult:
@@ -178,7 +195,7 @@ def run(
     ``buffers`` are the kernel's arguments in order; ``tiling_bytes``, if any, comes last.
     ``kernel_library`` names another shared object to take the kernel from. ``threads`` 0 uses all
     of the host's. ``skip_data`` checks and counts without moving data. ``trace`` receives one JSON
-    object a line and instruction.
+    object a line and instruction; a launch starts the file anew unless ``append_trace``.
     Raises TwinError where the launch is refused (unknown kernel or soc, bad arguments).
     """
     lib = _load(str(lib_path))
@@ -189,7 +206,7 @@ def run(
     handle = ctypes.c_void_p()
     launch = _Launch(
         abi_version=ABI_VERSION,
-        flags=SKIP_DATA if skip_data else 0,
+        flags=(SKIP_DATA if skip_data else 0) | (APPEND_TRACE if append_trace else 0),
         library=str(kernel_library).encode() if kernel_library is not None else None,
         kernel=kernel.encode(),
         soc=soc.encode(),
@@ -216,6 +233,10 @@ def empty_result(soc: str) -> TwinResult:
     return TwinResult(True, (), peak, none, none, 0, soc, 0)
 
 
+def _nested(table: dict[str, dict[str, int]]) -> MappingProxyType[str, MappingProxyType[str, int]]:
+    return MappingProxyType({key: MappingProxyType(row) for key, row in table.items()})
+
+
 def _result(document: dict[str, Any]) -> TwinResult:
     findings = tuple(
         Finding(**{**f, "range": tuple(f["range"]), "allowed": tuple(f["allowed"])})
@@ -225,8 +246,8 @@ def _result(document: dict[str, Any]) -> TwinResult:
         ok=document["ok"],
         findings=findings,
         peak=MappingProxyType(document["peak"]),
-        counts=MappingProxyType({k: MappingProxyType(v) for k, v in document["counts"].items()}),
-        bytes_written=MappingProxyType(document["bytes_written"]),
+        counts=_nested(document["counts"]),
+        bytes_written=_nested(document["bytes_written"]),
         macs=document["macs"],
         soc=document["soc"],
         blocks=document["blocks"],

@@ -27,7 +27,8 @@ typedef struct tw_twin_arg {
 } tw_twin_arg;
 
 typedef enum tw_twin_flags {
-  TW_TWIN_SKIP_DATA = 1,  // check and count every instruction, move and compute nothing
+  TW_TWIN_SKIP_DATA = 1,     // check and count every instruction, move and compute nothing
+  TW_TWIN_APPEND_TRACE = 2,  // add to the trace file; without it a launch starts the file anew
 } tw_twin_flags;
 
 typedef struct tw_twin_result tw_twin_result;
@@ -43,7 +44,7 @@ typedef struct tw_twin_launch {
   uint32_t block_dim;       // may exceed the number of cores
   int32_t threads;          // host threads; <= 0: all
   uint32_t max_findings;    // kept per core; 0: 64
-  const char* trace_path;   // NULL, or a file that receives every instruction as one JSON object a line
+  const char* trace_path;   // NULL, or a file that receives every call counted, one JSON object a line
   tw_twin_result** result;  // receives a handle to free with tw_twin_result_free; may be NULL
 } tw_twin_launch;
 
@@ -65,11 +66,13 @@ int tw_twin_run(const tw_twin_launch* launch);
 const char* tw_twin_error(void);
 
 size_t tw_twin_result_findings(const tw_twin_result* result, const tw_twin_finding** findings);
-// Instructions issued, by names such as "MTE1" and "Load2d"; NULL matches all.
+// Instructions issued, those that move nothing included, by names such as "MTE1" and "Load2d"; NULL matches
+// all.
 uint64_t tw_twin_result_count(const tw_twin_result* result, const char* pipe, const char* op);
 // Highest byte touched or reserved on any core; memory is one of l1, l0a, l0b, l0c, ub, bt, fb.
 uint64_t tw_twin_result_peak(const tw_twin_result* result, const char* memory);
-// Findings, counts, peaks and bytes moved per pipe as one JSON document, owned by the result.
+// Findings, counts, peaks and bytes written by each pipe to each memory as one JSON document, owned by the
+// result.
 const char* tw_twin_result_json(const tw_twin_result* result);
 void tw_twin_result_free(tw_twin_result* result);
 

@@ -81,7 +81,8 @@ def _cuda(arch: str, shared_kib: int, sms: int, summary: str) -> Target:
 
 def _ascend(arch: str, aic: int, mhz: int) -> Target:
     limits = {
-        "ub_bytes": Limit(192 * KIB, _ASCEND),
+        # The last 256 bytes are the system's.
+        "ub_bytes": Limit(192 * KIB - 256, _ASCEND),
         "l1_bytes": Limit(512 * KIB, _ASCEND),
         "l0a_bytes": Limit(64 * KIB, _ASCEND),
         "l0b_bytes": Limit(64 * KIB, _ASCEND),

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 import json
+import os
 import re
 import shutil
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from fakes.gpu import FAKES, ROOT, compiled
 
@@ -22,6 +26,27 @@ CUBE, VECTOR, MIX = 0, 1, 2
 RESIDENT_BLOCKS = 1
 _TILING_HEADER = ROOT / "ascendc" / "ops" / "gemm" / "gemm_tiling.h"
 Array = npt.NDArray[Any]
+OFFLINE = "TILEWRIGHT_OFFLINE"
+
+
+def fetcher() -> ModuleType:
+    """`ascendc/npu/fetch_acl_headers.py`, which is a script and no part of the package."""
+    spec = importlib.util.spec_from_file_location("fetch_acl_headers", NPU / "fetch_acl_headers.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def acl_headers(module: ModuleType | None = None) -> Path:
+    """The folder of the ACL headers. Without them a test fails, unless it is said that there is no network."""
+    module = module or fetcher()
+    try:
+        return Path(module.fetch())
+    except module.FetchError as error:
+        if os.environ.get(OFFLINE) == "1":
+            pytest.skip(f"{OFFLINE}=1 and the ACL headers are not cached: {error}")
+        pytest.fail(f"the ACL headers cannot be had ({error}); {OFFLINE}=1 skips what needs them")
 
 
 class Call(ctypes.Structure):

@@ -11,19 +11,14 @@ import sys
 from functools import cache
 from pathlib import Path
 
+from tilewright import native
+from tilewright.ascendc import soc
+from tilewright.ascendc.ops.gemm import host
+from tilewright.ascendc.twin import runner
+
 ROOT = Path(__file__).resolve().parents[2]
 ASCENDC = ROOT / "ascendc"
 NATIVE = Path(__file__).resolve().parent
-
-try:
-    from tilewright.ascendc import soc
-    from tilewright.ascendc.ops.gemm import host
-    from tilewright.ascendc.twin import runner
-except ImportError:  # not installed: the same packages straight from the tree
-    sys.path.insert(0, str(ROOT))
-    from ascendc import soc
-    from ascendc.ops.gemm import host
-    from ascendc.twin import runner
 
 __all__ = ["ASCENDC", "NATIVE", "ROOT", "host", "kernels", "runner", "soc", "twin"]
 
@@ -62,10 +57,6 @@ def _run(*command: str) -> None:
 
 def _installed() -> Path | None:
     """The twin that the package carries, if it is not older than the sources."""
-    try:
-        from tilewright import native
-    except ImportError:
-        return None
     path = native.library_paths().get("twin")
     if path is None or path.stat().st_mtime < max(p.stat().st_mtime for p in _sources()):
         return None

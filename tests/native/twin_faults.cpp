@@ -83,6 +83,16 @@ KERNEL(clean_queue) {
   }
 }
 
+// Queues may use the ids that a kernel may not.
+KERNEL(clean_deep_queue) {
+  TPipe pipe;
+  TQueBind<TPosition::VECIN, TPosition::VECOUT, 8> queue;
+  pipe.InitBuffer(queue, 8, kHalfs * sizeof(half));
+  LocalTensor<half> held[8];
+  for (auto& tensor : held) tensor = queue.AllocTensor<half>();
+  for (auto& tensor : held) queue.FreeTensor(tensor);
+}
+
 KERNEL(clean_scalar) {
   Ub ub(x, y);
   for (uint32_t i = 0; i < 16; ++i) ub.local.SetValue(i, static_cast<float>(ub.x.GetValue(i)) * 2.0f);
@@ -95,6 +105,13 @@ KERNEL(capacity) {
   TBuf<TPosition::B1> b;
   pipe.InitBuffer(a, 400 * 1024);
   pipe.InitBuffer(b, 200 * 1024);  // expect: capacity
+}
+
+KERNEL(ub_capacity) {
+  TPipe pipe;
+  TBuf<TPosition::VECCALC> most, one_more;
+  pipe.InitBuffer(most, 192 * 1024 - 256);
+  pipe.InitBuffer(one_more, 32);  // expect: capacity
 }
 
 KERNEL(gm_out_of_bounds) {
@@ -226,6 +243,55 @@ KERNEL(flag_reserved) {
 
 KERNEL(flag_range) {
   SetFlag<HardEvent::MTE2_V>(9);  // expect: flag-range
+}
+
+KERNEL(event_ids_exhausted) {
+  TPipe pipe;
+  for (int i = 0; i < 6; ++i) {
+    const TEventID id = pipe.AllocEventID<HardEvent::MTE2_V>();
+    SetFlag<HardEvent::MTE2_V>(id);
+    WaitFlag<HardEvent::MTE2_V>(id);
+  }
+  pipe.AllocEventID<HardEvent::MTE2_V>();  // expect: flag-range
+  pipe.FetchEventID<HardEvent::MTE2_V>();  // expect: flag-range
+  pipe.FetchEventID(HardEvent::MTE2_V);    // expect: flag-range
+  pipe.ReleaseEventID<HardEvent::MTE2_V>(EVENT_ID3);
+  SetFlag<HardEvent::MTE2_V>(pipe.FetchEventID<HardEvent::MTE2_V>());
+  WaitFlag<HardEvent::MTE2_V>(EVENT_ID3);
+}
+
+KERNEL(vector_core_multiplies) {
+  Ub ub(x, y);
+  DataCopy(ub.local, ub.x, kHalfs);
+  Cube<half, float> cube;
+  LoadData(cube.a2t, cube.a1t, LoadData2DParams(0, 1, 1, 0, 0, false, 0));  // expect: wrong-core
+  Mmad(cube.ct, cube.a2t, cube.b2t, Cube<half, float>::Params(16));         // expect: wrong-core
+}
+
+KERNEL(cube_core_uses_ub) {
+  Cube<half, float> cube;
+  LoadData(cube.a2t, cube.a1t, LoadData2DParams(0, 1, 1, 0, 0, false, 0));
+  Ub ub(x, y);
+  DataCopy(ub.local, ub.x, kHalfs);  // expect: wrong-core
+  ub.local.SetValue(0, 1.0f);        // expect: wrong-core
+  PipeBarrier<PIPE_V>();             // expect: wrong-core
+}
+
+KERNEL(one_copy_between_cores) {
+  Ub ub(x, y);
+  Cube<half, float> cube;
+  DataCopy(cube.a1t, ub.local, kHalfs);  // expect: wrong-core
+}
+
+KERNEL(event_of_the_other_core) {
+  SetFlag<HardEvent::MTE1_M>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE1_M>(EVENT_ID0);
+  SetFlag<HardEvent::MTE2_S>(EVENT_ID0);   // expect: illegal-event
+  WaitFlag<HardEvent::MTE2_S>(EVENT_ID0);  // expect: illegal-event
+}
+
+KERNEL(event_of_no_core) {
+  SetFlag<HardEvent::M_V>(EVENT_ID0);  // expect: illegal-event
 }
 
 KERNEL(queue_deque_empty) {

@@ -71,41 +71,48 @@ class TPipe {
 
   template <HardEvent event>
   TEventID AllocEventID(tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-    return Alloc(event, at);
+    return Alloc(event, kOwnIds, at);
   }
   template <HardEvent event>
   void ReleaseEventID(TEventID id) {
     Release(event, id);
   }
-  TEventID FetchEventID(HardEvent event) {
-    const uint8_t used = taken_[static_cast<int>(event)];
-    for (int8_t id = 0; id < kEvents; ++id)
-      if ((used >> id & 1) == 0) return id;
-    return kEvents - 1;
+  // A free id, which stays free: the next call gives it again.
+  TEventID FetchEventID(HardEvent event, tilewright::twin::Place at = tilewright::twin::Place::Here()) const {
+    return FreeId(event, kOwnIds, at);
   }
   template <HardEvent event>
-  TEventID FetchEventID() {
-    return FetchEventID(event);
+  TEventID FetchEventID(tilewright::twin::Place at = tilewright::twin::Place::Here()) const {
+    return FreeId(event, kOwnIds, at);
   }
 
-  TEventID Alloc(HardEvent event, tilewright::twin::Place at) {
-    uint8_t& used = taken_[static_cast<int>(event)];
-    for (int8_t id = 0; id < kEvents; ++id) {
-      if ((used >> id & 1) == 0) {
-        used = static_cast<uint8_t>(used | 1u << id);
-        return id;
-      }
-    }
-    twi_finding(tilewright::twin::FindingKind::FlagRange,
-                "all 8 event ids of this kind are taken; release one first", PipesOf(event).from, at);
-    return 0;
-  }
+  // For queues, which are the system's own and may take the reserved ids too: 8 buffers at one position.
+  TEventID AllocForQueue(HardEvent event, tilewright::twin::Place at) { return Alloc(event, kAllIds, at); }
   void Release(HardEvent event, TEventID id) {
     taken_[static_cast<int>(event)] = static_cast<uint8_t>(taken_[static_cast<int>(event)] & ~(1u << id));
   }
 
  private:
-  static constexpr int8_t kEvents = 8;
+  static constexpr int8_t kAllIds = 8, kOwnIds = 6;  // ids 6 and 7 belong to the system
+
+  TEventID FreeId(HardEvent event, int8_t ids, tilewright::twin::Place at) const {
+    const uint8_t used = taken_[static_cast<int>(event)];
+    for (int8_t id = 0; id < ids; ++id)
+      if ((used >> id & 1) == 0) return id;
+    twi_finding(tilewright::twin::FindingKind::FlagRange,
+                ids == kOwnIds ? "all 6 event ids (0..5) of this HardEvent are taken; release one first"
+                               : "all 8 event ids of this HardEvent are taken: queues at one position have "
+                                 "at most 8 buffers in use",
+                PipesOf(event).from, at);
+    return 0;
+  }
+  TEventID Alloc(HardEvent event, int8_t ids, tilewright::twin::Place at) {
+    const TEventID id = FreeId(event, ids, at);
+    uint8_t& used = taken_[static_cast<int>(event)];
+    used = static_cast<uint8_t>(used | 1u << id);
+    return id;
+  }
+
   uint8_t taken_[static_cast<int>(HardEvent::MAX)];
 };
 

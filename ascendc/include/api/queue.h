@@ -165,7 +165,7 @@ class TQueBind {
   }
   void Set(HardEvent event, TEventID& id, tilewright::twin::Place at) {
     TPipe* pipe = GetTPipePtr();
-    id = pipe != nullptr ? pipe->Alloc(event, at) : TEventID{0};
+    id = pipe != nullptr ? pipe->AllocForQueue(event, at) : TEventID{0};
     detail::EmitFlag(tilewright::twin::Op::SetFlag, event, id, true, at);
   }
   void Wait(HardEvent event, TEventID& id, tilewright::twin::Place at) {

@@ -19,6 +19,8 @@ enum class FindingKind : uint8_t {
   Queue,
   Assertion,
   Fault,  // the kernel's own code crashed
+  WrongCore,
+  IllegalEvent,
   Count
 };
 

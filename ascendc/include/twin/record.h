@@ -137,6 +137,7 @@ struct Record {
   Op op;
   Pipe pipe;
   uint8_t operands;
+  bool nop;      // a size or repeat of 0: issued and counted, nothing moves; its ranges are not filled
   uint64_t seq;  // program order within the core
   Place at;
   Operand operand[kMaxOperands];

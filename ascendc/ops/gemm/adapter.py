@@ -52,6 +52,7 @@ def launch(
     target: Target,
     lib_path: Path,
     *,
+    kernel_library: Path | None = None,
     threads: int = 0,
     trace: Path | None = None,
 ) -> TwinResult:
@@ -67,6 +68,7 @@ def launch(
             config=dict(config),
             soc=target.arch,
             lib_path=lib_path,
+            kernel_library=kernel_library,
             threads=threads,
             trace=trace,
         )
@@ -98,6 +100,7 @@ def count(
     target: Target,
     lib_path: Path,
     *,
+    kernel_library: Path | None = None,
     threads: int = 0,
     trace: Path | None = None,
 ) -> TwinResult:
@@ -107,14 +110,17 @@ def count(
         return runner.empty_result(target.arch)
     kind = planning.PRECISIONS[case.precision]
     bias, scaled = case.flags["bias"] == "yes", kind.per_column_scale
-    ready = planning.plan(
-        planning.Dims(m, n, k),
-        case.precision,
-        case.flags["b_layout"],
-        planning.Config.of(dict(config)),
-        target.arch,
-        bias=bias,
-    )
+    try:
+        ready = planning.plan(
+            planning.Dims(m, n, k),
+            case.precision,
+            case.flags["b_layout"],
+            planning.Config.of(dict(config)),
+            target.arch,
+            bias=bias,
+        )
+    except ValueError as error:
+        raise Refused(f"ascendc refuses gemm {case}: {error}") from None
     columns = -(-n // 32) * 32
     buffers = [
         runner.Buffer.unbacked("a", m * k * kind.input_bytes),
@@ -134,4 +140,5 @@ def count(
         threads=threads,
         skip_data=True,
         trace=trace,
+        kernel_library=kernel_library,
     )

@@ -67,8 +67,8 @@ class Gemm {
   // The next L1 load of one input.
   struct Loader {
     Cursor tile;
-    int32_t chunk = 0;  // loads of this tile done
-    int32_t issued = 0, consumed = 0;
+    int32_t chunk = 0;                  // loads of this tile done
+    uint32_t issued = 0, consumed = 0;  // unsigned: they count past 2^31 on large shapes
   };
 
   __aicore__ inline void ReadTiling(GM_ADDR tiling) {
@@ -228,6 +228,9 @@ class Gemm {
     SetFlag<HardEvent::MTE2_MTE1>(kEventB + slot);
     Issued(l, t_.step_kb);
   }
+  __aicore__ inline bool HasRoom(const Loader& l) const {
+    return l.issued - l.consumed < static_cast<uint32_t>(t_.l1_buffers);
+  }
   __aicore__ inline void Issued(Loader& l, int32_t step) {
     ++l.issued;
     if (++l.chunk * step < k_tiles_) return;
@@ -272,9 +275,9 @@ class Gemm {
     const bool last = k_tile + 1 == k_tiles_;
     const int32_t in_a = k_tile % t_.step_ka, in_b = k_tile % t_.step_kb;
     if (in_b == 0)
-      while (next_b_.tile.valid && next_b_.issued < next_b_.consumed + t_.l1_buffers) LoadNextB();
+      while (next_b_.tile.valid && HasRoom(next_b_)) LoadNextB();
     if (in_a == 0)
-      while (next_a_.tile.valid && next_a_.issued < next_a_.consumed + t_.l1_buffers) LoadNextA();
+      while (next_a_.tile.valid && HasRoom(next_a_)) LoadNextA();
     const int32_t slot_a = next_a_.consumed % t_.l1_buffers, slot_b = next_b_.consumed % t_.l1_buffers;
     const int32_t l0 = steps_done_++ % t_.l0_buffers;
     const LocalTensor<In> a2 = a2_[l0 * l0_a_], b2 = b2_[l0 * l0_b_];
@@ -354,7 +357,7 @@ class Gemm {
   LocalTensor<uint64_t> scale1_;
   int32_t l1_a_, l1_b_, l0_a_, l0_b_, l0_c_;  // elements of one buffer
   int32_t core_m_, n_begin_, n_end_, m_tiles_, split_tiles_, k_tiles_;
-  int32_t tiles_done_ = 0, steps_done_ = 0;
+  uint32_t tiles_done_ = 0, steps_done_ = 0;
   Loader next_a_, next_b_;
 };
 

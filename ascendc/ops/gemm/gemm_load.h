@@ -12,7 +12,8 @@ constexpr int32_t kFractal = 16;  // rows of a fractal; kFractalBytes / 16 bytes
 constexpr int32_t kFractalBytes = 512;
 constexpr int32_t kMaxStride = 65535;  // of a source row, in one Nd2Nz
 
-__aicore__ inline int32_t CeilDiv(int32_t a, int32_t b) { return (a + b - 1) / b; }
+// For a >= 0; sizes reach INT32_MAX, so nothing is added before the division.
+__aicore__ inline int32_t CeilDiv(int32_t a, int32_t b) { return a > 0 ? (a - 1) / b + 1 : 0; }
 __aicore__ inline int32_t RoundUp(int32_t a, int32_t b) { return CeilDiv(a, b) * b; }
 __aicore__ inline int32_t Min(int32_t a, int32_t b) { return a < b ? a : b; }
 

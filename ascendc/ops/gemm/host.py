@@ -132,6 +132,7 @@ def launch(
     config: Config | Mapping[str, int] | None = None,
     soc: str = "910b1",
     lib_path: Any,
+    kernel_library: Any = None,
     threads: int = 0,
     trace: Any = None,
 ) -> runner.TwinResult:
@@ -194,4 +195,5 @@ def launch(
         soc,
         threads=threads,
         trace=trace,
+        kernel_library=kernel_library,
     )

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from ...soc import Soc, find
 
 _INT32_MAX = 2**31 - 1
-
+_MOST_PARTS = 65535  # of M; part x tiles of a part stays an int32 in the kernel
 
 _BYTES: Mapping[str, int] = MappingProxyType(
     {"float32": 4, "float16": 2, "uint16": 2, "int8": 1, "int32": 4}
@@ -193,10 +193,14 @@ def illegal(
             getattr(config, name) in (1, 2),
             f"{name} is {getattr(config, name)}, allowed are 1 and 2",
         )
-    for name in ("step_ka", "step_kb", "l2_split_m"):
+    for name in ("step_ka", "step_kb"):
         need(
             getattr(config, name) >= 1, f"{name} is {getattr(config, name)}, it must be at least 1"
         )
+    need(
+        1 <= config.l2_split_m <= _MOST_PARTS,
+        f"l2_split_m is {config.l2_split_m}, allowed are 1..{_MOST_PARTS}",
+    )
     need(config.unit_flag in (0, 1), f"unit_flag is {config.unit_flag}, allowed are 0 and 1")
     need(config.grid_m >= 0 and config.grid_n >= 0, "grid_m and grid_n must not be negative")
     need(

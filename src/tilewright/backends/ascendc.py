@@ -1,9 +1,10 @@
 """The ascendc backend: AscendC kernels on the host twin of the 910B.
 
-A family's AscendC folder has an `adapter.py` with `refuses(case, config, target)`, `launch(tensors,
-case, config, target, lib_path, ...)`, `count(case, config, target, lib_path, ...)` (the same without
-data), `floor(case, config, target, result, cores)` and, where the hardware's arithmetic adds an error of its own,
-`added_error(case)`.
+A family's AscendC folder has its `.cpp` sources and an `adapter.py` with `refuses(case, config,
+target)`, `launch(tensors, case, config, target, lib_path, ...)`, `count(case, config, target,
+lib_path, ...)` (the same without data), `floor(case, config, target, result, cores)` and, where the
+hardware's arithmetic adds an error of its own, `added_error(case)`. Both runs take `kernel_library`,
+`threads` and `trace` by keyword and hand them to `tilewright.ascendc.twin.runner.run`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewright.backends.base import Backend, Cell, Launch, State
-from tilewright.errors import Refused
+from tilewright.errors import Refused, UsageError
 from tilewright.evidence import Evidence
 from tilewright.inputs import Inputs, empty_outputs
 from tilewright.targets import ALL
@@ -55,6 +56,63 @@ class Floor(Protocol):
     def microseconds(self, mhz: int) -> float: ...
 
 
+def build_kernel_library(family: Family) -> Path:
+    """The shared library of the AscendC sources of a family outside the package, kept by content.
+
+    Raises Unavailable without a compiler, BuildFailed with the first error of a compiler that rejects it.
+    """
+    from tilewright.build import build, digest, sources
+    from tilewright.machine import cache_folder
+    from tilewright.registry import package_folder
+
+    room = package_folder("tilewright.ascendc")
+    project = room / "twin" / "external"
+    key = digest(
+        sources(family.ascendc_folder),
+        sources(room / "include"),
+        sources(project),
+        words=[family.name],
+    )
+    name = f"libtilewright_ascendc_{family.name}.so"
+    target = cache_folder("build", f"ascendc-{family.name}-{key}", name)
+    if not target.exists():
+        options = {
+            "TW_FAMILY": family.name,
+            "TW_FOLDER": str(family.ascendc_folder),
+            "TW_OUTPUT": target.stem,
+        }
+        build(project, options, target, f"the AscendC kernel of {family.name}")
+    return target
+
+
+_libraries: dict[tuple[str, Path], Path] = {}
+
+
+def kernel_library(family: Family) -> Path | None:
+    """Where a family's kernels are: None for our own, which the twin's library holds, else built when first asked for."""
+    if family.built_in:
+        return None
+    key = (family.name, family.folder)
+    if key not in _libraries:
+        _libraries[key] = build_kernel_library(family)
+    return _libraries[key]
+
+
+def refused_values(refused: Sequence[Mapping[str, str]], taken: Sequence[Mapping[str, str]]) -> str:
+    """Flag values (or, failing that, combinations) that are always refused, as `flag=value, ...`."""
+    accepted = {item for flags in taken for item in flags.items()}
+    alone = dict.fromkeys(
+        item for flags in refused for item in flags.items() if item not in accepted
+    )
+    words = [f"{name}={value}" for name, value in alone]
+    words += [
+        " with ".join(f"{name}={value}" for name, value in flags.items())
+        for flags in refused
+        if not alone.keys() & flags.items()
+    ]
+    return ", ".join(words)
+
+
 class AscendC(Backend):
     """Outputs are computed by the twin; nothing about time is measured."""
 
@@ -68,27 +126,39 @@ class AscendC(Backend):
     @staticmethod
     def adapter(family: Family) -> ModuleType:
         """The family's own module (see above)."""
-        return importlib.import_module(f"{family.ascendc_package}.adapter")
+        try:
+            return importlib.import_module(f"{family.ascendc_package}.adapter")
+        except (SyntaxError, ImportError) as error:
+            raise UsageError(
+                f"{family.ascendc_folder / 'adapter.py'} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
 
     def cell(self, family: Family, target: Target, precision: Precision) -> Cell:
         from tilewright import native
 
+        def absent(reason: str) -> Cell:
+            return self._cell(family, target, precision, State.ABSENT, reason)
+
         if not (family.ascendc_folder / "adapter.py").is_file():
-            reason = "the family has no AscendC kernel"
-            return self._cell(family, target, precision, State.ABSENT, reason)
+            return absent("the family has no AscendC kernel")
+        if not any(family.ascendc_folder.glob("*.cpp")):
+            return absent(f"{family.ascendc_folder} has an adapter.py and no .cpp beside it")
         if "twin" not in native.library_paths():
-            reason = "libtilewright_twin.so is not built; run `make setup`"
-            return self._cell(family, target, precision, State.ABSENT, reason)
-        reason = ""
-        for flags in family.spec.flag_combinations(precision, self.name):
-            reason = self._cell_reason(family, target, precision, flags) or ""
-            if not reason:
-                break
-        if reason:
-            return self._cell(family, target, precision, State.ABSENT, reason)
-        return self._cell(
-            family, target, precision, State.TWIN, "runs on the host twin; no time is measured"
-        )
+            return absent("libtilewright_twin.so is not built; run `make setup`")
+        try:
+            self.adapter(family)
+        except UsageError as error:
+            return absent(str(error))
+        combinations = family.spec.flag_combinations(precision, self.name)
+        reasons = [self._cell_reason(family, target, precision, flags) for flags in combinations]
+        taken = [flags for flags, why in zip(combinations, reasons, strict=True) if why is None]
+        if not taken:
+            return absent(reasons[-1] or "")
+        refused = [flags for flags, why in zip(combinations, reasons, strict=True) if why]
+        text = "runs on the host twin; no time is measured"
+        if refused:
+            text += f"; not {refused_values(refused, taken)}"
+        return self._cell(family, target, precision, State.TWIN, text)
 
     def _cell_reason(
         self, family: Family, target: Target, precision: Precision, flags: dict[str, str]
@@ -139,7 +209,13 @@ class AscendC(Backend):
         if reason:
             raise Refused(f"ascendc refuses {family.name} {case}: {reason}")
         result = self.adapter(family).count(
-            case, config, target, native.library("twin"), threads=threads, trace=trace
+            case,
+            config,
+            target,
+            native.library("twin"),
+            kernel_library=kernel_library(family),
+            threads=threads,
+            trace=trace,
         )
         return result, self.bound(family, case, config, target, result)
 
@@ -153,6 +229,7 @@ class AscendC(Backend):
         threads: int = 0,
         trace: Path | None = None,
     ) -> Launch:
+        """A launch on the twin; `trace` holds the instructions of the last run."""
         from tilewright import native
 
         reason = self.refuses(family, case, config, target)
@@ -160,13 +237,20 @@ class AscendC(Backend):
             raise Refused(f"ascendc refuses {family.name} {case}: {reason}")
         outputs = empty_outputs(family, case)
         tensors = {**inputs.physical, **outputs}
-        library = native.library("twin")
+        twin, kernels = native.library("twin"), kernel_library(family)
         adapter = self.adapter(family)
         details: dict[str, Any] = {}
 
         def run() -> None:
             result = adapter.launch(
-                tensors, case, config, target, library, threads=threads, trace=trace
+                tensors,
+                case,
+                config,
+                target,
+                twin,
+                kernel_library=kernels,
+                threads=threads,
+                trace=trace,
             )
             floor = self.bound(family, case, config, target, result)
             details.update(

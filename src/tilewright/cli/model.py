@@ -113,7 +113,9 @@ def run(
             "m",
             "mte1",
             "mte2",
-            "fix cycles",
+            "mte3",
+            "fix",
+            "v cycles",
             "evidence",
         ),
         [
@@ -123,7 +125,7 @@ def run(
                 r["case"],
                 number(r["predicted_us"], 4),
                 r["bound_by"],
-                *(number(r["pipes"][p], 4) for p in ("m", "mte1", "mte2", "fix")),
+                *(number(r["pipes"][p], 4) for p in ("m", "mte1", "mte2", "mte3", "fix", "v")),
                 r["evidence"],
             )
             for r in rows

@@ -192,7 +192,8 @@ def _show(rows: list[dict[str, Any]]) -> None:
         return str(row["peak"].get(name, "-"))
 
     table(
-        ("dtype", "case", "ok", "rel_err", "findings", "blocks", "L1 B", "L0A B", "L0B B", "L0C B"),
+        ("dtype", "case", "ok", "rel_err", "findings", "blocks")
+        + ("UB B", "L1 B", "L0A B", "L0B B", "L0C B"),
         [
             (
                 r["dtype"],
@@ -201,7 +202,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
                 number(r["rel_err"]),
                 r["findings"],
                 r.get("blocks", "-"),
-                *(peak(r, m) for m in ("l1", "l0a", "l0b", "l0c")),
+                *(peak(r, m) for m in ("ub", "l1", "l0a", "l0b", "l0c")),
             )
             for r in rows
         ],

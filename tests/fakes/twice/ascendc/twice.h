@@ -1,0 +1,7 @@
+#pragma once
+
+#include <cstdint>
+
+struct TwiceTiling {
+  int32_t n, tile;
+};
