@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilewright.autotune.trials import Outcome, Stage
@@ -37,7 +38,7 @@ class Checker:
 
     @cached_property
     def expected(self) -> Expected:
-        return Expected.of(self.family, self.case, self.inputs)
+        return Expected.of(self.family, self.case, self.inputs, self.backend)
 
     def refusal(self, config: Config) -> str | None:
         """Why the backend does not do this config."""
@@ -57,13 +58,15 @@ class Checker:
         )
         if not reason:
             return None
+        from tilewright.replay import command
+
         when = "right before timing and wrong after it: " if after_timing else ""
         path = self._save(config, launch, verdict)
         return Outcome.failed(
             Stage.CHECK,
             when + reason,
-            failure=path,
-            replay=f"tilewright check --replay {path}",
+            failure=str(path),
+            replay=command(path),
             seed=self.seed,
         )
 
@@ -80,11 +83,11 @@ class Checker:
         launch.run()
         return self.wrong(config, launch, after_timing=True)
 
-    def _save(self, config: Config, launch: Launch, verdict: Comparison) -> str:
+    def _save(self, config: Config, launch: Launch, verdict: Comparison) -> Path:
         from tilewright.replay import save
 
         job = Job(
             self.family, self.backend, self.target, self.case, config, self.seed, self.threads
         )
         outputs: dict[str, Any] = {k: v.detach().cpu() for k, v in launch.outputs.items()}
-        return str(save(job, self.inputs, outputs, verdict, None, keep_inputs=False))
+        return save(job, self.inputs, outputs, verdict, None, keep_inputs=False)

@@ -1,7 +1,8 @@
 """The end of a tuning: the default and the best are valued again side by side, and one is chosen.
 
 Screening picks a few finalists; interleaved rounds then tell which are distinguishable. The default
-is always among them and wins unless another is faster beyond noise.
+is always among them and wins unless another is faster beyond noise. Modelled values are exact but no
+times: they choose by score, without an interval, and nothing is called faster.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tilewright.autotune.objective import Noisy, Objective, Rounds
 from tilewright.autotune.trials import FLOOR, State, TrialRow
 from tilewright.document import plain
 from tilewright.errors import CheckFailed
+from tilewright.evidence import Evidence
 from tilewright.perf.statistics import FEWEST_QUADS, Estimate, ratio_estimate
 from tilewright.perf.statistics import verdict as judge
 from tilewright.space import Config
@@ -31,6 +33,10 @@ CUT_OFF = "the comparison with the default was cut off"
 ONLY_FLOORS = (
     "the values are lower bounds, which cannot tell a config that waits from one that does not"
 )
+TIMED_ONCE = "each config was timed on its own, which does not tell them apart"
+BY_SCORE = "chosen by the scores of a model: no device has timed these configs"
+DEFAULT_FAILED = "the default failed"
+BETTER_SCORE, SAME_SCORE = "better score", "same score"
 _FIRST_ROUNDS = FEWEST_QUADS + 2
 
 
@@ -38,7 +44,8 @@ _FIRST_ROUNDS = FEWEST_QUADS + 2
 class Scored:
     """A config with its value in the objective's unit; `trial` is the number of its trial.
 
-    `ratio` is the default's value over this one's with its 95 % interval: above 1 is faster.
+    `ratio` is the default's value over this one's: of times, with its 95 % interval, above 1 is faster; of
+    scores it only ranks, and has no interval.
     """
 
     config: Config
@@ -55,7 +62,9 @@ class Scored:
 class Decision:
     """Which config won and how sure that is. `rounds` is how often the finalists were valued again.
 
-    An unconfirmed decision, for the given `reason`, is a remark and reaches no table.
+    `confirmed` means times that were taken again side by side (or that there was nothing to compare);
+    `by_score` a choice by a model, kept as such.
+    A decision that is neither, for the given `reason`, is a remark and reaches no table.
     """
 
     best: Scored
@@ -65,6 +74,22 @@ class Decision:
     rounds: int
     confirmed: bool
     reason: str = ""
+    by_score: bool = False
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is written to tables of configs."""
+        return self.confirmed or self.by_score
+
+    @property
+    def gain(self) -> float | None:
+        """The default's time over the winner's; None where nothing was timed."""
+        return self.best.ratio if self.confirmed else None
+
+    @property
+    def score_ratio(self) -> float | None:
+        """The default's score over the winner's; None where times decided."""
+        return self.best.ratio if self.by_score else None
 
 
 def content(decision: Decision) -> dict[str, Any]:
@@ -73,8 +98,10 @@ def content(decision: Decision) -> dict[str, Any]:
     return kept
 
 
-def read(kept: Mapping[str, Any]) -> Decision:
-    """What `content` wrote."""
+def read(kept: Mapping[str, Any]) -> Decision | None:
+    """What `content` wrote; None for a decision from before scores were told from times."""
+    if "by_score" not in kept:
+        return None
 
     def scored(one: Mapping[str, Any]) -> Scored:
         return Scored(**{**one, "config": Config(one["config"])})
@@ -87,6 +114,7 @@ def read(kept: Mapping[str, Any]) -> Decision:
         rounds=kept["rounds"],
         confirmed=kept["confirmed"],
         reason=kept["reason"],
+        by_score=kept["by_score"],
     )
 
 
@@ -116,29 +144,37 @@ def decide(
         return _race(objective.rounds, chosen, default, seconds)
     if any(r.details.get(FLOOR) for r in chosen):
         return by_screening(rows, default, ONLY_FLOORS)
-    return by_screening(rows, default)
+    if objective.evidence is Evidence.MODELLED:
+        return by_screening(rows, default, by_score=True)
+    return by_screening(rows, default, TIMED_ONCE if len(chosen) > 1 else "")
 
 
-def by_screening(rows: Sequence[TrialRow], default: Config, doubt: str = "") -> Decision:
-    """Choose by the values of the trials alone: right where they are exact, a remark where there is doubt."""
-    confirmed = not doubt
+def by_screening(
+    rows: Sequence[TrialRow], default: Config, doubt: str = "", by_score: bool = False
+) -> Decision:
+    """Choose by the values of the trials alone: a choice by score, the one config there is, or a remark in doubt."""
     best = ranked(rows)
     winner = next((r for r in best if r.config == default and r.value == best[0].value), best[0])
     own = next((r for r in best if r.config == default), None)
     ties = tuple(r.config for r in best if r.value == winner.value)
     ratio = own.value / winner.value if own and own.value and winner.value else None
-    exact = Estimate(ratio, ratio, ratio) if ratio is not None and confirmed else None
-    verdict = "only one succeeded" if own is None else "same" if winner is own else "faster"
-    if not confirmed:
+    if doubt:
         verdict = "inconclusive"
+    elif own is None:
+        verdict = DEFAULT_FAILED
+    elif by_score:
+        verdict = SAME_SCORE if winner is own else BETTER_SCORE
+    else:
+        verdict = "same"
     return Decision(
-        _scored(winner, exact, ratio),
+        _scored(winner, None, ratio),
         _scored(own) if own else None,
         ties,
         verdict,
         0,
-        confirmed,
-        doubt,
+        confirmed=not doubt and not by_score,
+        reason=doubt or (BY_SCORE if by_score else ""),
+        by_score=by_score,
     )
 
 
@@ -172,7 +208,7 @@ def _choose(times: npt.NDArray[np.float64], kept: list[TrialRow], default: Confi
     everyone = list(range(len(kept)))
     leader = _leader(times, everyone)
     base = next((i for i in everyone if kept[i].config == default), None)
-    winner, verdict = leader, "only one succeeded"
+    winner, verdict = leader, DEFAULT_FAILED
     if base is not None:
         gain = _ratio(times, base, leader)
         verdict = "same" if leader == base else judge(gain)

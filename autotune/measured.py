@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilewright.autotune.checked import Checker
-from tilewright.autotune.objective import CRASHES, Enter, Rounds
+from tilewright.autotune.objective import Enter, Rounds
 from tilewright.autotune.trials import Outcome, Stage
+from tilewright.errors import CRASHES
 from tilewright.evidence import Evidence
 from tilewright.machine import usable_cores
 from tilewright.perf import ceilings

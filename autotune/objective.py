@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tilewright.autotune.trials import Outcome, Stage
 from tilewright.backends.base import State as CellState
-from tilewright.errors import TilewrightError, Unavailable, UsageError, unknown
+from tilewright.errors import Unavailable, UsageError, unknown
 from tilewright.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -28,18 +28,6 @@ if TYPE_CHECKING:
     from tilewright.targets import Target
 
 Enter = Callable[[Stage], AbstractContextManager[None]]
-# What a broken kernel or compiler may raise besides our own errors. It fails the trial, not the study.
-CRASHES = (
-    TilewrightError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AssertionError,
-    ArithmeticError,
-    MemoryError,
-    OSError,
-)
 
 
 class NoObjective(Unavailable):

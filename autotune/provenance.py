@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilewright.machine import host
+from tilewright.perf.sources import source_hash
 
 if TYPE_CHECKING:
     from tilewright.autotune.objective import Objective
@@ -20,33 +20,6 @@ if TYPE_CHECKING:
     from tilewright.cases import Case
     from tilewright.registry import Family
     from tilewright.targets import Target
-
-_COMPILED = {".cpp", ".hpp", ".h", ".cc", ".cuh", ".cu"}
-
-
-def source_files(family: Family, backend: str) -> Iterator[Path]:
-    """The files a backend's kernel is made of, in a fixed order; not the spec, whose space has its own hash."""
-    if backend == "triton":
-        yield from sorted(family.folder.glob("triton*.py"))
-        return
-    if backend == "ascendc":
-        folder = family.ascendc_folder
-        yield from sorted(p for p in folder.rglob("*") if p.suffix in _COMPILED | {".py"})
-        return
-    if backend == "host":
-        shared = family.folder.parent / "_host"
-        for folder in (family.folder, shared):
-            yield from sorted(p for p in folder.glob("*") if p.suffix in _COMPILED)
-        return
-    yield from sorted(family.folder.glob("reference*.py"))
-
-
-def source_hash(family: Family, backend: str) -> str:
-    """Identifies the kernel's sources by name and content."""
-    digest = hashlib.sha256()
-    for path in source_files(family, backend):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 def rules_hash(family: Family) -> str:

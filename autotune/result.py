@@ -45,8 +45,13 @@ class TuneResult:
 
     @property
     def gain(self) -> float | None:
-        """The default's value over the winner's: 1.2 is a fifth faster. None without both."""
-        return self.best.ratio if self.best else None
+        """The default's time over the winner's: 1.2 is a fifth faster. None without both, and for models."""
+        return self.decision.gain if self.decision else None
+
+    @property
+    def score_ratio(self) -> float | None:
+        """The default's score over the winner's where a model gave them: it ranks, it is no speed."""
+        return self.decision.score_ratio if self.decision else None
 
     @property
     def tie_set(self) -> tuple[Config, ...]:
@@ -64,6 +69,7 @@ class TuneResult:
             "best": self.best,
             "default": self.default,
             "gain": self.gain,
+            "score_ratio": self.score_ratio,
             "tie_set": list(self.tie_set),
             "verdict": decided.verdict if decided else "inconclusive",
             "confirmed": decided.confirmed if decided else False,

@@ -44,12 +44,13 @@ class Budget:
 
 
 class Search:
-    """One process working on a study. `quiet_device` names what must not be disturbed while timing."""
+    """One process working on a study of `target`. `quiet_device` names what must not be disturbed while timing."""
 
     def __init__(
         self,
         study: Study,
         pool: Pool,
+        target: str,
         objective: Objective,
         budget: Budget,
         quiet_device: str,
@@ -58,6 +59,7 @@ class Search:
     ) -> None:
         self.study = study
         self.pool = pool
+        self.target = target
         self.objective = objective
         self.budget = budget
         self.local = local
@@ -88,7 +90,8 @@ class Search:
     def row(self, number: int) -> TrialRow:
         """The row of one trial."""
         found = [t for t in self.study.get_trials(deepcopy=False) if t.number == number]
-        return trials.rows(found, self.pool, self.objective.unit, str(self.objective.evidence))[0]
+        unit, evidence = self.objective.unit, str(self.objective.evidence)
+        return trials.rows(found, self.pool, self.target, unit, evidence)[0]
 
     def _claim(self) -> FrozenTrial | None:
         """An orphaned trial or a new one; None when there is nothing left to do."""

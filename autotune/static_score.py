@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tilewright.autotune.checked import Checker
-from tilewright.autotune.objective import CRASHES, Enter, NoObjective
+from tilewright.autotune.objective import Enter, NoObjective
 from tilewright.autotune.trials import Outcome, Stage
 from tilewright.backends.base import Launch
-from tilewright.errors import Unavailable
+from tilewright.errors import CRASHES, Unavailable
 from tilewright.evidence import Evidence
 from tilewright.inputs import empty_outputs
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 # The interpreter takes about a second per 10 million operations; a check is given a fraction of it.
 _CHECK_FLOPS = 3.0e6
-# Where the target does not say how many multiprocessors it has.
-_MULTIPROCESSORS = 100
 # Resident warps that hide the latency of one another, less where copies run ahead on their own.
 _WARPS_SYNC, _WARPS_ASYNC = 16.0, 8.0
 # Elements of a tile's edge at which loading the operands takes as long as multiplying them.
@@ -43,12 +41,14 @@ class StaticScore:
 
     evidence = Evidence.MODELLED
     unit = "score"
-    mode = "static score of the binary"
 
     def __init__(
         self, family: Family, case: Case, target: Target, backend: Backend, seed: int = 0
     ) -> None:
         self.family, self.case, self.target, self.backend = family, case, target, backend
+        # Multiprocessors, or compute units, of the named product; a cut-down one has fewer.
+        self.multiprocessors = target.limit("sms")
+        self.mode = f"static score of the binary on {self.multiprocessors} multiprocessors"
         self.module = family.module("triton")
         small = _small_case(family, case, backend)
         self.checker = _Interpreted(family, small, target, backend, seed)
@@ -94,17 +94,14 @@ class StaticScore:
         out = self.family.spec.outputs[0]
         elements = max(1, math.prod(self.family.spec.shape(out, self.case)))
         padding = max(1.0, programs * math.prod(edges) / elements) if edges else 1.0
-        multiprocessors = (
-            self.target.limits["sms"].value if "sms" in self.target.limits else _MULTIPROCESSORS
-        )
-        per_multiprocessor = math.ceil(programs / multiprocessors)
+        per_multiprocessor = math.ceil(programs / self.multiprocessors)
         warps = compiled.threads / self.target.limit("warp_size")
         resident = warps * min(max(1, compiled.blocks_per_sm), per_multiprocessor)
         rate = min(1.0, resident / (_WARPS_ASYNC if compiled.async_copies else _WARPS_SYNC))
         loads = 1.0 + sum(_BALANCE / edge for edge in edges) / 2
         spills = 1.0 + _SPILLED_WORD * compiled.spill_bytes / 4
         units = 1.0 if compiled.matrix_instructions else _WITHOUT_MATRIX_UNITS
-        busy = per_multiprocessor * multiprocessors / programs
+        busy = per_multiprocessor * self.multiprocessors / programs
         return padding * busy * loads * spills * units / rate
 
     @staticmethod

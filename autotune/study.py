@@ -158,13 +158,24 @@ def _run(
 
     def read() -> tuple[TrialRow, ...]:
         return trials.rows(
-            study.get_trials(deepcopy=False), pool, objective.unit, str(objective.evidence)
+            study.get_trials(deepcopy=False),
+            pool,
+            plan.target.name,
+            objective.unit,
+            str(objective.evidence),
         )
 
     with Interruption() as interruption:
         if plan.workers == 1:
             search = Search(
-                study, pool, objective, budget, quiet, plan.target.kind == "cpu", place.local
+                study,
+                pool,
+                plan.target.name,
+                objective,
+                budget,
+                quiet,
+                plan.target.kind == "cpu",
+                place.local,
             )
             measured = search.run(interruption, report)
         else:
@@ -219,7 +230,9 @@ def _decide(
     finished = sum(r.state is not trials.State.RUNNING for r in rows)
     kept = study.user_attrs.get(_DECISION)
     if kept and kept["trials"] == finished and kept["seed"] == plan.seed:
-        return final.read(kept["decision"])
+        known = final.read(kept["decision"])
+        if known is not None:
+            return known
     seconds, most = (
         (min(_HURRIED_S, plan.final_s), 2) if hurried else (plan.final_s, final.FINALISTS)
     )
@@ -242,8 +255,8 @@ def _store(
     count: int,
     install: bool,
 ) -> Path | None:
-    """Write the winner to the tables; nothing that was not confirmed gets there."""
-    if decision is None or not decision.confirmed:
+    """Write the winner to the tables; a decision that does not stand gets to none."""
+    if decision is None or not decision.stands:
         return None
     best, default = decision.best, decision.default
     record: dict[str, Any] = {
@@ -253,9 +266,10 @@ def _store(
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "value": best.value,
         "default_value": default.value if default else None,
-        "gain": best.ratio,
+        "gain": decision.gain,
         "gain_low": best.ratio_low,
         "gain_high": best.ratio_high,
+        "score_ratio": decision.score_ratio,
         "verdict": decision.verdict,
         "tied": len(decision.tie_set),
         "trials": count,
@@ -321,6 +335,7 @@ def join(assignment: Assignment) -> Search:
     return Search(
         study,
         pool,
+        where.name,
         objective,
         assignment.budget,
         assignment.quiet_device,

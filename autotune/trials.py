@@ -92,10 +92,12 @@ class Outcome:
 class TrialRow:
     """One row of `tune`'s document. `value_us` is None unless the objective's unit is a time.
 
-    `details` is what else the objective found: an interval, static facts, the file that replays a failure.
+    `evidence` says how the value was obtained, None without one. `details` is what else the objective
+    found: an interval, static facts, the file that replays a failure.
     """
 
     number: int
+    target: str
     config: Config
     state: State
     value: float | None
@@ -104,7 +106,7 @@ class TrialRow:
     stage: Stage
     reason: str
     arm: str
-    evidence: str
+    evidence: str | None
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -210,7 +212,7 @@ def history(trials: Sequence[FrozenTrial], pool: Pool) -> History:
 
 
 def rows(
-    trials: Sequence[FrozenTrial], pool: Pool, unit: str, evidence: str
+    trials: Sequence[FrozenTrial], pool: Pool, target: str, unit: str, evidence: str
 ) -> tuple[TrialRow, ...]:
     """One row a trial that counts, by number."""
     found = []
@@ -225,6 +227,7 @@ def rows(
         found.append(
             TrialRow(
                 number=trial.number,
+                target=target,
                 config=pool.config(place),
                 state=result.state if done and result else State.RUNNING,
                 value=value,
@@ -237,7 +240,7 @@ def rows(
                 if done and result
                 else "not finished; resuming the study retries it",
                 arm=claim.arm if claim else "",
-                evidence=evidence,
+                evidence=None if value is None else evidence,
                 details=result.details if done and result else {},
             )
         )

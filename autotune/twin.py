@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tilewright.autotune.checked import Checker
-from tilewright.autotune.objective import CRASHES, Enter, NoObjective
+from tilewright.autotune.objective import Enter, NoObjective
 from tilewright.autotune.trials import FLOOR, Outcome, Stage, State
+from tilewright.errors import CRASHES
 from tilewright.evidence import Evidence
 
 if TYPE_CHECKING:

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to benchmark. Empty selections mean the defaults: the host backend (the reference where a family
-    has no host kernel), the family's default precision, its benchmark cases, every core, warm caches, no peer. `inputs` makes them from
-    family, case and seed: random ones, unless real ones are at hand."""
+    has no host kernel), the family's default precision, its benchmark cases, every core, warm caches, no
+    peer. `inputs` makes them from family, case and seed: random ones, unless real ones are at hand."""
 
     families: Sequence[Family]
     backends: Sequence[str] = ()
@@ -108,22 +108,33 @@ class Ceiling:
 
 
 def places(plan: Plan, family: Family) -> Iterator[tuple[Backend, Target]]:
-    """The backends and targets a plan means for a family."""
+    """The backends and targets a plan means for a family; raises UsageError for an unknown name.
+
+    Without backends: the family's own way of running on this processor, and for any other target the
+    backends that address it.
+    """
+    wanted = [target(name) for name in plan.targets]
     if plan.backends:
-        chosen = [backend_named(name) for name in plan.backends]
-    else:
-        chosen = [all_backends()["host" if family.has("host.cpp") else "reference"]]
-    for one in chosen:
-        names = [n for n in one.targets() if not plan.targets or n in plan.targets]
-        for name in names:
-            yield one, target(name)
+        for one in [backend_named(name) for name in plan.backends]:
+            for where in wanted or [target(name) for name in one.targets()]:
+                if where.name in one.targets():
+                    yield one, where
+        return
+    here = all_backends()["host" if family.has("host.cpp") else "reference"]
+    for where in wanted or [target(name) for name in here.targets()]:
+        if where.name in here.targets():
+            yield here, where
+            continue
+        for one in all_backends().values():
+            if where.name in one.targets():
+                yield one, where
 
 
 def precisions(plan: Plan, spec: KernelSpec) -> list[Precision]:
     """The precisions a plan means: the named ones, all for `all`, else the family's default."""
     if "all" in plan.dtypes:
         return list(spec.precisions)
-    return [spec.precision(name) for name in plan.dtypes] or [spec.precision(None)]
+    return spec.select_precisions(plan.dtypes) if plan.dtypes else [spec.precision(None)]
 
 
 def cases(plan: Plan, spec: KernelSpec, precision: Precision) -> list[Case]:
@@ -190,58 +201,63 @@ def rows(plan: Plan, ceiling: Ceiling | None = None) -> Iterator[BenchRow]:
                     yield from _case_rows(plan, family, one, where, case, ceiling)
 
 
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """One case on one backend with what its rows share: inputs, their reference outputs, ceilings."""
+
+    plan: Plan
+    family: Family
+    backend: Backend
+    target: Target
+    case: Case
+    inputs: Inputs
+    expected: gate.Expected
+    ceiling: Ceiling
+
+    def subject(self, case: Case, threads: int) -> Subject:
+        """What a row is about, with the config that is given or tuned for the case."""
+        plan, spec = self.plan, self.family.spec
+        if plan.config is not None:
+            space, default = spec.space_for(self.target), spec.default_config(self.target)
+            config, source = (space.complete(plan.config, default) if space else default), "given"
+        else:
+            choice = tables.choose(self.family, case, self.target)
+            config, source = choice.config, choice.source
+        return Subject(
+            self.family, self.backend, self.target, case.precision, case, config, source,
+            plan.seed, threads, plan.cold,
+        )  # fmt: skip
+
+
 def _case_rows(
     plan: Plan, family: Family, one: Backend, where: Target, case: Case, ceiling: Ceiling
 ) -> Iterator[BenchRow]:
     inputs = plan.inputs(family, case, plan.seed)
-    expected = gate.Expected.of(family, case, inputs)
+    expected = gate.Expected.of(family, case, inputs, one)
+    bench = _Bench(plan, family, one, where, case, inputs, expected, ceiling)
     for threads in plan.threads or (usable_cores(),):
         with peer_table.torch_threads(threads):
             if not plan.against:
-                subject = _subject(plan, family, one, where, case, threads)
-                work = partial(_alone, plan, subject, inputs, expected, ceiling)
-                yield _guarded(subject, inputs, work)
+                subject = bench.subject(case, threads)
+                yield _guarded(subject, inputs, partial(_alone, bench, subject))
                 continue
             known = peer_table.find(family, case, inputs, threads)
             for wanted in plan.against:
-                yield _against(
-                    plan,
-                    family,
-                    one,
-                    where,
-                    case,
-                    threads,
-                    inputs,
-                    expected,
-                    known,
-                    wanted,
-                    ceiling,
-                )
-
-
-def _subject(
-    plan: Plan, family: Family, one: Backend, where: Target, case: Case, threads: int
-) -> Subject:
-    if plan.config is not None:
-        space = family.spec.space_for(where)
-        default = family.spec.default_config(where)
-        chosen, source = (space.complete(plan.config, default) if space else default), "given"
-    else:
-        choice = tables.choose(family, case, where)
-        chosen, source = choice.config, choice.source
-    return Subject(
-        family, one, where, case.precision, case, chosen, source, plan.seed, threads, plan.cold
-    )
+                yield _against(bench, threads, known, wanted)
 
 
 def _guarded(
-    subject: Subject, inputs: Inputs, work: Callable[[], BenchRow], peer: str | None = None
+    subject: Subject,
+    inputs: Inputs,
+    work: Callable[[], BenchRow],
+    peer: str | None = None,
+    peer_is: str | None = None,
 ) -> BenchRow:
-    """The row of some work, or the row that says why there is none."""
+    """The row of timing the subject on these inputs, or the row that says why there is no time."""
     try:
         return work()
     except (Refused, Unavailable) as error:
-        return unavailable_row(subject, str(error), peer)
+        return unavailable_row(subject, str(error), peer, peer_is)
     except UsageError:
         raise
     except TilewrightError as error:
@@ -257,50 +273,38 @@ def _guarded(
         )
         failed = check.run(job, inputs)
         again = f"; replay: {failed.replay}" if failed.replay else ""
-        return wrong_row(subject, f"{error}{again}")
+        return wrong_row(subject, f"{error}{again}", peer, peer_is)
 
 
-def _alone(
-    plan: Plan, subject: Subject, inputs: Inputs, expected: gate.Expected, ceiling: Ceiling
-) -> BenchRow:
-    measurement, verdict = time_alone(subject, inputs, expected, plan.effort)
-    assert subject.case is not None
-    limit, why = ceiling.judge(
-        subject.family.spec,
-        subject.case,
-        measurement.median.value / 1e3,
-        subject.threads,
-        subject.cold,
+def _alone(bench: _Bench, subject: Subject) -> BenchRow:
+    plan = bench.plan
+    measurement, verdict = time_alone(subject, bench.inputs, bench.expected, plan.effort)
+    limit, why = bench.ceiling.judge(
+        bench.family.spec, bench.case, measurement.median.value / 1e3, subject.threads, plan.cold
     )
     return plain_row(subject, measurement, verdict, limit, why)
 
 
 def _against(
-    plan: Plan,
-    family: Family,
-    one: Backend,
-    where: Target,
-    case: Case,
-    threads: int,
-    inputs: Inputs,
-    expected: gate.Expected,
-    known: Sequence[peer_table.Peer],
-    wanted: str,
-    ceiling: Ceiling,
+    bench: _Bench, threads: int, known: Sequence[peer_table.Peer], wanted: str
 ) -> BenchRow:
-    subject = _subject(plan, family, one, where, case, threads)
+    try:
+        peer, timer, note = peer_table.resolve(wanted, bench.family, known, bench.expected)
+    except Unavailable as error:
+        return unavailable_row(bench.subject(bench.case, threads), str(error), wanted)
+    like, ours = _like_for_like(bench, peer)
+    fitted = bench.subject(like, threads)
 
     def work() -> BenchRow:
-        peer, timer, note = peer_table.resolve(wanted, family, known, expected)
-        like, ours = _like_for_like(plan, family, one, where, case, inputs, peer)
-        fitted = subject if like is case else _subject(plan, family, one, where, like, threads)
-        pair, verdict = time_beside(fitted, ours, expected, timer, peer.name, plan.effort)
-        limit, why = ceiling.judge(
-            family.spec, like, pair.ours.median.value / 1e3, threads, plan.cold
+        effort = bench.plan.effort
+        pair, verdict = time_beside(fitted, ours, bench.expected, timer, peer.name, effort)
+        limit, why = bench.ceiling.judge(
+            bench.family.spec, like, pair.ours.median.value / 1e3, threads, bench.plan.cold
         )
         return paired_row(fitted, pair, verdict, limit, why, wanted, peer, note)
 
-    return _guarded(subject, inputs, work, wanted)
+    # A failure is that of the call as it was fitted to the peer: its layout, config and inputs.
+    return _guarded(fitted, ours, work, wanted, peer.name)
 
 
 def _known_peers(plan: Plan, family: Family) -> None:
@@ -319,20 +323,14 @@ def _known_peers(plan: Plan, family: Family) -> None:
             raise unknown(f"peer of {family.name} for these precisions", wanted, list(declared))
 
 
-def _like_for_like(
-    plan: Plan,
-    family: Family,
-    one: Backend,
-    where: Target,
-    case: Case,
-    inputs: Inputs,
-    peer: peer_table.Peer,
-) -> tuple[Case, Inputs]:
+def _like_for_like(bench: _Bench, peer: peer_table.Peer) -> tuple[Case, Inputs]:
     """Our case in the layout that matches the peer's, unless the user fixed that flag or we do not take it."""
-    wished = {k: v for k, v in peer.flags.items() if k not in plan.flags}
+    case, spec = bench.case, bench.family.spec
+    wished = {k: v for k, v in peer.flags.items() if k not in bench.plan.flags}
     if not wished or all(case.flags.get(k) == v for k, v in wished.items()):
-        return case, inputs
-    like = family.spec.case(case.sizes, case.precision, {**case.flags, **wished}, case.memory)
-    if one.refuses(family, like, family.spec.default_config(where), where):
-        return case, inputs
-    return like, from_logical(family, like, inputs.logical)
+        return case, bench.inputs
+    like = spec.case(case.sizes, case.precision, {**case.flags, **wished}, case.memory)
+    default = spec.default_config(bench.target)
+    if bench.backend.refuses(bench.family, like, default, bench.target):
+        return case, bench.inputs
+    return like, from_logical(bench.family, like, bench.inputs.logical)

@@ -20,7 +20,7 @@ from tilewright.document import write_text
 from tilewright.errors import Unavailable, UsageError
 from tilewright.machine import cache_folder, host, usable_cores
 from tilewright.perf.machine_state import Watch
-from tilewright.perf.timers import cache_sizes
+from tilewright.perf.timers import cache_sizes, flush_size
 
 if TYPE_CHECKING:
     from tilewright.cases import Case
@@ -79,11 +79,23 @@ class Ceilings:
         return "DRAM"
 
     def bandwidth(self, working_set: float, threads: int, cold: bool = False) -> float:
-        """GB/s of reading a working set, interpolated (log-log) on the curve; the DRAM end when cold."""
+        """GB/s of reading a working set, interpolated (log-log) on the curve; when cold, from where a flush leaves it."""
         curve = _scaled(self.read, threads)
         if cold:
-            return curve[-1][1]
+            held = self._held_after_flush()
+            return curve[-1][1] if held is None else _interpolate(curve, held / max(1, threads))
         return _interpolate(curve, working_set / max(1, threads))
+
+    def cold_level(self) -> str:
+        """Where operands may lie after a flush: in memory, or in a last level too large to be flushed whole."""
+        return "DRAM" if self._held_after_flush() is None else self.levels[-1].name
+
+    def _held_after_flush(self) -> int | None:
+        """Bytes a flush rewrites where the last level may hold operands beside them; None where it cannot."""
+        if not self.levels:
+            return None
+        flushed = flush_size([(level.name, level.bytes) for level in self.levels])
+        return flushed if flushed < 2 * self.levels[-1].bytes else None
 
     def level_bandwidth(self, name: str, threads: int, write: bool = False) -> float:
         """GB/s at a footprint that lies well inside a level."""
@@ -343,7 +355,7 @@ def bound(
     gops = ceilings.peak_gops(operand_kind(spec, case), threads)
     memory_us = moved / (gbps * 1e3)
     compute_us = spec.flops_of(case) / (gops * 1e3) if gops else 0.0
-    level = "DRAM" if cold else ceilings.level_of(moved, threads)
+    level = ceilings.cold_level() if cold else ceilings.level_of(moved, threads)
     return Bound(
         max(memory_us, compute_us),
         "compute" if compute_us >= memory_us else level,

@@ -226,11 +226,12 @@ def _devices() -> Iterator[Finding]:
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
-            kind = "hip" if torch.version.hip else "cuda"
-            major, minor = torch.cuda.get_device_capability(index)
-            yield Finding(
-                f"{kind} device {index}", torch.cuda.get_device_name(index), f"sm_{major}{minor}"
-            )
+            found = torch.cuda.get_device_properties(index)
+            kind, arch = "cuda", f"sm_{found.major}{found.minor}"
+            if torch.version.hip:
+                # `gfx942:sramecc+:xnack-`: the architecture, then features of this device.
+                kind, arch = "hip", str(found.gcnArchName).partition(":")[0]
+            yield Finding(f"{kind} device {index}", str(found.name), arch)
         return
     for kind, library in (("cuda", "cuda"), ("hip", "amdhip64")):
         driver = find_library(library)

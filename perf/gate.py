@@ -7,17 +7,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tilewright.errors import CheckFailed
+from tilewright.check import tolerance
+from tilewright.errors import CheckFailed, Unavailable
 from tilewright.inputs import Inputs, reference_outputs
 from tilewright.numerics import Comparison, compare
 
 if TYPE_CHECKING:
     import torch
 
+    from tilewright.backends import Backend
     from tilewright.cases import Case
     from tilewright.registry import Family
 
 T = TypeVar("T")
+
+
+class PeerWrong(Unavailable):
+    """The peer's output disagrees with the reference: there is nothing to compare with, and we are not to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +34,8 @@ class Expected:
     tolerance: float
 
     @staticmethod
-    def of(family: Family, case: Case, inputs: Inputs) -> Expected:
-        return Expected(
-            reference_outputs(family, case, inputs), family.spec.tolerance.of(family.spec, case)
-        )
+    def of(family: Family, case: Case, inputs: Inputs, backend: Backend) -> Expected:
+        return Expected(reference_outputs(family, case, inputs), tolerance(family, case, backend))
 
     def judge(self, outputs: Mapping[str, torch.Tensor]) -> Comparison:
         """The worst comparison over all outputs."""
@@ -77,3 +81,9 @@ def require(verdict: Comparison, sentence: str) -> None:
     """Raise CheckFailed with the sentence and the reason unless the verdict is good."""
     if not verdict.ok:
         raise CheckFailed(f"{sentence}: {verdict.reason}")
+
+
+def require_peer(verdict: Comparison, sentence: str) -> None:
+    """The same of a peer: raise PeerWrong."""
+    if not verdict.ok:
+        raise PeerWrong(f"{sentence}: {verdict.reason}")

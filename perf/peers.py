@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from tilewright.errors import Unavailable
-from tilewright.perf.gate import Expected
+from tilewright.perf.gate import Expected, require_peer
 from tilewright.perf.timers import CallTimer, settle
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def prepared(peer: Peer, expected: Expected) -> CallTimer:
     timer = CallTimer(peer.prepare())
     timer.once()
     verdict = expected.judge_result(timer.result)
-    if not verdict.ok:
-        raise Unavailable(f"{peer.name} is wrong here, so it is not timed: {verdict.reason}")
+    require_peer(verdict, f"{peer.name} is wrong here, so it is not timed")
     return timer
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tilewright.evidence import Evidence
 from tilewright.numerics import Comparison
 from tilewright.perf import samples as kept
 from tilewright.perf.engine import Measurement, Pair
@@ -53,9 +54,10 @@ class BenchRow:
     """One line of a benchmark. Times in us; `ratio` is peer time / our time: above 1 we are faster.
 
     `state` is timed, impossible (below the physical floor), wrong (the check failed, so no time) or
-    unavailable; `reason` explains the last three. `clock` is native (read in C++ around the kernel) or
-    python (each call made from Python, as in pairs, where a peer can be called no other way). A peer with
-    a small `peer_ceiling_frac` is a weak one: a ratio to it says little.
+    unavailable; `reason` explains the last three. `evidence` is how the time was obtained, None without
+    one. `clock` is native (read in C++ around the kernel) or python (each call made from Python, as in
+    pairs, where a peer can be called no other way). A peer with a small `peer_ceiling_frac` is a weak
+    one: a ratio to it says little.
     """
 
     family: str
@@ -73,7 +75,7 @@ class BenchRow:
     threads: int
     state: str
     reason: str
-    evidence: str
+    evidence: str | None
     cache: str
     clock: str | None = None
     median_us: float | None = None
@@ -123,19 +125,23 @@ def _base(subject: Subject, checked: Comparison | None, state: str, reason: str)
         "threads": subject.threads,
         "state": state,
         "reason": reason,
-        "evidence": str(subject.backend.evidence),
+        "evidence": str(Evidence.MEASURED) if state in ("timed", "impossible") else None,
         "cache": "cold" if subject.cold else "warm",
     }
 
 
-def unavailable_row(subject: Subject, reason: str, peer: str | None = None) -> BenchRow:
+def unavailable_row(
+    subject: Subject, reason: str, peer: str | None = None, peer_is: str | None = None
+) -> BenchRow:
     """A row for what cannot be timed here, with the reason."""
-    return BenchRow(**_base(subject, None, "unavailable", reason), peer=peer)
+    return BenchRow(**_base(subject, None, "unavailable", reason), peer=peer, peer_is=peer_is)
 
 
-def wrong_row(subject: Subject, reason: str) -> BenchRow:
+def wrong_row(
+    subject: Subject, reason: str, peer: str | None = None, peer_is: str | None = None
+) -> BenchRow:
     """A row for what is not timed because its output is wrong."""
-    return BenchRow(**_base(subject, None, "wrong", reason))
+    return BenchRow(**_base(subject, None, "wrong", reason), peer=peer, peer_is=peer_is)
 
 
 def _finite(value: float) -> float | None:

@@ -15,6 +15,8 @@ from tilewright.perf.tuning_section import tuning
 
 _STATES = ("run", "interpret", "twin", "compile", "model", "absent")
 _MOST_ROWS = 400
+# States of checks that a backend declined: no verdict, and no failure.
+_UNDECIDED = ("refused", "unavailable")
 
 
 def sections(documents: Documents) -> list[Section]:
@@ -58,10 +60,10 @@ def tiles(documents: Documents) -> list[Tile]:
         made.append(Tile("cells of the matrix that run here", f"{running} of {len(cells)}"))
     checks = documents.rows("check")
     if checks:
-        good = sum(bool(r.get("ok")) for r in checks)
-        made.append(
-            Tile("checks ok", f"{good} of {len(checks)}", "good" if good == len(checks) else "bad")
-        )
+        decided = [r for r in checks if r.get("state") not in _UNDECIDED]
+        good = sum(bool(r.get("ok")) for r in decided)
+        colour = "good" if good == len(decided) else "bad"
+        made.append(Tile("checks ok", f"{good} of {len(decided)}", colour))
     ratios = [r for r in documents.rows("bench") if r.get("ratio") and r.get("state") == "timed"]
     if ratios:
         mean = math.exp(sum(math.log(float(r["ratio"])) for r in ratios) / len(ratios))
@@ -135,7 +137,8 @@ def _matrix(documents: Documents) -> Section:
 
 
 def _checks(documents: Documents) -> Section:
-    rows = documents.rows("check")
+    declined = [r for r in documents.rows("check") if r.get("state") in _UNDECIDED]
+    rows = [r for r in documents.rows("check") if r.get("state") not in _UNDECIDED]
     groups: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(
@@ -166,6 +169,8 @@ def _checks(documents: Documents) -> Section:
         blocks.append(
             Block(heading="Failed", caption=f"{len(failed)} failed", columns=columns, rows=lines)
         )
+    reasons = {f"{r.get('backend')} {r.get('state')}: {r.get('reason')}" for r in declined}
+    blocks.append(Block(lines=sorted(reasons)))
     return Section("check", "Checks against the fp64 reference", blocks)
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import gc
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from threading import Thread
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+from tilewright import native
 from tilewright.perf.statistics import Samples
 
-_FALLBACK_LAST_LEVEL = 32 << 20
+_FALLBACK_CACHES = (("L2", 1 << 20), ("L3", 32 << 20))
+# A hypervisor may publish a last level of hundreds of MiB that is shared with strangers: more than this is
+# not rewritten for it.
+_MOST_FOR_LAST_LEVEL = 256 << 20
 
 
 class Timer(Protocol):
@@ -27,7 +35,8 @@ class Timer(Protocol):
     def sample(self, count: int, batch: int, flush_bytes: int) -> Samples:
         """`count` samples in ns per call, each the mean of `batch` consecutive calls.
 
-        With `flush_bytes` that much other memory is rewritten before each sample, which evicts caches.
+        With `flush_bytes` that much other memory is rewritten before each sample, a share on every core,
+        which evicts caches.
         """
 
 
@@ -63,14 +72,13 @@ class CallTimer:
         self.result = self._call()
 
     def sample(self, count: int, batch: int, flush_bytes: int) -> Samples:
-        room = np.zeros(flush_bytes // 8, dtype=np.int64) if flush_bytes else None
         call, now = self._call, self._now
         out = np.empty(count, dtype=np.float64)
         result = None
         repeats = range(batch)
         for i in range(count):
-            if room is not None:
-                room += 1
+            if flush_bytes:
+                flush_caches(flush_bytes)
             start = now()
             for _ in repeats:
                 result = call()
@@ -114,15 +122,61 @@ def settle(limit_s: float = 0.02) -> None:
             return
 
 
-def last_level_bytes() -> int:
-    """Size of the largest cache of this machine, 32 MiB where it is not published."""
-    sizes = [size for _, size in cache_sizes()]
-    return max(sizes, default=_FALLBACK_LAST_LEVEL)
+def flush_size(caches: Sequence[tuple[str, int]] = (), cores: int = 0) -> int:
+    """Bytes to rewrite, in all, so that operands leave the caches: by default those of this machine.
+
+    Twice the last level, at most 256 MiB, and twice the private caches of every core in any case.
+    """
+    sizes = [size for _, size in caches or cache_sizes() or _FALLBACK_CACHES]
+    private = sizes[-2] if len(sizes) > 1 else 0
+    return max(
+        min(2 * sizes[-1], _MOST_FOR_LAST_LEVEL), 2 * private * (cores or len(usable_cpus()))
+    )
 
 
-def flush_size() -> int:
-    """Bytes to rewrite so that operands leave every cache."""
-    return 2 * last_level_bytes()
+def usable_cpus() -> list[int]:
+    """Numbers of the processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def flush_caches(total: int) -> list[int]:
+    """Rewrite `total` bytes of other memory, a share on each usable processor; returns the processors.
+
+    Workers of a pool may run on any of them, and each has private caches that only it can evict.
+    """
+    if native.why_missing() is None:
+        found: list[int] = native.module().flush_caches(total)
+        return found
+    return flush_in_python(total)
+
+
+def flush_in_python(total: int) -> list[int]:
+    """The same where the native module is not built; numpy lets the other threads run meanwhile."""
+    cpus = usable_cpus()
+    share = max(1, total // (8 * len(cpus)))
+    room = _room(share * len(cpus))
+    done: list[int] = []
+
+    def rewrite(place: int, cpu: int) -> None:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {cpu})
+        room[place * share : (place + 1) * share] += 1
+        done.append(cpu)
+
+    threads = [Thread(target=rewrite, args=pair) for pair in enumerate(cpus)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(done)
+
+
+@lru_cache(maxsize=1)
+def _room(elements: int) -> npt.NDArray[np.int64]:
+    """Memory that is only there to be rewritten; kept, since fetching it takes longer than rewriting it."""
+    return np.zeros(elements, dtype=np.int64)
 
 
 def cache_sizes() -> list[tuple[str, int]]:

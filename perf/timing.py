@@ -5,7 +5,7 @@ from __future__ import annotations
 from tilewright.inputs import Inputs
 from tilewright.numerics import Comparison
 from tilewright.perf.engine import Effort, Measurement, Pair, measure, measure_pair
-from tilewright.perf.gate import Expected, poison, require, timed
+from tilewright.perf.gate import Expected, poison, require_peer, timed
 from tilewright.perf.rows import Subject
 from tilewright.perf.timers import CallTimer, timer_of
 
@@ -34,7 +34,7 @@ def time_beside(
     effort: Effort,
 ) -> tuple[Pair, Comparison]:
     """Time the subject and a checked peer in interleaved pairs, both called from Python; both outputs are
-    checked again afterwards."""
+    checked again afterwards. Raises CheckFailed when ours is wrong, PeerWrong when the peer is."""
     launch = subject.prepare(inputs)
     ours = timer_of(launch, through_python=True)
 
@@ -45,7 +45,6 @@ def time_beside(
         return measure_pair(ours, theirs, effort, subject.cold)
 
     result, verdict = timed(expected, launch.outputs, launch.run, both, subject.who)
-    require(
-        expected.judge_result(theirs.result), f"{name} was right before timing and wrong after it"
-    )
+    left = expected.judge_result(theirs.result)
+    require_peer(left, f"{name} was right before timing and wrong after it, so there is no ratio")
     return result, verdict

@@ -80,6 +80,9 @@ def _amount(scored: object, unit: str) -> str:
 
 def _gain(top: Mapping[str, Any]) -> str:
     gain, best = positive(top.get("gain")), top.get("best")
+    score = positive(top.get("score_ratio"))
+    if score is not None:
+        return f"{top.get('verdict')} (modelled): {score:.2f} is the ratio of scores, not of times"
     if gain is None:
         return ""
     low, high = positive(_look(best, "ratio_low")), positive(_look(best, "ratio_high"))

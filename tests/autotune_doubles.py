@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autotune.objective import CRASHES, Enter, Rounds
+from tilewright.autotune.objective import Enter, Rounds
 from tilewright.autotune.trials import Outcome, Stage
 from tilewright.backends.base import Backend, Cell, Launch, State
 from tilewright.cases import Case
@@ -193,7 +193,6 @@ def small_family(folder: Path, **fields: tuple[int, ...]) -> Family:
 
 
 __all__ = [
-    "CRASHES",
     "CostModel",
     "Misbehaving",
     "NoisyCostModel",

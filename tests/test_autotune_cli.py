@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tilewright import native, tables
 from tilewright.autotune.objective import objective_for
+from tilewright.autotune.static_score import StaticScore
 from tilewright.autotune.study import tune
 from tilewright.backends.triton import Triton
 from tilewright.cli.main import main
 from tilewright.registry import family
+from tilewright.space import Config
 from tilewright.targets import CPU, target
 
 GEMM = family("gemm")
@@ -49,7 +53,8 @@ def test_a_real_tuning_from_the_command_line(
     assert [r["number"] for r in document["rows"]] == [0, 1, 2, 3, 4]
     for row in document["rows"]:
         assert row["state"] == "ok", row
-        assert row["value_us"] > 0 and row["stage"] == "time" and row["evidence"] == "measured"
+        assert row["value_us"] > 0 and row["stage"] == "time"
+        assert (row["evidence"], row["target"]) == ("measured", "cpu")
     assert document["rows"][0]["config"] == dict(GEMM.spec.default_config(CPU))
     assert document["measured"] == 5 and document["confirmed"] is True
     assert document["best"]["ratio"] >= 1.0
@@ -91,9 +96,33 @@ def test_without_a_device_a_gpu_target_gets_a_static_score(tmp_path: Path) -> No
     objective = objective_for(GEMM, case, where, backend)
     result = tune(GEMM, case, where, 2, objective=objective, backend=backend)
     assert result.evidence == "modelled" and result.unit == "score"
-    assert result.best and result.best.value_us is None
+    assert result.best and result.best.value_us is None and result.best.ratio_low is None
     row = result.rows[0]
     assert row.state.value == "ok" and row.value and row.value >= 1.0 and row.value_us is None
+    assert (row.target, row.evidence) == ("cuda:sm_90", "modelled")
+    assert result.decision and result.decision.by_score and not result.decision.confirmed
+    assert result.decision.verdict in ("better score", "same score") and result.gain is None
+
+
+def test_a_score_knows_how_many_multiprocessors_the_target_has() -> None:
+    """108 tiles fill an A100 once and leave a fifth of an H100 idle."""
+    pytest.importorskip("triton", reason="the grid of a kernel is declared in its Triton source")
+    case = GEMM.spec.case({"M": 12 * 32, "N": 9 * 32, "K": 64}, "fp16")
+    binary: Any = SimpleNamespace(
+        threads=128, blocks_per_sm=8, async_copies={}, spill_bytes=0, matrix_instructions={"mma": 1}
+    )
+    scores, modes = {}, set()
+    for name in ("cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "hip:gfx942"):
+        where = target(name)
+        config = Config(
+            {**GEMM.spec.default_config(where), "tile_m": 32, "tile_n": 32, "num_warps": 4}
+        )
+        objective = StaticScore(GEMM, case, where, Triton())
+        scores[name] = objective._score(config, binary)
+        modes.add(objective.mode)
+    assert scores["cuda:sm_90"] / scores["cuda:sm_80"] == pytest.approx(132 / 108)
+    assert scores["cuda:sm_100"] / scores["cuda:sm_80"] == pytest.approx(148 / 108)
+    assert len(modes) == 4
 
 
 @pytest.mark.parametrize(
@@ -103,6 +132,8 @@ def test_without_a_device_a_gpu_target_gets_a_static_score(tmp_path: Path) -> No
         (["gemm", "--target", "tpu"], 2, "unknown target 'tpu'"),
         (["gemm", "--shape", "M=64"], 2, "gemm needs a size for N, K"),
         (["gemm", "--dtype", "fp8"], 2, "unknown precision of gemm 'fp8'"),
+        (["gemm", "--dtype", "int8"], 2, "--dtype int8 names 4 precisions of gemm; accepted"),
+        (["gemm", "--dtype", "fp32,bf16"], 2, "one of fp32, bf16"),
         (["gemm", "--trials", "0"], 2, "0 trials were asked for"),
         (["gemm", "--backend", "reference"], 2, "backend reference does not address cpu"),
     ],

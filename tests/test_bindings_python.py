@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import threading
 import time
 
@@ -129,6 +130,13 @@ def test_samples_are_times_of_batches() -> None:
     assert len(call.time(2, flush_bytes=1 << 20)) == 2
     with pytest.raises(UsageError, match="batch 0"):
         call.time(1, batch=0)
+
+
+def test_a_flush_runs_on_every_processor_of_this_process() -> None:
+    flush = native.module().flush_caches
+    assert sorted(flush(1 << 20)) == sorted(os.sched_getaffinity(0))
+    with pytest.raises(UsageError, match="-1 bytes to flush; accepted: 0 or more"):
+        flush(-1)
 
 
 def test_pairs_are_interleaved_and_told_apart() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tilewright import tables
-from tilewright.cases import parse_shape
+from tilewright.cases import SizeGrid, parse_shape
 from tilewright.errors import TilewrightError, UsageError
 from tilewright.inputs import draw, empty_outputs, reference_outputs
 from tilewright.registry import family
@@ -36,6 +36,17 @@ def test_cases_meet_every_size_and_every_flag_value(precision, backend: str) -> 
     assert {c.memory for c in cases} == {"dense", "padded"}
     if backend != "host":
         assert "panel16" not in {c.flags["b_layout"] for c in cases}
+
+
+@given(st.integers(1, 12), st.sampled_from(SPEC.precisions))
+@settings(deadline=None)
+def test_a_cover_meets_every_size_and_every_combination(count: int, precision) -> None:
+    """However few sizes there are for the combinations of flags."""
+    sizes = tuple({"M": i + 1, "N": 2, "K": 3} for i in range(count))
+    cases = list(SizeGrid(sizes).cover(SPEC, precision, "host"))
+    assert {c.sizes["M"] for c in cases} == set(range(1, count + 1))
+    met = [dict(c.flags) for c in cases]
+    assert all(wanted in met for wanted in SPEC.flag_combinations(precision, "host"))
 
 
 @given(m=st.integers(0, 20), n=st.integers(0, 40), k=st.integers(0, 40), seed=st.integers(0, 99))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tilewright import native
+from tilewright.backends import all_backends
 from tilewright.errors import UsageError
+from tilewright.inputs import draw
 from tilewright.perf.engine import Effort, batch_for, measure, measure_pair
 from tilewright.perf.statistics import (
     FEWEST_QUADS,
@@ -22,7 +28,17 @@ from tilewright.perf.statistics import (
     ratio_estimate,
     verdict,
 )
-from tilewright.perf.timers import CallTimer, cache_sizes, settle
+from tilewright.perf.timers import (
+    CallTimer,
+    flush_caches,
+    flush_in_python,
+    flush_size,
+    settle,
+    timer_of,
+    usable_cpus,
+)
+from tilewright.registry import family
+from tilewright.targets import CPU
 
 
 class Machine:
@@ -158,7 +174,76 @@ def test_short_calls_are_timed_in_batches_unless_cold() -> None:
     machine = Machine(0)
     timer = machine.timer(50_000)
     measure(timer, Effort(seconds=0.2), cold=True, now=machine.now)
-    assert timer.flushes[-1] >= 2 * max((size for _, size in cache_sizes()), default=1 << 20)
+    assert timer.flushes[-1] == flush_size() > 0
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("caches", "cores", "mib"),
+    [
+        ([("L1", 48 << 10), ("L2", 2 * MIB), ("L3", 32 * MIB)], 8, 64),
+        ([("L1", 48 << 10), ("L2", 2 * MIB), ("L3", 480 * MIB)], 2, 256),
+        ([("L1", 48 << 10), ("L2", 2 * MIB), ("L3", 480 * MIB)], 96, 384),
+        ([("L1", MIB)], 4, 2),
+    ],
+)
+def test_a_flush_covers_private_caches_and_the_last_level_up_to_a_limit(
+    caches: list[tuple[str, int]], cores: int, mib: int
+) -> None:
+    assert flush_size(caches, cores) == mib * MIB
+
+
+class Watched:
+    """Looks at this process's threads from outside while something runs: the processors threads were bound to."""
+
+    def __init__(self) -> None:
+        self.bound: set[int] = set()
+        self.done = threading.Event()
+
+    def look(self) -> None:
+        while not self.done.is_set():
+            for status in Path("/proc/self/task").glob("*/status"):
+                with suppress(OSError):
+                    allowed = status.read_text().split("Cpus_allowed_list:\t")[1].split()[0]
+                    self.bound |= {int(allowed)} if allowed.isdigit() else set()
+
+    def during(self, work: Callable[[], object]) -> set[int]:
+        watcher = threading.Thread(target=self.look)
+        watcher.start()
+        try:
+            work()
+        finally:
+            self.done.set()
+            watcher.join()
+        return self.bound
+
+
+@pytest.mark.skipif(len(usable_cpus()) < 2, reason="one processor: threads cannot be told apart")
+@pytest.mark.parametrize("clock", ["native", "python"])
+def test_a_cold_sample_evicts_the_caches_of_every_processor(clock: str) -> None:
+    """Both clocks: threads bound to each processor are there while cold samples are taken, and never for warm ones."""
+    if native.why_missing():
+        pytest.skip(str(native.why_missing()))
+    found = family("gemm")
+    case = found.spec.case({"M": 4, "N": 16, "K": 16}, "fp32")
+    launch = all_backends()["host"].prepare(
+        found, case, draw(found, case, 0), found.spec.default_config(CPU), CPU, 1
+    )
+    timer = timer_of(launch, through_python=clock == "python")
+    assert timer.clock == clock
+    assert Watched().during(lambda: timer.sample(200, 1, 0)) == set()
+    assert Watched().during(lambda: timer.sample(20, 1, 32 * MIB)) == set(usable_cpus())
+
+
+@pytest.mark.parametrize("flush", [flush_caches, flush_in_python])
+def test_a_flush_visits_every_processor_and_leaves_the_caller_unbound(
+    flush: Callable[[int], list[int]],
+) -> None:
+    before = usable_cpus()
+    assert sorted(flush(MIB)) == before
+    assert usable_cpus() == before
 
 
 def test_hiccups_do_not_move_the_median() -> None:
@@ -208,12 +293,34 @@ def test_a_call_timer_reads_the_clock_around_the_call_only() -> None:
     assert timer.result == "result"
 
 
-def test_settle_ends() -> None:
-    import time
+class Threads:
+    """A clock of a process whose threads spin for so long; only sleeping lets time pass."""
 
-    start = time.monotonic()
-    settle(0.01)
-    assert time.monotonic() - start < 1.0
+    def __init__(self, spinning_s: float) -> None:
+        self.seconds, self.spinning_s, self.sleeps = 0.0, spinning_s, 0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def perf_counter_ns(self) -> int:
+        return round(self.seconds * 1e9)
+
+    def process_time_ns(self) -> int:
+        return round(min(self.seconds, self.spinning_s) * 1e9)
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.sleeps += 1
+
+
+@pytest.mark.parametrize(("spinning_s", "sleeps"), [(0.0, 1), (0.004, 5), (60.0, 20)])
+def test_settling_ends_when_threads_rest_or_patience_does(
+    spinning_s: float, sleeps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Threads(spinning_s)
+    monkeypatch.setattr("tilewright.perf.timers.time", clock)
+    settle(0.02)
+    assert clock.sleeps == pytest.approx(sleeps, abs=1)
 
 
 @pytest.mark.parametrize("make", [lambda: Effort(seconds=0), lambda: Effort(width=-1)])

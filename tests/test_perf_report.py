@@ -1,4 +1,4 @@
-"""The report, doctor and the study: everything given is shown, in one offline file."""
+"""The report and doctor: everything given is shown, in one offline file."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fakes.perf import bench_row
 from tilewright.errors import UsageError
-from tilewright.perf import plots, report, study
+from tilewright.perf import plots, report
 from tilewright.perf.doctor import ceiling_findings, findings
-from tilewright.registry import family
 
 HOST = {
     "cpu": "a processor",
@@ -27,17 +28,6 @@ HOST = {
 
 def document(command: str, rows: list[dict[str, Any]], **top: Any) -> dict[str, Any]:
     return {"schema": f"tilewright/{command}/1", "version": "0", "host": HOST, "rows": rows, **top}
-
-
-def bench_row(**changed: Any) -> dict[str, Any]:
-    row = {
-        "family": "gemm", "backend": "host", "target": "cpu", "case": "M=64,N=1536,K=576", "dtype": "bf16",
-        "threads": 2, "cache": "warm", "median_us": 123.4, "ci_low_us": 120.0, "ci_high_us": 125.0, "samples": 50,
-        "gflops": 917.0, "gbps": 16.9, "ceiling_frac": 0.87, "bound_by": "compute", "peer": "torch-best",
-        "peer_is": "torch-mkldnn", "ratio": 1.21, "ratio_ci_low": 1.15, "ratio_ci_high": 1.25, "verdict": "faster",
-        "evidence": "measured", "state": "timed", "quiet": False, "reason": "",
-    }  # fmt: skip
-    return {**row, **changed}
 
 
 DOCUMENTS: dict[str, dict[str, Any]] = {
@@ -160,6 +150,11 @@ def page(*names: str) -> Page:
     return Page(report.render(given, date="a day"))
 
 
+def render(given: dict[str, Any]) -> str:
+    """The text of a page about one document."""
+    return Page(report.render([report.parse("d.json", given)])).text
+
+
 def test_everything_given_is_shown() -> None:
     found = page(*DOCUMENTS)
     for expected in (
@@ -271,45 +266,47 @@ def test_doctor_shows_every_ceiling() -> None:
     assert rows["fp32 peak, 1 thread"] == 99.0
 
 
-def test_a_study_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured: list[str] = []
+def test_a_hip_device_is_named_by_its_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch says of an MI300X; it counts its capability as 9.4, which is no architecture's name."""
+    import torch
 
-    def bench(plan: Any, ceiling: Any) -> Any:
-        measured.append(f"{plan.cases[0].precision} {plan.cases[0]}")
-        yield bench_row(
-            dtype=plan.cases[0].precision,
-            case=str(plan.cases[0]),
-            threads=plan.threads[0],
-            peer_median_us=1.0,
-        )
+    from tilewright.perf import doctor
 
-    monkeypatch.setattr("tilewright.perf.bench.rows", bench)
-    made = study.make(family("gemm"), ["fp32", "bf16"], [1], "torch", 0.1, quick=True)
-    store = tmp_path / "s.jsonl"
-    going = study.rows(made, store)
-    for _ in range(3):
-        next(going)
-    going.close()
-    with store.open("a") as file:
-        file.write('{"key": "cut sh')
-    found = [row for _, row in study.rows(made, store)]
-    assert len(found) == made.total == len(set(measured)) == len(measured)
-    assert [row for _, row in study.rows(made, store)] == found
-    assert len(measured) == made.total, (
-        "a third run measures nothing, the torn line notwithstanding"
+    device = SimpleNamespace(
+        name="AMD Instinct MI300X", gcnArchName="gfx942:sramecc+:xnack-", major=9, minor=4
     )
-    text = study.markdown(made, found, "the command", "a day")
-    assert "measured" in text and "the command" in text and "a day" in text
-    assert f"| fp32 | 1 | {made.total // 2} | **1.21**" in text
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: device)
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    (found,) = doctor._devices()
+    assert (found.name, found.value, found.unit) == (
+        "hip device 0",
+        "AMD Instinct MI300X",
+        "gfx942",
+    )
+    monkeypatch.setattr(torch.version, "hip", None)
+    (found,) = doctor._devices()
+    assert (found.name, found.unit) == ("cuda device 0", "sm_94")
 
 
-def test_a_study_covers_the_sizes_of_the_goal() -> None:
-    made = study.make(family("gemm"), ["fp32"], [1, 2], "torch-best", 1.0)
-    sizes = {(c.sizes["M"], c.sizes["N"], c.sizes["K"]) for c in made.cases}
-    assert {m for m, _, _ in sizes} == {1, 16, 64, 256, 1024}
-    assert {(n, k) for _, n, k in sizes} >= {(s, s) for s in (576, 1536, 2048, 4096)} | {
-        (576, 1536),
-        (1536, 576),
+def test_a_choice_by_score_is_no_gain() -> None:
+    top = {
+        **DOCUMENTS["tune"],
+        "gain": None,
+        "score_ratio": 3.6,
+        "verdict": "better score",
+        "evidence": "modelled",
     }
-    full = study.make(family("gemm"), ["fp32"], [1], "torch-best", 1.0, full=True)
-    assert len(full.cases) == 5 * 16
+    text = render(top)
+    assert "better score (modelled): 3.60 is the ratio of scores, not of times" in text
+    assert "gain over the default" not in text and "verdict" not in text.split("Tuning", 1)[1]
+
+
+def test_a_check_that_was_declined_is_neither_good_nor_bad() -> None:
+    rows = [
+        {**DOCUMENTS["check"]["rows"][0], "state": "run"},
+        {**DOCUMENTS["check"]["rows"][1], "state": "refused", "reason": "not this layout"},
+    ]
+    text = render(document("check", rows))
+    assert "1 of 1" in text and "host refused: not this layout" in text and "Failed" not in text

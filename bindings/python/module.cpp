@@ -1,8 +1,10 @@
-// tilewright._C: raw kernels, timers and twin runs for the workbench. Shipped ops do not use it.
+// tilewright._C: raw kernels, timers and twin runs for the workbench; golden.py beside it makes and checks
+// vectors of the raw kernels. Shipped ops do not use it.
 #include "module.hpp"
 
 #include <pybind11/stl.h>
 
+#include "flush.hpp"
 #include "library.hpp"
 #include "prepared.hpp"
 #include "timing.hpp"
@@ -19,13 +21,16 @@ PYBIND11_MODULE(_C, module) {
       .def("run", &Prepared::run, NoGil(),
            "Call the kernel; raises Refused or TilewrightError with its sentence.")
       .def("time", &time_calls, py::arg("count"), py::arg("flush_bytes") = 0, py::arg("batch") = 1, NoGil(),
-           "`count` samples in ns, each of `batch` consecutive calls (not divided); `flush_bytes` are "
-           "rewritten "
-           "before each sample to evict caches.")
+           "`count` samples in ns, each of `batch` consecutive calls (not divided); with `flush_bytes`, "
+           "flush_caches before each sample.")
       .def("time_pair", &time_pair, py::arg("other"), py::arg("blocks"), py::arg("flush_bytes") = 0,
            py::arg("batch") = 1, NoGil(),
            "Two lists of samples in ns, taken in blocks of the order self, other, other, self.");
 
+  module.def(
+      "flush_caches", &flush_caches, py::arg("bytes"), NoGil(),
+      "Rewrite that many bytes of other memory, a share on every CPU this process may use, which evicts "
+      "its caches; returns the CPUs.");
   module.def(
       "prepare",
       [](uintptr_t address, const std::vector<TensorView>& tensors,

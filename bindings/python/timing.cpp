@@ -6,6 +6,7 @@
 #include <string>
 
 #include "errors.hpp"
+#include "flush.hpp"
 
 namespace tw::bindings {
 namespace {
@@ -20,18 +21,16 @@ int64_t now_ns() {
 
 class Timer {
  public:
-  Timer(int count, int64_t flush_bytes, int batch) : batch_(batch) {
+  Timer(int count, int64_t flush_bytes, int batch) : flush_bytes_(flush_bytes), batch_(batch) {
     if (count < 0 || batch < 1 || flush_bytes < 0) {
       raise("UsageError", "count " + std::to_string(count) + ", batch " + std::to_string(batch) +
                               ", flush_bytes " + std::to_string(flush_bytes) +
                               "; accepted: 0 or more, 1 or more, 0 or more");
     }
-    if (flush_bytes > 0) room_.assign(static_cast<size_t>(flush_bytes), 1);
   }
 
   int64_t sample(const Prepared& call) {
-    for (size_t i = 0; i < room_.size(); i += 64) room_[i] = static_cast<unsigned char>(room_[i] + 1);
-    asm volatile("" : : "r"(room_.data()) : "memory");
+    if (flush_bytes_ > 0) flush_caches(flush_bytes_);
     const int64_t start = now_ns();
     for (int i = 0; i < batch_; ++i) call.run();
     const int64_t end = now_ns();
@@ -47,7 +46,7 @@ class Timer {
     if (PyErr_CheckSignals() != 0) throw pybind11::error_already_set();
   }
 
-  std::vector<unsigned char> room_;
+  int64_t flush_bytes_;
   int batch_;
   int64_t checked_ = now_ns();
 };

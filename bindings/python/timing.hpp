@@ -9,8 +9,8 @@
 
 namespace tw::bindings {
 
-// `count` samples in ns, each the time of `batch` consecutive calls. With `flush_bytes`, a buffer of that
-// many bytes is rewritten before each sample, so that the operands leave the caches it covers.
+// `count` samples in ns, each the time of `batch` consecutive calls. With `flush_bytes` that many bytes of
+// other memory are rewritten before each sample, a share on every core, so that operands leave the caches.
 std::vector<int64_t> time_calls(const Prepared& call, int count, int64_t flush_bytes, int batch);
 
 // `blocks` blocks of the order A B B A: two samples of each call per block, so that drift hits both alike.

@@ -105,9 +105,8 @@ class SizeGrid:
             sizes = self.sizes[-1]
             combinations = [c for c in combinations if accepts(spec.case(sizes, precision.name, c))]
         for i in range(max(len(self.sizes), len(combinations)) if combinations else 0):
-            # Both lists are stepped at once; after a full round the second is shifted by one, so that
-            # sizes meet other flags. The memory layout alternates with a period of its own.
-            flags = combinations[(i // len(self.sizes) + i) % len(combinations)]
+            # Both lists are stepped at once; the memory layout alternates with a period of its own.
+            flags = combinations[i % len(combinations)]
             sizes = self.sizes[i % len(self.sizes)]
             yield spec.case(sizes, precision.name, flags, MEMORY[(i // 3) % 2])
 

@@ -180,12 +180,16 @@ def launch(job: Job, inputs: Inputs) -> Launch:
     return job.backend.prepare(job.family, job.case, inputs, job.config, job.target, job.threads)
 
 
+def tolerance(family: Family, case: Case, one: Backend) -> float:
+    """What outputs are compared under: the spec's bound, and what the backend's hardware adds to it."""
+    return family.spec.tolerance.of(family.spec, case) + one.added_error(family, case)
+
+
 def compare_outputs(job: Job, inputs: Inputs, outputs: Any) -> Comparison:
     """The worst comparison over all outputs."""
-    tolerance = job.family.spec.tolerance.of(job.family.spec, job.case)
-    tolerance += job.backend.added_error(job.family, job.case)
+    limit = tolerance(job.family, job.case, job.backend)
     expected = reference_outputs(job.family, job.case, inputs)
-    results = [compare(outputs[name], ref, tolerance) for name, ref in expected.items()]
+    results = [compare(outputs[name], ref, limit) for name, ref in expected.items()]
     return max(results, key=lambda c: (not c.ok, c.rel_err, c.worst))
 
 

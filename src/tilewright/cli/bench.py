@@ -43,7 +43,8 @@ def run(
         ),
     ] = None,
     cold: Annotated[
-        bool, typer.Option("--cold", help="Evict every cache before each sample.")
+        bool,
+        typer.Option("--cold", help="Evict the caches of every core before each sample."),
     ] = False,
     seconds: Annotated[float, typer.Option("--seconds", help="Time budget of one row.")] = 2.0,
     width: Annotated[
@@ -62,6 +63,7 @@ def run(
     in interleaved pairs in this run: ratio is peer time / our time, and the verdict is faster, slower or
     same only if the whole interval lies beyond, or within, 2 %. A peer with prepacked weights meets our
     prepacked layout unless --flags fixes it. --dtype all takes every precision. Raw samples are kept.
+    What cannot be timed here is a row with its reason; if all are, or after Ctrl-C, the exit code is 3.
 
     Examples:  tilewright bench gemm --shape M=64,N=1536,K=576 --dtype bf16 --against torch-best --threads 1,2
     """
@@ -92,7 +94,8 @@ def run(
     ceiling = Ceiling()
     found: list[BenchRow] = []
     interrupted = False
-    with progress("bench", count(plan), json) as step:
+    total = count(plan)
+    with progress("bench", total, json) as step:
         try:
             for row in rows(plan, ceiling):
                 found.append(row)
@@ -101,7 +104,8 @@ def run(
             interrupted = True
     if not found and not interrupted:
         raise UsageError(
-            "nothing matches this selection; `tilewright list` shows families, backends and targets"
+            f"{', '.join(plan.backends) or 'no backend'} does not address {', '.join(plan.targets)}; "
+            "`tilewright list` shows what does"
         )
     emit(json, "bench", found, seed=seed, interrupted=interrupted, ceilings_reason=ceiling.reason)
     lines = [_line(r) for r in found if r.state != "unavailable"]
@@ -109,8 +113,8 @@ def run(
         table(_COLUMNS, lines, title=f"measured on {host().cpu}, seed {seed}", json=json)
     _remarks(found, ceiling, json)
     if interrupted:
-        say("interrupted: these rows were finished before", json)
-        raise typer.Exit(130)
+        say(f"interrupted: {len(found)} of {total} rows were finished before", json)
+        raise typer.Exit(3)
     if any(r.state in ("wrong", "impossible") for r in found):
         raise typer.Exit(1)
     if all(r.state == "unavailable" for r in found):

@@ -14,6 +14,7 @@ from tilewright.cli.output import emit, number, quiet, say, table
 if TYPE_CHECKING:
     from tilewright.autotune.result import TuneResult
     from tilewright.autotune.trials import TrialRow
+    from tilewright.registry import Family
 
 app = typer.Typer()
 
@@ -32,7 +33,9 @@ def tune(
     shape: options.Shape = None,
     dtype: Annotated[
         str | None,
-        typer.Option("--dtype", metavar="NAME", help="The precision, such as bf16 or int8->fp16."),
+        typer.Option(
+            "--dtype", metavar="NAME", help="The one precision, such as bf16 or int8->fp16."
+        ),
     ] = None,
     flags: options.Flags = None,
     backend: Annotated[
@@ -94,7 +97,8 @@ def tune(
     tie set.
 
     On cpu, and on a device that is present, configs are timed. Without the device ascend:* takes cycles of the
-    twin, cuda:* and hip:* a static score of the compiled binary; both are models and labelled so.
+    twin, cuda:* and hip:* a static score of the compiled binary; both are models and labelled so. The choice is
+    then by score: it has no interval, nothing is called faster, and it is kept with the word modelled.
 
     Studies resume: run the same command again and nothing is measured twice; raise --trials to go on. Ctrl-C ends
     the search and keeps the best. A study is bound to shape, precision, flags, device, kernel sources and
@@ -113,10 +117,11 @@ def tune(
 
     found = family_named(family)
     sizes, values = options.shape(shape), options.flags(flags)
+    precision = _one_precision(found, options.names(dtype))
     case = (
-        found.spec.case(sizes, dtype, values)
+        found.spec.case(sizes, precision, values)
         if sizes is not None
-        else tuning.default_case(found, dtype, values)
+        else tuning.default_case(found, precision, values)
     )
     say(f"{family} on {target}: {case} {case.precision}, inputs and sampler from seed {seed}", json)
     limit = tuning.DEFAULT_TRIALS if trials is None and seconds is None else trials
@@ -145,6 +150,21 @@ def tune(
     _summary(result, json)
     if result.best is None:
         raise typer.Exit(3)
+
+
+def _one_precision(family: Family, names: list[str]) -> str | None:
+    """The precision that `--dtype` names; None for the family's default. Raises UsageError for several."""
+    from tilewright.errors import UsageError
+
+    if not names:
+        return None
+    found = [p.name for p in family.spec.select_precisions(names)]
+    if len(found) > 1:
+        raise UsageError(
+            f"--dtype {','.join(names)} names {len(found)} precisions of {family.name}; "
+            f"accepted for one tuning: one of {', '.join(found)}"
+        )
+    return found[0]
 
 
 @contextmanager
@@ -251,16 +271,25 @@ def _summary(result: TuneResult, json: str | None) -> None:
             json,
         )
     else:
-        sure = (
-            f" [{best.ratio_low:.3f}, {best.ratio_high:.3f}]"
-            if best.ratio_low and best.ratio_high
-            else ""
-        )
-        gain = f"{best.ratio:.3f}x{sure}" if best.ratio else "-"
         say(
-            f"default {default.value:.4g} {default.unit}, best {best.value:.4g} {best.unit} ({result.evidence}): {gain}, "
-            f"{result.decision.verdict if result.decision else ''}, {len(result.tie_set)} tied",
+            f"default {default.value:.4g} {default.unit}, best {best.value:.4g} {best.unit} ({result.evidence}): "
+            f"{_outcome(result)}, {len(result.tie_set)} tied",
             json,
         )
         say(f"best config {best.config}", json)
-    say(f"kept in {result.stored}" if result.stored else f"not kept: {result.top()['doubt']}", json)
+    if result.stored:
+        say(f"kept in {result.stored}", json)
+    if doubt := result.top()["doubt"]:
+        say(doubt if result.stored else f"not kept: {doubt}", json)
+
+
+def _outcome(result: TuneResult) -> str:
+    """The verdict with its ratio: of times with the interval, of scores by that name."""
+    best, decided = result.best, result.decision
+    if best is None or decided is None or best.ratio is None:
+        return "-"
+    if decided.by_score:
+        return f"{decided.verdict}, ratio of scores {best.ratio:.3f}"
+    low, high = best.ratio_low, best.ratio_high
+    sure = f" [{low:.3f}, {high:.3f}]" if low and high else ""
+    return f"{best.ratio:.3f}x{sure}, {decided.verdict}"

@@ -1,0 +1,108 @@
+"""The end of a tuning: times decide beyond noise, scores only rank, and each is called what it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+
+from autotune_doubles import CostModel, NoisyCostModel, cost, gemm_case, small_family
+from tilewright import tables
+from tilewright.autotune.study import tune
+from tilewright.backends.host import Host
+from tilewright.cli.tune import _summary
+from tilewright.evidence import Evidence
+from tilewright.registry import family
+from tilewright.targets import CPU
+
+GEMM = family("gemm")
+DEFAULT = GEMM.spec.default_config(CPU)
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEWRIGHT_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
+
+
+def test_the_default_wins_where_nothing_is_faster_beyond_noise() -> None:
+    result = tune(GEMM, gemm_case(), "cpu", 12, objective=NoisyCostModel(flat=True), backend=Host())
+    assert result.best and result.best.config == DEFAULT
+    assert result.decision and result.decision.verdict in ("same", "inconclusive")
+    assert len(result.tie_set) > 1
+    assert result.tie_set[0] == DEFAULT
+
+
+def test_a_model_gives_a_better_score_and_never_a_faster_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = small_family(tmp_path, tile_m=(16, 32, 64, 96))
+    url = f"journal:{tmp_path}/score.journal"
+    model = CostModel(unit="score")
+    result = tune(found, gemm_case(), "cpu", 12, objective=model, backend=Host(), storage=url)
+    decision, best = result.decision, result.best
+    assert decision and best and best.config != DEFAULT
+    assert (decision.verdict, decision.by_score, decision.confirmed) == (
+        "better score",
+        True,
+        False,
+    )
+    assert result.gain is None and result.score_ratio == best.ratio
+    assert best.ratio == pytest.approx(cost(DEFAULT) / cost(best.config))
+    assert (best.ratio_low, best.ratio_high, best.value_us) == (None, None, None)
+    top = result.top()
+    assert (top["gain"], top["confirmed"]) == (None, False)
+    assert "no device has timed" in top["doubt"]
+    _summary(result, None)
+    said = capsys.readouterr().out
+    assert f"better score, ratio of scores {best.ratio:.3f}" in said
+    assert "(modelled)" in said and "faster" not in said and f"{best.ratio:.3f}x" not in said
+    entry = tables.choose(found, gemm_case(), CPU).entry
+    assert entry and entry.config == best.config
+    kept = entry.provenance
+    assert (kept["evidence"], kept["verdict"]) == ("modelled", "better score")
+    assert kept["gain"] is None and kept["gain_low"] is None
+    assert kept["score_ratio"] == pytest.approx(best.ratio)
+    again = tune(found, gemm_case(), "cpu", 12, objective=model, backend=Host(), storage=url)
+    assert again.measured == 0 and again.decision == decision
+
+
+def test_a_default_that_no_score_beats_stays(tmp_path: Path) -> None:
+    result = tune(GEMM, gemm_case(), "cpu", 6, objective=CostModel(flat=True), backend=Host())
+    assert result.best and result.best.config == DEFAULT
+    assert result.decision and result.decision.verdict == "same score"
+
+
+def test_times_that_are_taken_once_confirm_nothing() -> None:
+    """A measured value is noisy: without interleaved rounds it is a remark, not a winner."""
+    model = CostModel(evidence=Evidence.MEASURED)
+    result = tune(GEMM, gemm_case(), "cpu", 12, objective=model, backend=Host())
+    assert result.decision and result.best and result.best.config != DEFAULT
+    assert (result.decision.verdict, result.decision.confirmed) == ("inconclusive", False)
+    assert result.stored is None and result.gain is None
+    assert "timed on its own" in result.top()["doubt"]
+
+
+def test_a_decision_from_before_scores_were_told_from_times_is_made_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    first = tune(GEMM, gemm_case(), "cpu", 6, objective=CostModel(), backend=Host(), storage=url)
+    study = optuna.load_study(study_name=first.study, storage=url)
+    kept = study.user_attrs["decision"]
+    del kept["decision"]["by_score"]
+    kept["decision"] |= {"verdict": "faster", "confirmed": True}
+    study.set_user_attr("decision", kept)
+    again = tune(GEMM, gemm_case(), "cpu", 6, objective=CostModel(), backend=Host(), storage=url)
+    assert again.measured == 0
+    assert again.decision == first.decision
+
+
+def test_a_faster_config_wins_with_an_interval_under_drift() -> None:
+    result = tune(GEMM, gemm_case(), "cpu", 30, objective=NoisyCostModel(), backend=Host())
+    best = result.best
+    assert best and best.ratio_low and best.ratio_high and best.ratio
+    assert result.decision and result.decision.verdict == "faster"
+    true = cost(DEFAULT) / cost(best.config)
+    assert best.ratio == pytest.approx(true, rel=0.02)
+    assert best.ratio_low <= best.ratio <= best.ratio_high
+    assert best.ratio_low > 1
