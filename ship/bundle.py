@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tilewright import __version__
 from tilewright.errors import BuildFailed, VerificationFailed
 from tilewright.registry import package_folder
-from tilewright.ship import dispatch, golden, gpu, layout, provenance, pyapi, receive
+from tilewright.ship import ascendc, dispatch, golden, gpu, layout, provenance, pyapi, receive
 from tilewright.ship.device import hashed_sources
 from tilewright.ship.library import compile_library
 from tilewright.ship.readme import readme
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 TORCH_TARGET = "2.11"
 PYTHON_NEEDED = "3.10"
 LIBRARY_LIMIT = 2_000_000
-_ASCENDC = {".cpp", ".h", ".hpp", ".txt", ".md"}
 Say = Callable[[str], None]
 
 
@@ -84,7 +83,8 @@ def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
         say(f"compiling for {', '.join(t.name for t in devices)}")
     part = gpu.compile_gpu(request.families, devices, request.gpu_precisions)
     gpu.write_binaries(variant, part)
-    shipped_ascendc = _write_ascendc(root, request)
+    has_ascend = any(t.kind == "ascend" for t in request.targets)
+    shipped_ascendc = ascendc.write(root, request.families) if has_ascend else []
     table = dispatch.document(request.families, request.targets, part, shipped_ascendc)
     layout.write_json(variant / "dispatch.json", table)
 
@@ -215,29 +215,6 @@ def _license() -> bytes:
         if file.name == "LICENSE":
             return file.read_binary()
     raise BuildFailed("the LICENSE file of tilewright cannot be found; a bundle must carry it")
-
-
-def _write_ascendc(root: Path, request: Request) -> list[str]:
-    """Copy the AscendC sources and CANN build of families that have them; returns those families' names."""
-    if not any(t.kind == "ascend" for t in request.targets):
-        return []
-    shipped = []
-    for family in request.families:
-        if family.ascendc_folder.is_dir():
-            _copy_sources(family.ascendc_folder, root / "ascendc" / "ops" / family.name)
-            shipped.append(family.name)
-    npu = package_folder("tilewright.ascendc") / "npu"
-    if shipped and npu.is_dir():
-        _copy_sources(npu, root / "ascendc" / "npu")
-    return shipped
-
-
-def _copy_sources(source: Path, place: Path) -> None:
-    for path in layout.files_below(source):
-        if path.suffix in _ASCENDC:
-            copy = place / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
 
 
 def _write_perf(root: Path, request: Request) -> dict[str, Any] | None:

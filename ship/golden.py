@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilewright import numerics
-from tilewright.cases import Case, SizeGrid
+from tilewright.cases import Case
 from tilewright.dims import Expr
+from tilewright.golden import golden_cases
 from tilewright.inputs import Inputs, draw, reference_outputs
 from tilewright.registry import Family
 from tilewright.ship.layout import write_json
@@ -18,36 +19,12 @@ if TYPE_CHECKING:
     import torch
 
     from tilewright.bindings.table import Op, OpArgument
-    from tilewright.spec import KernelSpec, Precision
+    from tilewright.spec import KernelSpec
 
 SCHEMA = "tilewright/golden/1"
-# One stored call, and all calls of a precision: a bundle is mailed around, and vectors must not dominate it.
-CASE_BYTES = 24 << 10
+# All calls of a precision: vectors must not dominate a bundle.
 PRECISION_BYTES = 256 << 10
 SEED = 20
-
-
-def golden_cases(spec: KernelSpec, precision: Precision) -> Iterator[Case]:
-    """The spec's own check cases that are small enough to store: tails, empties and every flag combination."""
-
-    def fits(sizes: Mapping[str, int]) -> bool:
-        return spec.bytes_of(spec.case(sizes, precision.name)) <= CASE_BYTES
-
-    small = [s for s in spec.cases.sizes if fits(s)]
-    if not small:
-        small = [
-            min(
-                spec.cases.sizes,
-                key=lambda s: spec.bytes_of(spec.case(s, precision.name)),
-            )
-        ]
-    whole = next((s for s in reversed(small) if all(s.values())), small[-1])
-    for sizes in spec.cases.sizes:
-        # An empty case may be large in its other sizes; the same emptiness is kept in a small one.
-        reduced = {n: 0 if v == 0 else whole[n] for n, v in sizes.items()}
-        if not all(sizes.values()) and not fits(sizes) and reduced not in small:
-            small.append(reduced)
-    yield from SizeGrid(tuple(small)).cover(spec, precision, "host")
 
 
 def write_golden(
@@ -111,7 +88,6 @@ def _store(
         "name": f"{op.name} {case.precision} {case}",
         "op": op.name,
         **case.as_dict(),
-        "gpu": all("triton" in (t.layout(case).backends or ("triton",)) for t in spec.inputs),
         "seed": seed,
         "tolerance": spec.tolerance.of(spec, case),
         "args": [stored[a.name] for a, _ in call if not a.keyword_only],

@@ -23,6 +23,9 @@ def readme(manifest: Mapping[str, Any], perf: Mapping[str, Any] | None) -> str:
     needs = manifest["needs"]
     ops = manifest["ops"]
     first = next(iter(ops))
+    variant = f"build/{manifest['variant']}"
+    gpu = any(target.startswith(("cuda:", "hip:")) for target in manifest["targets"])
+    on_gpu = "Its ops take tensors on a GPU too, if Targets below has it. " if gpu else ""
     source = manifest["source"]
     commit = f"commit {source['commit']}" if source["commit"] else "no recorded commit"
     dirty = ", with local changes" if source["dirty"] else ""
@@ -35,14 +38,32 @@ def readme(manifest: Mapping[str, Any], perf: Mapping[str, Any] | None) -> str:
         "## Use",
         "",
         "```python",
+        "from pathlib import Path",
+        "",
         "from kernels import get_local_kernel  # pip install kernels",
         "",
-        'ops = get_local_kernel("path/of/this/folder")',
+        'ops = get_local_kernel(Path("path/of/this/folder"), backend="cpu")',
         f"help(ops.{first})",
         "```",
         "",
-        "Without the `kernels` package: put "
-        f"`build/{manifest['variant']}` on `sys.path` under a name of your own and import it.",
+        '`backend="cpu"` names the build variant, the one there is: where torch is built for CUDA or ROCm the client '
+        f"would look for another. {on_gpu}The variant's own folder is accepted too: "
+        f'`Path("path/of/this/folder/{variant}")`.',
+        "",
+        "Without the `kernels` package:",
+        "",
+        "```python",
+        "import importlib.util",
+        "import sys",
+        "from pathlib import Path",
+        "",
+        f'folder = Path("path/of/this/folder/{variant}")',
+        f'spec = importlib.util.spec_from_file_location("{manifest["id"]}", folder / "__init__.py")',
+        "ops = importlib.util.module_from_spec(spec)",
+        "sys.modules[spec.name] = ops",
+        "spec.loader.exec_module(ops)",
+        f"help(ops.{first})",
+        "```",
         "",
         "## Needs",
         "",
@@ -58,7 +79,9 @@ def readme(manifest: Mapping[str, Any], perf: Mapping[str, Any] | None) -> str:
         "```",
         "",
         "It needs Python and torch only. Hashes of all files are compared before anything is loaded; then come "
-        "platform, torch, CPU level, ABI, loading, opcheck, the golden vectors in `golden/` and the GPU binaries.",
+        "platform, torch, CPU level, ABI, loading, opcheck, the golden vectors in `golden/` and the GPU binaries. "
+        "Folders named `__pycache__` are neither compared nor used; Python makes them again, so delete those that "
+        "came with a copy.",
         "",
         "## Targets",
         "",

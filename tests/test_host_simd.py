@@ -97,7 +97,11 @@ def test_instructions_match_their_emulation(level: str) -> None:
 
 
 def tile_dot(
-    lib: ctypes.CDLL, kind: str, a: NDArray[np.generic], b: NDArray[np.generic], c: NDArray[np.generic]
+    lib: ctypes.CDLL,
+    kind: str,
+    a: NDArray[np.generic],
+    b: NDArray[np.generic],
+    c: NDArray[np.generic],
 ) -> NDArray[np.generic]:
     """c[16,16] + a[16,64 bytes] b[16 groups, 16 columns, KR], operands in rows of 80 bytes."""
     rows = [np.zeros((16, 80), np.uint8) for _ in range(2)]

@@ -200,6 +200,7 @@ def test_the_library_needs_no_driver_and_only_old_symbols(tmp_path: Path) -> Non
     assert exported == {
         "tw_gpu_launch",
         "tw_gpu_choose",
+        "tw_gpu_device",
         "tw_gpu_set_directory",
         "tw_gpu_entry_count",
         "tw_gpu_entry_id",

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
-import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,68 +12,13 @@ import pytest
 pytest.importorskip("triton", reason="triton compiles the binaries these tests launch")
 
 from fakes import gpu
+from fakes.gpu import TARGETS, Built
 from tilewright.aot.compile import compile_config
 from tilewright.ship.launcher.compiled import dispatch_row
-from tilewright.ship.launcher.entries import DispatchEntry, read_entries
+from tilewright.ship.launcher.entries import read_entries
 
-TARGETS = ("cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "hip:gfx942")
+pytest_plugins = ("fakes.gpu_fixtures",)
 BITS = struct.unpack("<I", struct.pack("<f", 0.375))[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Built:
-    """A launcher library with its binaries in place, and the fakes."""
-
-    library: Path
-    folder: Path
-    entries: Mapping[str, DispatchEntry]
-    rows: list[dict[str, Any]]
-    objects: list[str]
-    drivers: Mapping[str, str]
-
-    def environment(self, arch: str = "", **more: str) -> dict[str, str]:
-        return {**self.drivers, **({"TILEWRIGHT_FAKE_ARCH": arch} if arch else {}), **more}
-
-
-def _toys() -> list[tuple[dict[str, Any], bytes]]:
-    # In a process of its own: another test may have switched Triton to its interpreter here.
-    script = (
-        "import sys, json, hashlib; from fakes import toy_triton as t\n"
-        f"for target in {TARGETS!r}:\n"
-        "    data, shared, symbol = t.compile_toy(target)\n"
-        "    row = t.toy_row(target, data, shared, symbol, hashlib.sha256(data).hexdigest())\n"
-        "    print(json.dumps([row, data.hex()]))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        capture_output=True,
-        text=True,
-        cwd=gpu.FAKES.parent,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [(row, bytes.fromhex(data)) for row, data in map(json.loads, done.stdout.splitlines())]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
-    folder = tmp_path_factory.mktemp("launcher")
-    (folder / "gpu").mkdir()
-    rows = []
-    for row, data in _toys():
-        (folder / row["binary"]).write_bytes(data)
-        rows.append(row)
-    # One more for the same device, with a range of its own and scratch: it stands before the other.
-    small = {**rows[1], "id": "toy.small", "when": {"M": [2, 3]}, "global_scratch_bytes": 64}
-    rows.insert(1, small)
-    objects = gpu.build_objects(folder)
-    drivers = {
-        "TILEWRIGHT_LIBCUDA": str(gpu.build_fake(folder, "libcuda")),
-        "TILEWRIGHT_LIBHIP": str(gpu.build_fake(folder, "libamdhip64")),
-    }
-    entries = read_entries(rows)
-    library = gpu.build_library(folder, objects, entries)
-    return Built(library, folder, {e.id: e for e in entries}, rows, objects, drivers)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -104,7 +44,7 @@ def test_packs_every_kind_of_argument_and_the_hidden_pointers(
     assert [load["sha256"] for load in loads] == [entry.sha256], "loaded once, the shipped bytes"
 
 
-def test_every_gemm_entry_reaches_its_kernel_as_declared(built: Built, tmp_path: Path) -> None:
+def test_large_tiles_raise_the_limit_of_shared_memory(built: Built, tmp_path: Path) -> None:
     from tilewright.kernels.gemm import triton as module
     from tilewright.kernels.gemm.spec import SPEC as spec
 

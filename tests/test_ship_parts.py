@@ -337,7 +337,7 @@ def test_timings_become_a_table_with_their_evidence(tmp_path: Path) -> None:
         | {"torch": "2.11", "cpu_level": "scalar"},
         "ops": {"gemm": OP.as_dict()},
         "source": {"commit": "c0ffee", "dirty": True},
-        "name": "n", "tilewright": "0", "variant": "v", "cpu_levels": ["scalar"], "targets": {},
+        "name": "n", "id": "_n_0", "tilewright": "0", "variant": "v", "cpu_levels": ["scalar"], "targets": {},
     }  # fmt: skip
     text = readme(manifest, json.loads(path.read_text()))
     assert "Timed on X1" in text and "12.35" in text and "measured" in text

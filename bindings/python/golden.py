@@ -20,8 +20,9 @@ import typer
 
 from tilewright import native
 from tilewright.bindings.table import op_of
-from tilewright.cases import Case, SizeGrid
+from tilewright.cases import Case
 from tilewright.errors import CheckFailed, TilewrightError, Unavailable, UsageError
+from tilewright.golden import golden_cases
 from tilewright.inputs import draw, empty_outputs, padded, reference_outputs
 from tilewright.numerics import Comparison, compare
 from tilewright.registry import Family
@@ -30,11 +31,9 @@ from tilewright.registry import family as family_named
 if TYPE_CHECKING:
     import torch
 
-    from tilewright.spec import KernelSpec, Precision
+    from tilewright.spec import Precision
 
 SCHEMA = "tilewright/raw-golden/1"
-# Sizes whose tensors take more than this are left out: vectors are to be kept beside sources.
-CASE_BYTES = 24 << 10
 _SEED = 20
 
 
@@ -47,23 +46,6 @@ class Vector:
     inputs: Mapping[str, torch.Tensor | None]
     expected: Mapping[str, torch.Tensor]
     tolerance: float
-
-
-def golden_cases(spec: KernelSpec, precision: Precision) -> Iterator[Case]:
-    """The small check cases of the spec: tails, empties, views of larger memory, every flag combination."""
-
-    def moved(sizes: Mapping[str, int]) -> float:
-        return spec.bytes_of(spec.case(sizes, precision.name))
-
-    small = [s for s in spec.cases.sizes if moved(s) <= CASE_BYTES]
-    small = small or [min(spec.cases.sizes, key=moved)]
-    whole = next((s for s in reversed(small) if all(s.values())), small[-1])
-    for sizes in spec.cases.sizes:
-        # An empty case may be large in its other sizes; the same emptiness is kept in a small one.
-        reduced = {n: 0 if v == 0 else whole[n] for n, v in sizes.items()}
-        if not all(sizes.values()) and sizes not in small and reduced not in small:
-            small.append(reduced)
-    yield from SizeGrid(tuple(small)).cover(spec, precision, "host")
 
 
 def vectors(family: Family, precision: Precision) -> Iterator[Vector]:

@@ -42,7 +42,8 @@ def device_sources(
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
-    return (*launcher_sources(), _HERE / "cuda_ops.cpp", folder / TABLE, folder / OPS)
+    ours = (_HERE / "cuda_ops.cpp", _HERE / "place.cpp")
+    return (*launcher_sources(), *ours, folder / TABLE, folder / OPS)
 
 
 def hashed_sources() -> tuple[Path, ...]:

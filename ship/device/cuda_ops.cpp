@@ -1,22 +1,10 @@
 #include "device/cuda_ops.hpp"
 
-#include <torch/csrc/inductor/aoti_torch/c/shim.h>
-
-#include "launcher/dl.hpp"
-#include "launcher/tw_gpu.h"
-
 namespace tilewright::device {
 namespace {
 
 using tw::border::UsageError;
 using tw::ops::Tensor;
-
-struct Place {
-  void* stream = nullptr;
-  int32_t device = 0;
-};
-
-thread_local Place place;
 
 tw::border::View view_of(const Tensor& tensor) {
   tw::border::View view{true, tw::ops::code_of(tensor.scalar_type()), tensor.data_ptr(), {}, {}};
@@ -25,22 +13,6 @@ tw::border::View view_of(const Tensor& tensor) {
     view.stride.push_back(tensor.stride(axis));
   }
   return view;
-}
-
-// torch's current stream as the driver's handle. The function is not in libtorch_cpu, so it is looked for in
-// the libraries that this torch has loaded.
-void* current_stream(int32_t device) {
-  using Get = AOTITorchError (*)(int32_t, void**);
-  for (const char* name : {"libtorch_cuda.so", "libtorch_hip.so"}) {
-    void* library = dlopen(name, RTLD_LAZY | RTLD_NOLOAD);
-    if (library == nullptr) continue;
-    const auto get = reinterpret_cast<Get>(dlsym(library, "aoti_torch_get_current_cuda_stream"));
-    void* stream = nullptr;
-    const bool found = get != nullptr && get(device, &stream) == AOTI_TORCH_SUCCESS;
-    dlclose(library);
-    if (found) return stream;
-  }
-  throw UsageError("this torch has no CUDA or ROCm library that tells its current stream");
 }
 
 int32_t device_of(const tw::border::OpSpec& op, const Arguments& arguments) {
@@ -61,10 +33,6 @@ int32_t device_of(const tw::border::OpSpec& op, const Arguments& arguments) {
 
 }  // namespace
 
-int start(const tw_call* call, const char* family) {
-  return tw_gpu_launch(call, place.stream, place.device, family, "auto");
-}
-
 std::vector<Tensor> launch(const tw::border::OpSpec& op, const Arguments& arguments) {
   tw::border::Request request;
   size_t input = 0;
@@ -79,8 +47,7 @@ std::vector<Tensor> launch(const tw::border::OpSpec& op, const Arguments& argume
   if (arguments.out_dtype) request.out_dtype = tw::ops::code_of(*arguments.out_dtype);
   const tw::border::Launch resolved = tw::border::resolve(op, request);
 
-  place.device = device_of(op, arguments);
-  place.stream = current_stream(place.device);
+  enter(device_of(op, arguments));
   std::vector<Tensor> outputs;
   for (size_t i = 0; i < op.tensors.size(); ++i) {
     if (!op.tensors[i].output) continue;

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "device/place.hpp"
 #include "op.hpp"
 
 namespace tilewright::device {
@@ -24,8 +25,5 @@ struct Arguments {
 // Checks the call, allocates the outputs on the inputs' device and starts the kernel on torch's current
 // stream there.
 std::vector<tw::ops::Tensor> launch(const tw::border::OpSpec& op, const Arguments& arguments);
-
-// The OpSpec's kernel: hands the call to the launcher with the stream and device of the `launch` around it.
-int start(const tw_call* call, const char* family);
 
 }  // namespace tilewright::device

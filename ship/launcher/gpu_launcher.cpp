@@ -271,14 +271,30 @@ void Run(const tw_call& call, void* stream, int device, const char* family, cons
   driver.Start(launch);
 }
 
-void Say(const tw_call* call, const char* sentence) {
-  if (call == nullptr || call->error == nullptr || call->error_size == 0) return;
-  const size_t size = std::min(std::strlen(sentence), call->error_size - 1);
-  std::memcpy(call->error, sentence, size);
-  call->error[size] = '\0';
+// As much of a text as there is room for, with its end.
+void Copy(const char* text, char* to, size_t room) {
+  if (to == nullptr || room == 0) return;
+  const size_t size = std::min(std::strlen(text), room - 1);
+  std::memcpy(to, text, size);
+  to[size] = '\0';
 }
 
-bool IsRefusal(Failure failure) { return failure <= Failure::kRefusedCall; }
+void Say(const tw_call* call, const char* sentence) {
+  if (call != nullptr) Copy(sentence, call->error, call->error_size);
+}
+
+int StatusOf(Failure failure) { return failure <= Failure::kRefusedCall ? TW_REFUSED : TW_FAILED; }
+
+std::string NameOf(const char* api, int device) {
+  const std::string_view wanted = api != nullptr ? api : "";
+  if (wanted != "cuda" && wanted != "hip") {
+    throw LaunchError(Failure::kRefusedCall,
+                      "no driver is called '" + std::string(wanted) + "'; accepted: cuda, hip");
+  }
+  Driver& driver = DriverOf(wanted == "cuda" ? Api::kCuda : Api::kHip);
+  CheckDevice(driver, device);
+  return std::string(driver.name()) + ":" + ArchOf(driver, device);
+}
 
 template <typename Body>
 int Guarded(const tw_call* call, Body body) {
@@ -288,7 +304,7 @@ int Guarded(const tw_call* call, Body body) {
     return TW_OK;
   } catch (const LaunchError& error) {
     Say(call, error.what());
-    return IsRefusal(error.failure()) ? TW_REFUSED : TW_FAILED;
+    return StatusOf(error.failure());
   } catch (const std::exception& error) {
     Say(call, error.what());
     return TW_FAILED;
@@ -312,12 +328,22 @@ TW_EXPORT int tw_gpu_choose(const tw_call* call, int32_t device, const char* fam
                             char* id, size_t id_size) {
   return tilewright::launch::Guarded(call, [&] {
     const tilewright::launch::Choice choice = tilewright::launch::Choose(*call, device, family, entry);
-    if (id != nullptr && id_size > 0) {
-      const size_t size = std::min(std::strlen(choice.entry->id), id_size - 1);
-      std::memcpy(id, choice.entry->id, size);
-      id[size] = '\0';
-    }
+    tilewright::launch::Copy(choice.entry->id, id, id_size);
   });
+}
+
+TW_EXPORT int tw_gpu_device(const char* api, int32_t device, char* text, size_t text_size) {
+  using namespace tilewright::launch;
+  try {
+    Copy(NameOf(api, device).c_str(), text, text_size);
+    return TW_OK;
+  } catch (const LaunchError& error) {
+    Copy(error.what(), text, text_size);
+    return StatusOf(error.failure());
+  } catch (const std::exception& error) {
+    Copy(error.what(), text, text_size);
+    return TW_FAILED;
+  }
 }
 
 TW_EXPORT void tw_gpu_set_directory(const char* path) {

@@ -17,6 +17,10 @@ int tw_gpu_launch(const tw_call* call, void* stream, int32_t device, const char*
 int tw_gpu_choose(const tw_call* call, int32_t device, const char* family, const char* entry, char* id,
                   size_t id_size);
 
+// Writes what a device of `api` ("cuda" or "hip") is to its driver, such as "cuda:sm_90", to `text`; where
+// the status is not TW_OK, the sentence why not.
+int tw_gpu_device(const char* api, int32_t device, char* text, size_t text_size);
+
 // Folder that `binary` paths are relative to; null: the folder of this shared library. Set it before the
 // first launch of an entry: a loaded binary stays.
 void tw_gpu_set_directory(const char* path);

@@ -5,25 +5,34 @@ loaded. What loads compiled code runs in a process of its own, so that a crash b
 Exit codes: 0 verified, 1 a stage failed, 2 wrong usage, 3 could not be decided here.
 """
 
-from __future__ import annotations
+# ruff: noqa: E402
+# No `from __future__`, which would be an import too: Python puts a script's own folder first in sys.path,
+# and a file planted there under a standard name would run before it is hashed.
+import sys
+
+_given = list(sys.path)
+del sys.path[:1]
+import os
+
+_here = os.path.dirname(os.path.realpath(__file__))
+sys.path[:] = [entry for entry in _given if os.path.realpath(entry) != _here]
 
 import argparse
 import hashlib
 import importlib
+import importlib.util
 import json
-import os
 import platform
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.dont_write_bytecode = True
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(_here)
 SCHEMA = "tilewright/bundle/1"
 STAGES = ("manifest", "platform", "torch", "cpu", "abi", "load", "opcheck", "golden", "gpu")
 IN_CHILD = STAGES[5:]
@@ -31,14 +40,98 @@ IGNORED = ("__pycache__", ".git")
 Row = dict[str, Any]
 
 
+class Each(NamedTuple):
+    """An object with any names, whose values all have one shape."""
+
+    value: Any
+
+
+# What manifest.json must hold: a type, alternatives in a tuple, a list of one shape, or an object.
+_OP = {
+    "schema": str,
+    "tensors": [{"name": str, "role": str}],
+    "flags": [{"name": str, "values": [str]}],
+}
+SHAPE: dict[str, Any] = {
+    "schema": str,
+    "name": str,
+    "id": str,
+    "namespace": str,
+    "version": int,
+    "variant": str,
+    "tilewright": str,
+    "source": {"commit": (str, type(None)), "dirty": (bool, type(None))},
+    "compiler": str,
+    "gpu_compiler": str,
+    "torch_target": str,
+    "torch_built_with": str,
+    "golden_calls": int,
+    "cpu_levels": [str],
+    "files": Each({"sha256": str, "bytes": int}),
+    "library": {
+        "path": str,
+        "bytes": int,
+        "limit_bytes": int,
+        "needed": [str],
+        "symbol_versions": Each(str),
+    },
+    "needs": dict.fromkeys(("system", "machine", "glibc", "python", "torch", "cpu_level"), str),
+    "ops": Each(_OP),
+    "targets": Each(Each({"form": str})),
+}
+_NAMES = {
+    str: "a text",
+    int: "an integer",
+    bool: "true or false",
+    type(None): "null",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def misfit(value: Any, shape: Any, where: str = "") -> str:
+    """The first thing about a JSON value that is not of a shape, as a part of a sentence; "" if none is."""
+    kinds = (
+        (list,)
+        if isinstance(shape, list)
+        else (dict,)
+        if isinstance(shape, dict | Each)
+        else shape
+        if isinstance(shape, tuple)
+        else (shape,)
+    )
+    # JSON's true is no number, though Python's True is an int.
+    if type(value) not in kinds:
+        wanted = " or ".join(_NAMES[kind] for kind in kinds)
+        return f"{where or 'the whole'} is {json.dumps(value)[:60]}, not {wanted}"
+    items: list[tuple[str, Any, Any]] = []
+    if isinstance(shape, list):
+        items = [(f"{where}[{i}]", item, shape[0]) for i, item in enumerate(value)]
+    elif isinstance(shape, Each):
+        items = [(f"{where}.{name}", item, shape.value) for name, item in value.items()]
+    elif isinstance(shape, dict):
+        inside = f"{where}." if where else ""
+        absent = next((name for name in shape if name not in value), None)
+        if absent is not None:
+            return f"{inside}{absent} is missing"
+        items = [(f"{inside}{name}", value[name], part) for name, part in shape.items()]
+    return next(filter(None, (misfit(item, part, place) for place, item, part in items)), "")
+
+
 def own(name: str) -> Any:
-    """Import a module of the bundle from its source: bytecode beside it is not hashed, so not trusted."""
-    if str(HERE) not in sys.path:
-        sys.path.insert(0, str(HERE))
+    """Import a module of verify_parts, by its place and from its source: no bytecode was hashed."""
     before = sys.pycache_prefix
-    sys.pycache_prefix = str(Path(tempfile.gettempdir()) / f"tilewright-verify-{os.getpid()}")
+    sys.pycache_prefix = os.devnull
     try:
-        return importlib.import_module(name)
+        if "verify_parts" not in sys.modules:
+            place = HERE / "verify_parts" / "__init__.py"
+            spec = importlib.util.spec_from_file_location("verify_parts", place)
+            if spec is None or spec.loader is None:
+                raise ImportError(f"{place} cannot be imported")
+            package = importlib.util.module_from_spec(spec)
+            sys.modules["verify_parts"] = package
+            spec.loader.exec_module(package)
+        return importlib.import_module(f"verify_parts.{name}")
     finally:
         sys.pycache_prefix = before
 
@@ -49,14 +142,14 @@ def row(stage: str, state: str, detail: str) -> Row:
 
 
 def files_of(root: Path) -> list[str]:
-    """Relative paths of every file, bytecode and git's own folder left out."""
+    """Relative paths of every file; Python's and git's own folders are left out."""
     found = []
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(f for f in folders if f not in IGNORED)
         linked = [f for f in folders if (Path(folder) / f).is_symlink()]
         for name in [*names, *linked]:
             path = (Path(folder) / name).relative_to(root).as_posix()
-            if not name.endswith(".pyc") and path != "manifest.json":
+            if path != "manifest.json":
                 found.append(path)
     return sorted(found)
 
@@ -77,11 +170,16 @@ def read_manifest(pinned: str | None) -> tuple[dict[str, Any], Row | None]:
         content = json.loads(text)
     except OSError as error:
         return {}, row("manifest", "failed", f"manifest.json cannot be read: {error.strerror}.")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {}, row("manifest", "failed", f"manifest.json is not JSON: {error}.")
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         found = content.get("schema") if isinstance(content, dict) else type(content).__name__
         return {}, row("manifest", "failed", f"manifest.json has schema {found!r}, not {SCHEMA!r}.")
+    wrong = misfit(content, SHAPE)
+    if not wrong and content["library"]["path"] not in content["files"]:
+        wrong = f"library.path is {content['library']['path']!r}, which is not among files"
+    if wrong:
+        return {}, row("manifest", "failed", f"manifest.json does not fit {SCHEMA}: {wrong}.")
     actual = hashlib.sha256(text).hexdigest()
     if pinned and actual != pinned:
         return {}, row(
@@ -113,12 +211,13 @@ def check_files(manifest: dict[str, Any]) -> Row:
     if problems:
         detail = f"Of {len(expected)} files in manifest.json, {'; '.join(problems)}."
         return row("manifest", "failed", detail)
-    own = sha256(HERE / "manifest.json")
+    caches = sorted(p.relative_to(HERE).as_posix() for p in HERE.rglob("__pycache__"))
+    left = f" Not looked at, nor used here: {', '.join(caches[:5])}." if caches else ""
     return row(
         "manifest",
         "passed",
         f"All {len(expected)} files ({size / 1e6:.2f} MB) have the sha256 that manifest.json gives; "
-        f"manifest.json itself has {own}.",
+        f"manifest.json itself has {sha256(HERE / 'manifest.json')}.{left}",
     )
 
 
@@ -131,7 +230,7 @@ def verify(options: argparse.Namespace) -> Iterator[Row]:
         for stage in STAGES[1:]:
             yield row(stage, "not run", "Not run: the files are not those of the manifest.")
         return
-    host = own("verify_parts.host")
+    host = own("host")
     failed = []
     for stage, result in host.stages(
         HERE, manifest, options.assume_torch, options.assume_cpu_level
@@ -151,9 +250,16 @@ def _in_child(options: argparse.Namespace) -> Iterator[Row]:
     command = [sys.executable, "-B", str(HERE / "verify.py"), "--child", str(writer)]
     if options.quick:
         command.append("--quick")
+    # The variable is what -P sets, and Python 3.10, which has neither, does not mind it.
+    variables = {**os.environ, "PYTHONSAFEPATH": "1"}
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(
-            command, pass_fds=(writer,), stdout=errors, stderr=errors, cwd=tempfile.gettempdir()
+            command,
+            pass_fds=(writer,),
+            stdout=errors,
+            stderr=errors,
+            cwd=os.path.abspath(os.sep),
+            env=variables,
         ) as child:
             os.close(writer)
             done: list[str] = []
@@ -183,7 +289,7 @@ def run_child(fd: int, quick: bool) -> int:
     """Load the library, run it, and write one JSON line a stage to `fd`."""
     manifest = json.loads((HERE / "manifest.json").read_text(encoding="utf-8"))
     importlib.import_module("torch")  # First, with its own bytecode.
-    run = own("verify_parts.run")
+    run = own("run")
     with os.fdopen(fd, "w", encoding="utf-8") as out:
         for stage, (state, detail) in run.stages(HERE, manifest, quick):
             out.write(json.dumps([stage, state, detail]) + "\n")

@@ -2,7 +2,8 @@
 
 A driver library is opened once per process, so each scenario gets a process of its own.
 Request: {"library": PATH, "directory": PATH|null, "calls": [{"family", "entry", "device", "stream",
-"tensors": [{"data", "dtype", "shape", "stride"} | null], "attrs": {}, "choose": bool}]}.
+"tensors": [{"data", "dtype", "shape", "stride"} | null], "attrs": {}, "choose": bool}],
+"preload": [PATH] of libraries to load first, "function": NAME of what launches, which then chooses itself}.
 Answer on stdout: [{"status", "error", "id"}].
 """
 
@@ -67,8 +68,11 @@ def call_of(row: dict[str, Any]) -> tuple[TwCall, ctypes.Array[ctypes.c_char]]:
 
 def main() -> None:
     request = json.load(sys.stdin)
+    for path in request.get("preload", []):
+        ctypes.CDLL(path)
     library = ctypes.CDLL(request["library"])
-    library.tw_gpu_launch.argtypes = [
+    launch = library[request.get("function", "tw_gpu_launch")]
+    launch.argtypes = [
         ctypes.POINTER(TwCall),
         ctypes.c_void_p,
         ctypes.c_int32,
@@ -86,11 +90,12 @@ def main() -> None:
         family = row["family"].encode()
         entry = row["entry"].encode() if row.get("entry") else None
         name = ctypes.create_string_buffer(256)
-        status = library.tw_gpu_choose(
-            ctypes.byref(call), row.get("device", 0), family, entry, name, 256
-        )
+        if "function" not in request:
+            status = library.tw_gpu_choose(
+                ctypes.byref(call), row.get("device", 0), family, entry, name, 256
+            )
         if not row.get("choose"):
-            status = library.tw_gpu_launch(
+            status = launch(
                 ctypes.byref(call), row.get("stream", 0), row.get("device", 0), family, entry
             )
         answers.append({"status": status, "error": error.value.decode(), "id": name.value.decode()})

@@ -18,6 +18,7 @@ from tilewright.ship.launcher.generate import launcher_sources, table_source
 
 FAKES = Path(__file__).resolve().parent
 ROOT = FAKES.parent.parent
+TARGETS = ("cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "hip:gfx942")
 FLAGS = [
     "-std=c++20",
     "-O1",
@@ -71,6 +72,21 @@ def build_library(
 
 
 @dataclass(frozen=True, slots=True)
+class Built:
+    """A launcher library with its binaries in place, and the fakes."""
+
+    library: Path
+    folder: Path
+    entries: Mapping[str, DispatchEntry]
+    rows: list[dict[str, Any]]
+    objects: list[str]
+    drivers: Mapping[str, str]
+
+    def environment(self, arch: str = "", **more: str) -> dict[str, str]:
+        return {**self.drivers, **({"TILEWRIGHT_FAKE_ARCH": arch} if arch else {}), **more}
+
+
+@dataclass(frozen=True, slots=True)
 class Ran:
     """Answers of the launcher and the lines a fake driver wrote."""
 
@@ -87,11 +103,17 @@ def drive(
     tmp: Path,
     environment: Mapping[str, str],
     directory: Path | None = None,
+    **more: Any,
 ) -> Ran:
-    """Run calls in a fresh process with these variables set."""
+    """Run calls in a fresh process with these variables set; `more` goes into the request."""
     log = tmp / "driver.jsonl"
     log.unlink(missing_ok=True)
-    request = {"library": str(library), "directory": str(directory or ""), "calls": list(calls)}
+    request = {
+        "library": str(library),
+        "directory": str(directory or ""),
+        "calls": list(calls),
+        **more,
+    }
     base = {
         k: v
         for k, v in os.environ.items()

@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-_DYNAMIC, _DYNSYM, _VERNEED = 6, 11, 0x6FFFFFFE
+_DYNAMIC, _DYNSYM, _VERDEF, _VERNEED = 6, 11, 0x6FFFFFFD, 0x6FFFFFFE
 _MACHINES = {62: "x86_64", 183: "aarch64"}
 _WEAK = 2
 
@@ -18,13 +18,14 @@ class ElfError(Exception):
 
 @dataclass(frozen=True)
 class Elf:
-    """`versions` maps a prefix such as GLIBC to the highest version asked for, as a tuple."""
+    """`versions` maps a prefix such as GLIBC to the highest version asked for, `defined` to the highest offered."""
 
     machine: str
     needed: tuple[str, ...]
     undefined: tuple[str, ...]
     exported: tuple[str, ...]
     versions: dict[str, tuple[int, ...]]
+    defined: dict[str, tuple[int, ...]]
 
 
 def read_elf(path: Path) -> Elf:
@@ -50,9 +51,10 @@ def _read(data: mmap.mmap) -> Elf:
     undefined: list[str] = []
     exported: list[str] = []
     versions: dict[str, tuple[int, ...]] = {}
+    defined: dict[str, tuple[int, ...]] = {}
     for section in sections:
         kind, offset, length, link = section[1], section[4], section[5], section[6]
-        if kind not in (_DYNAMIC, _DYNSYM, _VERNEED):
+        if kind not in (_DYNAMIC, _DYNSYM, _VERDEF, _VERNEED):
             continue
         strings = sections[link][4]
         if kind == _DYNAMIC:
@@ -67,14 +69,17 @@ def _read(data: mmap.mmap) -> Elf:
                     undefined.append(_text(data, strings + name))
                 elif place != 0:
                     exported.append(_text(data, strings + name))
-        else:
+        elif kind == _VERNEED:
             _read_versions(data, offset, section[7], strings, versions)
+        else:
+            _read_defined(data, offset, section[7], strings, defined)
     return Elf(
         _MACHINES.get(machine, f"machine {machine}"),
         tuple(needed),
         tuple(sorted(undefined)),
         tuple(sorted(exported)),
         versions,
+        defined,
     )
 
 
@@ -86,16 +91,32 @@ def _read_versions(
         at = offset + first
         for _ in range(entries):
             _, _, _, name, step = struct.unpack_from("<IHHII", data, at)
-            prefix, _, number = _text(data, strings + name).rpartition("_")
-            if prefix and number.replace(".", "").isdigit():
-                found = numbers(number)
-                versions[prefix] = max(versions.get(prefix, ()), found)
+            _keep_highest(_text(data, strings + name), versions)
             at += step
             if step == 0:
                 break
         offset += following
         if following == 0:
             break
+
+
+def _read_defined(
+    data: mmap.mmap, offset: int, count: int, strings: int, defined: dict[str, tuple[int, ...]]
+) -> None:
+    for _ in range(count):
+        _, _, _, _, _, first, following = struct.unpack_from("<HHHHIII", data, offset)
+        # The first name is the version's own, those after it are what it inherits from.
+        (name,) = struct.unpack_from("<I", data, offset + first)
+        _keep_highest(_text(data, strings + name), defined)
+        offset += following
+        if following == 0:
+            break
+
+
+def _keep_highest(name: str, versions: dict[str, tuple[int, ...]]) -> None:
+    prefix, _, number = name.rpartition("_")
+    if prefix and number.replace(".", "").isdigit():
+        versions[prefix] = max(versions.get(prefix, ()), numbers(number))
 
 
 def _text(data: mmap.mmap, offset: int) -> str:

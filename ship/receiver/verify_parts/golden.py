@@ -29,9 +29,10 @@ class Call(NamedTuple):
     name: str
     op: str
     precision: str
-    gpu: bool
+    flags: dict[str, str]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
+    outputs: tuple[str, ...]
     expected: tuple[torch.Tensor, ...]
     dtypes: tuple[torch.dtype, ...]
     tolerance: float
@@ -66,9 +67,10 @@ def read_calls(root: Path) -> Iterator[Call]:
                 case["name"],
                 case["op"],
                 case["precision"],
-                case["gpu"],
+                case["flags"],
                 tuple(_value(a, tensors) for a in case["args"]),
                 {k: _value(v, tensors) for k, v in case["kwargs"].items()},
+                tuple(o["name"] for o in case["outputs"]),
                 tuple(tensors[o["tensor"]] for o in case["outputs"]),
                 tuple(getattr(torch, o["dtype"]) for o in case["outputs"]),
                 case["tolerance"],

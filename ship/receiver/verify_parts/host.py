@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .elf import ElfError, dotted, numbers, read_elf
+from .elf import Elf, ElfError, dotted, numbers, read_elf
 
 Result = tuple[str, str]
 # Worst first; each with what /proc/cpuinfo must list. The library asks the processor itself.
@@ -25,6 +27,9 @@ LEVELS: dict[str, frozenset[str]] = {
     "amx": _AVX512 | {"avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"},
 }
 ISA_VARIABLE = "TILEWRIGHT_ISA"
+# Torch's C functions, and C++ names (functions, type information) of its three namespaces.
+_OF_TORCH = re.compile(r"aoti_torch_|torch_|_Z(?:T[A-Z])?N?K?[RO]?(?:3c10|2at|5torch)")
+_RUNTIME = "libstdc++.so.6"
 
 
 def stages(
@@ -112,6 +117,12 @@ def cpu_stage(needs: dict[str, Any], compiled: list[str], assumed: str | None) -
             return "failed", f"'{assumed}' is no CPU level; accepted: none, {', '.join(names)}."
         available = names[: names.index(assumed) + 1] if assumed != "none" else []
     needed = needs["cpu_level"]
+    unknown = next((level for level in (needed, *compiled) if level not in LEVELS), None)
+    if unknown is not None:
+        return (
+            "failed",
+            f"The manifest names CPU level '{unknown}'; accepted: {', '.join(LEVELS)}.",
+        )
     has = ", ".join(available) or "none"
     if needed not in available:
         return "failed", (
@@ -119,6 +130,10 @@ def cpu_stage(needs: dict[str, Any], compiled: list[str], assumed: str | None) -
             f"levels it has: {has}."
         )
     usable = [level for level in available if level in compiled]
+    if not usable:
+        return "failed", (
+            f"Of the compiled levels ({', '.join(compiled) or 'none'}) this CPU has none; it has: {has}."
+        )
     forced = os.environ.get(ISA_VARIABLE)
     if forced and forced not in usable:
         return "failed", (
@@ -142,27 +157,82 @@ def abi_stage(library: Path, facts: dict[str, Any]) -> Result:
             "failed",
             f"{library.name} asks for other libraries or versions than the manifest says.",
         )
-    wanted = [s for s in elf.undefined if s.startswith(("aoti_torch_", "torch_"))]
     folder = _torch_libraries()
     if folder is None:
         return (
             "undecided",
             "torch's own libraries cannot be found, so its symbols cannot be compared.",
         )
-    offered: set[str] = set()
-    for name in elf.needed:
-        if (folder / name).is_file():
-            offered |= set(read_elf(folder / name).exported)
-    absent = [s for s in wanted if s not in offered]
+    try:
+        offered = _offered(elf, folder)
+        problem, runtime = _compare_runtime(elf, offered, folder)
+    except (ElfError, OSError) as error:
+        return "undecided", f"This system's own libraries cannot be read: {error}."
+    wanted = [name for name in elf.undefined if _OF_TORCH.match(name)]
+    absent = [name for name in wanted if name not in offered]
     if absent:
         return "failed", (
             f"{len(absent)} of the {len(wanted)} torch functions the library calls are not in this torch, "
             f"the first: {absent[0]}."
         )
+    if problem:
+        return "failed", problem
     return "passed", (
         f"{len(wanted)} torch functions are called and all are in this torch; linked to "
-        f"{', '.join(elf.needed)}, at most {', '.join(f'{k} {v}' for k, v in limits.items())}."
+        f"{', '.join(elf.needed)}, at most {', '.join(f'{k} {v}' for k, v in limits.items())}{runtime}."
     )
+
+
+def _offered(elf: Elf, folder: Path) -> set[str]:
+    """What torch's libraries export that the library is linked to, and those that they are linked to."""
+    offered: set[str] = set()
+    todo, done = list(elf.needed), set[str]()
+    while todo:
+        name = todo.pop()
+        if name in done or name == _RUNTIME or not (folder / name).is_file():
+            continue
+        done.add(name)
+        found = read_elf(folder / name)
+        offered.update(found.exported)
+        todo += found.needed
+    return offered
+
+
+def _compare_runtime(elf: Elf, offered: set[str], folder: Path) -> tuple[str, str]:
+    """(what is wrong or "", what to say of the C++ runtime): versions first, then names without one."""
+    if _RUNTIME not in elf.needed:
+        return "", ""
+    path = runtime_library(folder)
+    if path is None:
+        return "", f"; {_RUNTIME} was not found, so it is left to loading whether it is new enough"
+    runtime = read_elf(path)
+    asked = {k: v for k, v in sorted(elf.versions.items()) if k in ("GLIBCXX", "CXXABI")}
+    for prefix, version in asked.items():
+        have = runtime.defined.get(prefix, ())
+        if have < version:
+            offers = f"at most {prefix}_{dotted(have)}" if have else f"no {prefix}"
+            return (
+                f"{path} is too old: the library needs {prefix}_{dotted(version)}, it has {offers}."
+            ), ""
+    known = offered.union(runtime.exported)
+    absent = [n for n in elf.undefined if n.startswith("_Z") and n not in known]
+    if absent:
+        return f"{absent[0]} is neither in this torch nor in {path}, and the library calls it.", ""
+    have_text = ", ".join(f"{k} {dotted(runtime.defined[k])}" for k in asked)
+    return "", f"; {path} offers {have_text}"
+
+
+def runtime_library(folder: Path) -> Path | None:
+    """The C++ runtime that a library loaded into this Python gets: beside torch, else the loader's choice."""
+    if (folder / _RUNTIME).is_file():
+        return folder / _RUNTIME
+    try:
+        ctypes.CDLL(_RUNTIME)
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    paths = (line.split(maxsplit=5)[-1] for line in maps.splitlines())
+    return next((Path(p) for p in paths if Path(p).name.startswith(_RUNTIME)), None)
 
 
 def _torch_libraries() -> Path | None:
