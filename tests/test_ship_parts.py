@@ -231,7 +231,7 @@ def test_levels_are_those_of_the_core() -> None:
     from tilewright import machine, native
 
     assert LEVELS == machine.LEVELS
-    assert cpu_levels() == machine.usable_levels()
+    assert cpu_levels() == machine.usable_levels(machine.cpu_flags())
     assert native.module().cpu_levels() == machine.usable_levels()
 
 

@@ -59,10 +59,27 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(_cpuinfo().get("flags", "").split())
 
 
+def _tile_registers_offered() -> bool:
+    """Whether the system lends AMX's registers to processes: a sandbox may hide what the processor has."""
+    import ctypes
+
+    arch_prctl, get_supported, tile_data = (
+        158,
+        0x1021,
+        18,
+    )  # ARCH_GET_XCOMP_SUPP, XFEATURE_XTILEDATA
+    mask = ctypes.c_uint64()
+    done = ctypes.CDLL(None).syscall(arch_prctl, get_supported, ctypes.byref(mask))
+    return done == 0 and bool(mask.value >> tile_data & 1)
+
+
 def usable_levels(flags: frozenset[str] | None = None) -> list[str]:
-    """Levels that a processor with these flags (default: this one) can run, worst first."""
+    """Levels that a processor with these flags (default: this one, under this system) can run, worst first."""
     has = cpu_flags() if flags is None else flags
-    return [level for level, wanted in LEVELS.items() if wanted <= has]
+    found = [level for level, wanted in LEVELS.items() if wanted <= has]
+    if flags is None and found[-1] == "amx" and not _tile_registers_offered():
+        found.pop()
+    return found
 
 
 @cache
