@@ -82,6 +82,14 @@ def test_larger_than_every_block(run: tuple[ctypes.CDLL, str], dtype: str, layou
         cases.check(run[0], replace(problem, stages=stages), run[1])
 
 
+@pytest.mark.parametrize("n", (9, 40))
+@pytest.mark.parametrize(("dtype", "k"), (("bf16", 520), ("int8", 1040)))
+def test_rows_in_bands(run: tuple[ctypes.CDLL, str], dtype: str, k: int, n: int) -> None:
+    """More rows than are packed at a time, and fewer panels than threads."""
+    problem = Problem(600, n, k, dtype, OUTS[dtype][0], PANEL16, tile_k=1024, threads=3, bias=True)
+    cases.check(run[0], problem, run[1])
+
+
 @pytest.mark.parametrize("m", (1, 5, 40))
 @pytest.mark.parametrize("layout", (KN, NK, PANEL16))
 @pytest.mark.parametrize("values", ((-128, -128), (-128, 127), (127, 127), (127, -128)))

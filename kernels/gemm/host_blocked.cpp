@@ -8,7 +8,9 @@
 namespace tw::gemm {
 namespace {
 
-constexpr int64_t kPackedABytes = 8 << 20;   // rows are done in bands whose packed A stays below
+// Rows are done in bands whose packed A stays below, or below what a kernel asks for where B is packed
+// already: else each band packs B anew.
+constexpr int64_t kPackedABytes = 8 << 20;
 constexpr int64_t kPackedBBytes = 16 << 20;  // a thread's packed columns of B stay below
 constexpr int64_t kSerialPackElements = 1 << 14;
 
@@ -206,8 +208,10 @@ void Runner::pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, in
 bool Runner::run_blocked() {
   const int64_t row_bytes = a_groups_ * t_.a_words[kind_] * 4;
   const int64_t unit = t_.row_unit[kind_], tile_m = padded_rows(p_.config.tile_m);
-  int64_t band = kPackedABytes / row_bytes / tile_m * tile_m;
-  if (band < tile_m) band = tile_m;
+  int64_t band = (p_.prepacked ? t_.band_bytes[kind_] : kPackedABytes) / row_bytes / tile_m * tile_m;
+  // Every thread finds a row block in a band, where there are fewer panels than threads.
+  const int64_t fewest = (threads_ + panels_ - 1) / panels_ * tile_m;
+  if (band < fewest) band = fewest;
   if (band > p_.m) band = padded_rows(p_.m);
   const bool reused = band > tile_m;
   const int64_t acc_rows = padded_rows(tile_m < p_.m ? tile_m : p_.m);

@@ -263,6 +263,7 @@ void axpy(const Axpy& x) {
 template <class S, class D>
 struct OnLanes {
   static constexpr int kMr = gemm::TW_ISA::kMr, kNp = gemm::TW_ISA::kNp, kRowUnit = 1, kKUnit = 1;
+  static constexpr int kBandBytes = 8 << 20;
   static constexpr int kAWords = S::kWords, kDotChunk = D::kChunk, kDotWords = D::kWordsPerChunk;
   static constexpr auto kPackA = pack_a<S>;
   static constexpr auto kTile = tile<S>;

@@ -41,8 +41,10 @@ TW_INLINE void scatter(const char* from, char* to, int64_t n, int64_t stride_byt
   for (int64_t j = 0; j < n; ++j) __builtin_memcpy(to + j * stride_bytes, from + j * Bytes, Bytes);
 }
 
+// By value: outputs are written through types that may alias anything, and a copy nobody else sees stays in
+// registers.
 template <bool Integer, Out O>
-void epilogue_as(const Epilogue& e) {
+void epilogue_as(const Epilogue e) {
   constexpr int kBytes = O == kOutF32 || O == kOutI32 ? 4 : 2;
   for (int64_t row = 0; row < e.rows; ++row) {
     char* out = e.c + row * e.c_row_stride * kBytes;

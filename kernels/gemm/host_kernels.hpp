@@ -104,14 +104,15 @@ struct Epilogue {
 };
 
 struct KernelTable {
-  int mr[kKinds];         // most rows of a row tile
-  int np[kKinds];         // most panels per call of `tile`
-  int row_unit[kKinds];   // rows are padded to a multiple of this, in packed A and in acc
-  int k_unit[kKinds];     // groups of k are padded to a multiple of this in packed A, and K blocks cut at it
-  bool needs_row_start;   // int8 sums start from -128 * sum(row)
-  int a_words[kKinds];    // 32-bit words per row and group of packed A
-  int dot_chunk[kKinds];  // k per chunk of `dot`
-  int dot_words[kKinds];  // words per chunk of a row prepared for `dot`
+  int mr[kKinds];          // most rows of a row tile
+  int np[kKinds];          // most panels per call of `tile`
+  int row_unit[kKinds];    // rows are padded to a multiple of this, in packed A and in acc
+  int k_unit[kKinds];      // groups of k are padded to a multiple of this in packed A, and K blocks cut at it
+  int band_bytes[kKinds];  // packed A of the rows that are packed at a time
+  bool needs_row_start;    // int8 sums start from -128 * sum(row)
+  int a_words[kKinds];     // 32-bit words per row and group of packed A
+  int dot_chunk[kKinds];   // k per chunk of `dot`
+  int dot_words[kKinds];   // words per chunk of a row prepared for `dot`
   void (*pack_a[kKinds])(const PackA&);
   void (*pack_b[kKinds])(const PackB&);
   void (*tile[kKinds])(const Tile&);    // adds one K block; the first one starts the sums

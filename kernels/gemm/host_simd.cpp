@@ -26,6 +26,7 @@ constexpr KernelTable kTable = {
     .np = {F32::kNp, BF16::kNp, F16::kNp, I8::kNp},
     .row_unit = {F32::kRowUnit, BF16::kRowUnit, F16::kRowUnit, I8::kRowUnit},
     .k_unit = {F32::kKUnit, BF16::kKUnit, F16::kKUnit, I8::kKUnit},
+    .band_bytes = {F32::kBandBytes, BF16::kBandBytes, F16::kBandBytes, I8::kBandBytes},
     .needs_row_start = kHasDpbusd && !kHasTiles,
     .a_words = {F32::kAWords, BF16::kAWords, F16::kAWords, I8::kAWords},
     .dot_chunk = {F32::kDotChunk, BF16::kDotChunk, F16::kDotChunk, I8::kDotChunk},

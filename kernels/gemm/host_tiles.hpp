@@ -312,6 +312,8 @@ void dot_block_tiles(const Dot& d) {
 template <class S>
 struct OnTiles {
   static constexpr int kMr = kTileRows, kNp = 2, kRowUnit = kTileRows, kKUnit = kChunkGroups, kAWords = 1;
+  // Tile products outrun the outer caches: packed rows stay in the second level until they are used.
+  static constexpr int kBandBytes = 512 << 10;
   static constexpr int kDotChunk = kChunkK<S>, kDotWords = kTileBytes / 4;
   static constexpr auto kPackA = pack_a_tiles<S>;
   static constexpr auto kTile = tile_block<S>;
