@@ -160,6 +160,30 @@ def test_a_kernel_that_raises_fails_its_case_and_not_the_run(
     assert replay.load(Path(str(broken.failure)))[0].case == case
 
 
+@pytest.mark.parametrize("part", ["reference", "inputs"])
+def test_a_broken_reference_or_draw_fails_its_case(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*given) -> None:
+        raise AssertionError("boom")
+
+    case = GEMM.spec.case({"M": 3, "N": 5, "K": 7})
+    job = check.Job(GEMM, Reference(), CPU, case, GEMM.spec.default_config(CPU), seed=1)
+    names = {"reference": "reference_outputs", "inputs": "draw"}
+    monkeypatch.setattr(f"tilewright.check.{names[part]}", broken)
+    monkeypatch.setattr(f"tilewright.inputs.{names[part]}", broken)
+    row = check.run(job, failures=tmp_path)
+    assert (row.ok, row.decided, row.reason) == (False, True, "AssertionError: boom")
+
+
+def test_a_config_for_some_targets_leaves_the_others_out() -> None:
+    sizes = {"M": 4, "N": 4, "K": 4}
+    found = list(check.jobs([GEMM], dtypes=("fp32",), sizes=sizes, config={"tile_m": 48}))
+    assert {j.target.name for j in found} == {"cpu"}
+    with pytest.raises(UsageError, match=r"tile_m '17'.*\(of gemm on cpu\)"):
+        list(check.jobs([GEMM], dtypes=("fp32",), sizes=sizes, config={"tile_m": 17}))
+
+
 def test_the_replay_command_carries_its_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,12 @@ def test_the_overview_names_every_command_and_exit_code(tilewright: CommandLine)
         ),
         (("list", "--json", "/"), 2, "/ is a folder; a file is wanted"),
         (("compile", "gemm", "--limit", "0"), 2, "--limit"),
+        (
+            ("compile", "gemm", "--dtype", "fp32", "--flags", "scale=col"),
+            2,
+            "--flags scale=col do not go with fp32",
+        ),
+        (("twin", "run", "gemm", "--trace", "/"), 2, "/ is a folder; a file is wanted"),
         (("compile", "gemm", "--flags", "bias=maybe"), 2, "unknown value of bias 'maybe'"),
         (("compile", "gemm", "--shape", "M=1,N=1,K=1"), 2, "--shape decides which configs --pool"),
         (("twin", "run", "gemm", "--trace", "x.jsonl"), 2, "--trace holds one run and"),
@@ -131,6 +137,7 @@ def test_bad_input_is_one_sentence(
         (("model", "gemm", "--validate"), "floors"),
         (("model", "gemm", "--dtype", "int8->bf16"), "int8->bf16 on ascend:910b1: "),
         (("compile", "gemm", "--target", "cpu"), "cpu has no ahead-of-time compiler"),
+        (("compile", "gemm", "--flags", "b_layout=panel16"), "b_layout=panel16 is not for triton"),
     ],
 )
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="a GPU runs what is refused without one")

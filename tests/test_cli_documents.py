@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import CommandLine
+from conftest import ROOT, CommandLine
 
 NUMBER = (int, float)
 
@@ -80,6 +81,24 @@ def test_twin_run_finds_nothing_in_a_sound_kernel(tilewright: CommandLine, tmp_p
     assert {"MTE2", "MTE1", "M", "FIX"} <= {str(line["pipe"]).upper() for line in lines}
 
 
+def test_a_crash_in_one_case_is_a_row_of_twin_run(tilewright: CommandLine, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    shutil.copytree(ROOT / "tests" / "fakes" / "twice", folder)
+    reference = folder / "reference.py"
+    lines = reference.read_text().splitlines()
+    place = next(i for i, line in enumerate(lines) if line.lstrip().startswith("return"))
+    indent = lines[place][: len(lines[place]) - len(lines[place].lstrip())]
+    lines.insert(place, f"{indent}assert x.numel() < 100, 'boom'")
+    reference.write_text("\n".join(lines) + "\n")
+    ran = tilewright(
+        *("twin", "run", "twice", "--json", "-"), env={"TILEWRIGHT_FAMILIES": str(folder)}
+    )
+    rows = ran.document["rows"]
+    assert ran.code == 1 and "Traceback" not in ran.err
+    assert {r["ok"] for r in rows} == {True, False}
+    assert {r["reason"] for r in rows if not r["ok"]} == {"AssertionError: boom"}
+
+
 def test_model_says_that_it_models(tilewright: CommandLine) -> None:
     ran = tilewright(
         *("model", "gemm", "--shape", "M=256,N=256,K=256", "--dtype", "fp16,int8->bf16"),
@@ -111,8 +130,9 @@ def test_doctor_and_report(tilewright: CommandLine, tmp_path: Path) -> None:
 def test_a_family_that_cannot_be_imported_is_one_sentence(
     tilewright: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place, text in (("one", "def"), ("two", "import nowhere_to_be_found")):
-        folder = tmp_path / place / "broken"
+    broken = ("def", "import nowhere_to_be_found", "x = undefined_name", "{}['key']", "1 / 0")
+    for place, text in enumerate(broken):
+        folder = tmp_path / str(place) / "broken"
         folder.mkdir(parents=True)
         (folder / "spec.py").write_text(text, encoding="utf-8")
         monkeypatch.setenv("TILEWRIGHT_FAMILIES", str(folder))

@@ -49,6 +49,17 @@ def test_a_cover_meets_every_size_and_every_combination(count: int, precision) -
     assert all(wanted in met for wanted in SPEC.flag_combinations(precision, "host"))
 
 
+@pytest.mark.parametrize("precision", SPEC.precisions, ids=lambda p: p.name)
+def test_no_flag_is_tied_to_a_size_or_to_a_memory(precision) -> None:
+    """Every layout of B meets dense memory and views, and more than one depth."""
+    cases = list(SPEC.check_cases(precision, "host"))
+    for flag in SPEC.flags:
+        for value in SPEC.flag_values(flag, precision, "host"):
+            met = [c for c in cases if c.flags[flag.name] == value]
+            assert {c.memory for c in met} == {"dense", "padded"}, value
+            assert len({c.sizes["K"] for c in met}) > 1, value
+
+
 @given(m=st.integers(0, 20), n=st.integers(0, 40), k=st.integers(0, 40), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_every_layout_carries_the_same_matrix(m: int, n: int, k: int, seed: int) -> None:

@@ -105,10 +105,11 @@ class SizeGrid:
             sizes = self.sizes[-1]
             combinations = [c for c in combinations if accepts(spec.case(sizes, precision.name, c))]
         for i in range(max(len(self.sizes), len(combinations)) if combinations else 0):
-            # Both lists are stepped at once; the memory layout alternates with a period of its own.
-            flags = combinations[i % len(combinations)]
+            # Both lists are stepped at once, the flags by one more in each round; memory follows a sequence
+            # without a period. Otherwise a flag would always meet the same sizes and the same memory.
+            flags = combinations[(i + i // len(combinations)) % len(combinations)]
             sizes = self.sizes[i % len(self.sizes)]
-            yield spec.case(sizes, precision.name, flags, MEMORY[(i // 3) % 2])
+            yield spec.case(sizes, precision.name, flags, MEMORY[i.bit_count() % 2])
 
     def defaults(self, spec: KernelSpec, precision: Precision) -> Iterator[Case]:
         """One dense case a size, flags at their defaults."""

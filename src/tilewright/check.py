@@ -86,6 +86,7 @@ def jobs(
     """
     for family in families:
         family.spec.require_flags(flags or {})
+    taken, problem = False, None
     for family, one, cell in matching_cells(families, backends, targets, dtypes):
         if not cell.state.checks:
             continue
@@ -93,10 +94,18 @@ def jobs(
         chosen = family.spec.default_config(where)
         space = family.spec.space_for(where)
         if config and space:
-            chosen = space.complete(config, chosen)
+            try:
+                chosen = space.complete(config, chosen)
+            except UsageError as error:
+                # Another target may have the field or the value.
+                problem = problem or UsageError(f"{error} (of {family.name} on {where.name})")
+                continue
+        taken = True
         precision = family.spec.precision(cell.dtype)
         for case in _cases(family, one, where, precision, chosen, sizes, flags, bool(config)):
             yield Job(family, one, where, case, chosen, seed)
+    if problem is not None and not taken:
+        raise problem
 
 
 def matching_cells(
@@ -195,9 +204,9 @@ def compare_outputs(job: Job, inputs: Inputs, outputs: Any) -> Comparison:
 
 def run(job: Job, inputs: Inputs | None = None, failures: Path | None = None) -> CheckRow:
     """Check one job. A failure is written to a file under `failures` with the command that replays it."""
-    inputs = inputs or draw(job.family, job.case, job.seed)
     outputs: Mapping[str, torch.Tensor] = {}
     try:
+        inputs = inputs or draw(job.family, job.case, job.seed)
         prepared = launch(job, inputs)
         prepared.run()
         outputs = prepared.outputs
@@ -214,8 +223,8 @@ def run(job: Job, inputs: Inputs | None = None, failures: Path | None = None) ->
         known = isinstance(error, TilewrightError)
         reason = str(error) if known else f"{type(error).__name__}: {error}"
         verdict = Comparison(False, math.inf, math.inf, math.inf, (), 0.0, reason)
-    if not reason:
-        return _row(job, verdict, "")
+    if not reason or inputs is None:
+        return _row(job, verdict, reason)
     from tilewright.replay import command, save
 
     path = save(job, inputs, outputs, verdict, failures, keep_inputs=not inputs.drawn)

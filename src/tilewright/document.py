@@ -62,13 +62,20 @@ def require_writable(path: Path) -> None:
     """Raise UsageError, before any work is done, where a file cannot be written."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder; a file is wanted")
+    if path.exists() and not path.is_file():
+        if not os.access(path, os.W_OK):
+            raise UsageError(f"{path} cannot be written: no permission")
+        return
     folder = next(p for p in (path.absolute().parent, *path.absolute().parents) if p.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise UsageError(f"{path} cannot be written: no permission in {folder}")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
+    """Replace a file in one step, so that a reader never sees half of it; a pipe or a device is written to."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")

@@ -58,12 +58,18 @@ CRASHES: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
     AttributeError,
+    NameError,
+    ImportError,
     LookupError,
     AssertionError,
     ArithmeticError,
     MemoryError,
     OSError,
 )
+
+
+# The same while it is imported.
+IMPORT_CRASHES: tuple[type[Exception], ...] = (SyntaxError, *CRASHES)
 
 
 def unknown(kind: str, value: object, accepted: object) -> UsageError:

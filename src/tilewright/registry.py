@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
-from tilewright.errors import UsageError, unknown
+from tilewright.errors import IMPORT_CRASHES, TilewrightError, UsageError, unknown
 from tilewright.spec import KernelSpec
 
 FAMILIES_VARIABLE = "TILEWRIGHT_FAMILIES"
@@ -78,7 +78,9 @@ def _load(folder: Path, package: str, origin: str) -> Family:
         _make_package(package, folder)
     try:
         module = importlib.import_module(f"{package}.spec")
-    except (SyntaxError, ImportError) as error:
+    except TilewrightError:
+        raise
+    except IMPORT_CRASHES as error:
         raise UsageError(
             f"{folder / 'spec.py'} cannot be imported: {type(error).__name__}: {error}"
         ) from error

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilewright.errors import UsageError
+from tilewright.errors import CRASHES, UsageError
 from tilewright.machine import ISA_VARIABLE, cache_folder, host
 from tilewright.numerics import Comparison
 from tilewright.registry import FAMILIES_VARIABLE
@@ -92,7 +92,12 @@ def _worst_elements(
     from tilewright.inputs import reference_outputs
 
     rows: list[dict[str, Any]] = []
-    for name, ref in reference_outputs(job.family, job.case, inputs).items():
+    try:
+        references = reference_outputs(job.family, job.case, inputs)
+    except CRASHES:
+        # The reference is what failed: there is nothing to be far from.
+        return rows
+    for name, ref in references.items():
         if name not in outputs or outputs[name].shape != ref.shape or ref.numel() == 0:
             continue
         got = outputs[name].detach().cpu().to(torch.float64)

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewright.backends.base import Backend, Cell, Launch, State
-from tilewright.errors import Refused, UsageError
+from tilewright.errors import IMPORT_CRASHES, Refused, TilewrightError, UsageError
 from tilewright.evidence import Evidence
 from tilewright.inputs import Inputs, empty_outputs
 from tilewright.targets import ALL
@@ -128,7 +128,9 @@ class AscendC(Backend):
         """The family's own module (see above)."""
         try:
             return importlib.import_module(f"{family.ascendc_package}.adapter")
-        except (SyntaxError, ImportError) as error:
+        except TilewrightError:
+            raise
+        except IMPORT_CRASHES as error:
             raise UsageError(
                 f"{family.ascendc_folder / 'adapter.py'} cannot be imported: {type(error).__name__}: {error}"
             ) from error

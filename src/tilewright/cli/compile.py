@@ -72,13 +72,13 @@ def run(
 
     found = family_named(family)
     chosen = targets_named(target)
-    found.spec.require_flags(options.flags(flags) or {})
+    precisions = _precisions(found, options.names(dtype), options.flags(flags) or {})
     if shape is not None and not pool:
         raise UsageError("--shape decides which configs --pool takes; a single config needs none")
     _refuse_what_has_no_compiler(found, chosen)
     jobs: list[tuple[Precision, Target, list[Config]]] = [
         (precision, where, _configs(found, precision, where, shape, flags, config, pool, limit))
-        for precision in found.spec.select_precisions(options.names(dtype))
+        for precision in precisions
         for where in chosen
     ]
     rows: list[CompiledKernel] = []
@@ -126,6 +126,26 @@ def _refuse_what_has_no_compiler(family: Family, targets: tuple[Target, ...]) ->
         raise Unavailable(NO_TRITON)
     if not family.has("triton.py"):
         raise Unavailable(f"{family.name} has no triton.py to compile")
+
+
+def _precisions(family: Family, names: list[str], flags: Mapping[str, str]) -> list[Precision]:
+    """The precisions that go with the flags; raises UsageError for none, Refused for what is not for Triton."""
+    from tilewright.errors import Refused, UsageError
+
+    spec = family.spec
+    spec.require_flags(flags)
+    chosen = spec.select_precisions(names)
+    found = [
+        p for p in chosen if all(v in spec.flag_values(spec.flag(k), p) for k, v in flags.items())
+    ]
+    if not found:
+        text = ",".join(f"{k}={v}" for k, v in flags.items())
+        raise UsageError(f"--flags {text} do not go with {', '.join(p.name for p in chosen)}")
+    for name, value in flags.items():
+        accepted = spec.flag_values(spec.flag(name), found[0], "triton")
+        if value not in accepted:
+            raise Refused(f"{name}={value} is not for triton; accepted: {', '.join(accepted)}")
+    return found
 
 
 def _configs(

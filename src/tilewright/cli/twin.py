@@ -61,9 +61,12 @@ def run(
       tilewright twin run gemm --dtype int8 --config '{"tile_m":128,"tile_n":128,"unit_flag":1}'
     """
     from tilewright import check
+    from tilewright.document import require_writable
     from tilewright.errors import Unavailable, UsageError, unknown
     from tilewright.registry import family
 
+    if trace is not None:
+        require_writable(trace)
     if what.endswith(".cpp"):
         raise Unavailable(
             f"{what}: running a kernel file outside of a family is not in this version; put it into a family's "
@@ -131,10 +134,9 @@ def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
     from tilewright import check
     from tilewright.backends.ascendc import AscendC
     from tilewright.document import plain
-    from tilewright.errors import Refused
+    from tilewright.errors import CRASHES, Refused, TilewrightError
     from tilewright.inputs import draw
 
-    inputs = draw(job.family, job.case, job.seed)
     assert isinstance(job.backend, AscendC)
     base = {
         "family": job.family.name,
@@ -145,29 +147,34 @@ def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
         "schedule": "program",
         "seed": job.seed,
     }
+    nothing: dict[str, Any] = {
+        "ok": False,
+        "rel_err": None,
+        "tolerance": None,
+        "findings": 0,
+        "peak": {},
+        "instructions": {},
+        "blocks": None,
+        "cycles": None,
+        "cycles_evidence": None,
+        "evidence": None,
+        "findings_list": [],
+    }
     try:
+        inputs = draw(job.family, job.case, job.seed)
         launch = job.backend.prepare(
             job.family, job.case, inputs, job.config, job.target, threads, trace
         )
+        launch.run()
+        verdict = check.compare_outputs(job, inputs, launch.outputs)
     except Refused as error:
-        return {
-            **base,
-            "state": check.REFUSED,
-            "ok": False,
-            "rel_err": None,
-            "tolerance": None,
-            "findings": 0,
-            "peak": {},
-            "instructions": {},
-            "blocks": None,
-            "cycles": None,
-            "cycles_evidence": None,
-            "evidence": None,
-            "reason": str(error),
-            "findings_list": [],
-        }
-    launch.run()
-    verdict = check.compare_outputs(job, inputs, launch.outputs)
+        return {**base, **nothing, "state": check.REFUSED, "reason": str(error)}
+    except TilewrightError:
+        # The kernel does not build or load: no case of it will run.
+        raise
+    except CRASHES as error:
+        reason = f"{type(error).__name__}: {error}"
+        return {**base, **nothing, "state": "twin", "reason": reason}
     result = launch.details["result"]
     return {
         **base,
