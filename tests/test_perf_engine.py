@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -210,6 +211,7 @@ class Watched:
                     self.bound |= {int(allowed)} if allowed.isdigit() else set()
 
     def during(self, work: Callable[[], object]) -> set[int]:
+        self.done.clear()
         watcher = threading.Thread(target=self.look)
         watcher.start()
         try:
@@ -234,7 +236,11 @@ def test_a_cold_sample_evicts_the_caches_of_every_processor(clock: str) -> None:
     timer = timer_of(launch, through_python=clock == "python")
     assert timer.clock == clock
     assert Watched().during(lambda: timer.sample(200, 1, 0)) == set()
-    assert Watched().during(lambda: timer.sample(20, 1, 32 * MIB)) == set(usable_cpus())
+    watched, seen = Watched(), set[int]()
+    deadline = time.monotonic() + 60
+    while seen != set(usable_cpus()) and time.monotonic() < deadline:  # a glance from outside can miss a short flush
+        seen = watched.during(lambda: timer.sample(20, 1, 32 * MIB))
+    assert seen == set(usable_cpus())
 
 
 @pytest.mark.parametrize("flush", [flush_caches, flush_in_python])
