@@ -23,7 +23,7 @@ class Checker {
   bool Run() {
     Parameters();
     if (!ok_) return false;  // ranges of illegal parameters mean nothing
-    for (int i = 0; i < r_.operands; ++i) Address(r_.operand[i]);
+    for (int i = 0; i < r_.operands; ++i) Address(i);
     return ok_;
   }
 
@@ -47,12 +47,14 @@ class Checker {
         std::string(role) + " lies in " + Name(o.mem) + ", it must lie in " + names);
   }
 
-  void Address(const Operand& o) {
+  void Address(int index) {
+    const Operand& o = r_.operand[index];
     const Extent e = ExtentOf(o);
     if (o.mem == Mem::GM) return Gm(o, e);
     const uint64_t capacity = core_.machine().soc->capacity[static_cast<int>(o.mem)];
     const bool scalar = r_.op == Op::ScalarGet || r_.op == Op::ScalarSet;
     const uint32_t align = scalar                                   ? r_.scalar.size
+                           : r_.op == Op::Vector                    ? VectorAlignment(r_, index)
                            : r_.op == Op::Mmad && o.mem == Mem::L0C ? 1024
                                                                     : Alignment(o.mem);
     if (o.base % align != 0) {
@@ -117,6 +119,9 @@ class Checker {
         return Mmad();
       case Op::Fixpipe:
         return Fixpipe();
+      case Op::Vector:
+        ok_ = CheckVector(core_, r_) && ok_;
+        return;
       case Op::ScalarGet:
       case Op::ScalarSet:
         return In(r_.operand[0], "a scalar's element", {Mem::GM, Mem::UB});

@@ -38,7 +38,7 @@ const char* Name(FindingKind kind) { return kKindNames[static_cast<int>(kind)]; 
 
 void Counts::Merge(const Counts& other) {
   for (int p = 0; p < kPipes; ++p) {
-    for (int o = 0; o < kOps; ++o) issued[p][o] += other.issued[p][o];
+    for (int o = 0; o < kSlots; ++o) issued[p][o] += other.issued[p][o];
     for (int m = 0; m < kMems; ++m) bytes_written[p][m] += other.bytes_written[p][m];
   }
   macs += other.macs;
@@ -50,7 +50,8 @@ Core::Core(const Machine& machine) : machine_(machine) {
 }
 
 void Core::Begin(int block) {
-  info_ = {block, machine_.block_dim, 0, 1};
+  info_ = {block, machine_.block_dim, 0, 1, 0};
+  state_ = {};
   seq_ = 0;
   last_ = {"", 0};
   kind_ = CoreKind::Unknown;
@@ -85,7 +86,7 @@ void Core::Fault(const char* what) {
 bool Core::Emit(Record& record) {
   record.seq = seq_++;
   last_ = record.at;
-  auto& issued = counts_.issued[static_cast<int>(record.pipe)][static_cast<int>(record.op)];
+  auto& issued = counts_.issued[static_cast<int>(record.pipe)][SlotOf(record)];
   ++issued;
   record.nop = IsNop(record);
   if (!record.nop) Describe(record);
@@ -94,18 +95,19 @@ bool Core::Emit(Record& record) {
   if (record.op == Op::SetFlag || record.op == Op::WaitFlag) return Flags(record);
   if (record.operands > 0 && !Check(*this, record)) return false;
   if (!OnItsCore(record)) return false;
-  if (record.operands == 0) return true;
+  if (record.operands == 0 && record.op != Op::ReadState) return true;
   for (int i = 0; i < record.operands; ++i) {
     const Operand& o = record.operand[i];
     if (o.mem == Mem::GM) continue;
     uint64_t& peak = counts_.peak[static_cast<int>(o.mem)];
     peak = std::max(peak, ExtentOf(o).end);
   }
-  if (record.operand[0].write)
+  if (record.operands > 0 && record.operand[0].write)
     counts_.bytes_written[static_cast<int>(record.pipe)][static_cast<int>(record.operand[0].mem)] +=
         BytesOf(record.operand[0]);
   if (record.op == Op::Mmad) counts_.macs += uint64_t{record.mmad.m} * record.mmad.n * record.mmad.k;
-  if (!machine_.options.skip_data || record.op == Op::ScalarGet) Execute(*this, record);
+  if (!machine_.options.skip_data || record.op == Op::ScalarGet || record.op == Op::ReadState)
+    Execute(*this, record);
   return true;
 }
 
@@ -290,6 +292,11 @@ void Execute(Core& core, Record& r) {
       return;
     case Op::ScalarSet:
       std::memcpy(core.At(r.operand[0]), &r.scalar.bits, r.scalar.size);
+      return;
+    case Op::Vector:
+      return ExecuteVector(core, r);
+    case Op::ReadState:
+      r.state.bits = core.Word(static_cast<StateWord>(r.state.what));
       return;
     default:
       return;

@@ -146,6 +146,8 @@ void Describe(Record& r) {
     case Op::ScalarSet:
       r.operand[0].unit = r.scalar.size;
       return;
+    case Op::Vector:
+      return DescribeVector(r);
     default:
       return;
   }
@@ -169,6 +171,8 @@ bool IsNop(const Record& r) {
       return r.mmad.m == 0 || r.mmad.n == 0 || r.mmad.k == 0;
     case Op::Fixpipe:
       return r.fix.m == 0 || r.fix.n == 0 || r.fix.nd == 0;
+    case Op::Vector:
+      return IsNopVector(r);
     default:
       return false;
   }

@@ -94,7 +94,7 @@ std::string RecordJson(int block, const Record& r) {
       .Number("block", static_cast<uint64_t>(block))
       .Number("seq", r.seq)
       .Text("pipe", Name(r.pipe))
-      .Text("op", Name(r.op))
+      .Text("op", SlotName(SlotOf(r)))
       .Text("file", r.at.file)
       .Number("line", static_cast<uint64_t>(r.at.line))
       .Raw("nop", r.nop ? "true" : "false")
@@ -122,8 +122,8 @@ std::string CountsJson(const Counts& counts) {
   Object pipes, moved, peak;
   for (int p = 0; p < kPipes; ++p) {
     Object ops;
-    for (int o = 0; o < kOps; ++o)
-      if (counts.issued[p][o] != 0) ops.Number(Name(static_cast<Op>(o)), counts.issued[p][o]);
+    for (int o = 0; o < kSlots; ++o)
+      if (counts.issued[p][o] != 0) ops.Number(SlotName(o), counts.issued[p][o]);
     if (ops.Close() != "{}") pipes.Raw(Name(static_cast<Pipe>(p)), ops.Close());
     Object memories;
     for (int m = 0; m < kMems; ++m)

@@ -260,9 +260,9 @@ TW_EXPORT size_t tw_twin_result_findings(const tw_twin_result* result, const tw_
 TW_EXPORT uint64_t tw_twin_result_count(const tw_twin_result* result, const char* pipe, const char* op) {
   uint64_t total = 0;
   for (int p = 0; p < kPipes; ++p)
-    for (int o = 0; o < kOps; ++o)
+    for (int o = 0; o < kSlots; ++o)
       if ((pipe == nullptr || std::strcmp(pipe, Name(static_cast<Pipe>(p))) == 0) &&
-          (op == nullptr || std::strcmp(op, Name(static_cast<Op>(o))) == 0))
+          (op == nullptr || std::strcmp(op, SlotName(o)) == 0))
         total += result->counts.issued[p][o];
   return total;
 }
@@ -289,9 +289,19 @@ TW_EXPORT const char* tw_twin_soc_json(const char* soc) {
 
 // Kernel side. Outside of a launch nothing is recorded and nothing is done.
 TW_EXPORT const CoreInfo* twi_core() {
-  static const CoreInfo none{0, 1, 0, 1};
+  static const CoreInfo none{0, 1, 0, 1, 0};
   return current != nullptr ? &current->info() : &none;
 }
+TW_EXPORT CoreState* twi_state() {
+  static CoreState none;
+  return current != nullptr ? &current->state() : &none;
+}
+TW_EXPORT void twi_task_type(TaskType, Place) {}
+TW_EXPORT void twi_print(const char* text) { std::fputs(text, stdout); }
+TW_EXPORT void twi_assert(const char* text, Place at) {
+  if (current != nullptr) current->Report(FindingKind::Assertion, text, Pipe::S, at);
+}
+TW_EXPORT uint64_t twi_system_cycle() { return 0; }
 TW_EXPORT bool twi_emit(Record* record) { return current != nullptr && current->Emit(*record); }
 TW_EXPORT Region twi_alloc(Mem mem, uint32_t bytes, const char* holder, Place at) {
   return current != nullptr ? current->Reserve(mem, bytes, holder, at) : Region{0, bytes};

@@ -54,8 +54,15 @@ struct Machine {
   RecordSink* sink = nullptr;  // called from several threads
 };
 
+// Instructions are counted, traced and charged by name: that of the Op, or of what pipe V computes.
+constexpr int kSlots = kOps + kVecOps;
+inline int SlotOf(const Record& r) {
+  return r.op == Op::Vector ? kOps + static_cast<int>(r.vec.op) : static_cast<int>(r.op);
+}
+const char* SlotName(int slot);
+
 struct Counts {
-  uint64_t issued[kPipes][kOps] = {};
+  uint64_t issued[kPipes][kSlots] = {};
   uint64_t bytes_written[kPipes][kMems] = {};
   uint64_t macs = 0;
   uint64_t peak[kMems] = {};
@@ -102,6 +109,9 @@ class Core {
 
   const Machine& machine() const { return machine_; }
   const CoreInfo& info() const { return info_; }
+  CoreState& state() { return state_; }
+  // Registers that vector instructions leave their results in.
+  uint64_t& Word(StateWord word) { return words_[static_cast<int>(word)]; }
   const std::vector<Finding>& findings() const { return findings_; }
   const Counts& counts() const { return counts_; }
   // Scratch for executors, kept between instructions.
@@ -131,6 +141,8 @@ class Core {
 
   const Machine& machine_;
   CoreInfo info_{};
+  CoreState state_;
+  uint64_t words_[static_cast<int>(StateWord::Count)] = {};
   uint64_t seq_ = 0;
   Place last_{"", 0};  // of the latest instruction
   CoreKind kind_ = CoreKind::Unknown;
@@ -159,12 +171,55 @@ void ExecuteLoad3d(Core& core, const Record& record);
 void ExecuteMmad(Core& core, const Record& record);
 void ExecuteFixpipe(Core& core, const Record& record);
 
+// Pipe V: vector/ops.h.
+void DescribeVector(Record& record);
+bool CheckVector(Core& core, const Record& record);
+void ExecuteVector(Core& core, const Record& record);
+bool IsNopVector(const Record& record);
+// Bytes that the address of an operand of a vector instruction must be a multiple of.
+uint32_t VectorAlignment(const Record& record, int operand);
+const char* Name(VecOp op);
+
 // The lowest and one past the highest byte an operand touches.
 struct Extent {
   uint64_t begin, end;
 };
 Extent ExtentOf(const Operand& operand);
 uint64_t BytesOf(const Operand& operand);
+
+// Whether element `lane` of repeat `repeat` is computed.
+inline bool Active(const VecArgs& v, uint32_t repeat, uint32_t lane, uint32_t lanes) {
+  if (v.counter) return uint64_t{repeat} * lanes + lane < v.mask[0];
+  return (v.mask[lane / 64] >> (lane % 64) & 1) != 0;
+}
+
+// Every contiguous range of bytes an operand touches: visit(first byte, bytes).
+template <class Visit>
+void ForEachRange(const Record& r, const Operand& o, Visit&& visit) {
+  uint32_t at[kMaxDims] = {};
+  for (;;) {
+    int64_t offset = 0;
+    for (int d = 0; d < o.dims; ++d) offset += int64_t{at[d]} * o.dim[d].stride;
+    const uint64_t begin = o.base + static_cast<uint64_t>(offset);
+    if (o.lane == 0) {
+      visit(begin, uint64_t{o.unit});
+    } else {
+      const uint32_t lanes = 32u / o.lane, blocks = o.dims > 0 ? o.dim[0].count : 1;
+      uint32_t first = lanes;  // of a run of active lanes within this block
+      for (uint32_t i = 0; i <= lanes; ++i) {
+        const bool on = i < lanes && Active(r.vec, at[1], at[0] * lanes + i, blocks * lanes);
+        if (on && first == lanes) first = i;
+        if (!on && first < i && first != lanes) {
+          visit(begin + first * o.lane, uint64_t{i - first} * o.lane);
+          first = lanes;
+        }
+      }
+    }
+    int d = 0;
+    while (d < o.dims && ++at[d] == o.dim[d].count) at[d++] = 0;
+    if (d == o.dims) return;
+  }
+}
 
 // One line, one object.
 std::string RecordJson(int block, const Record& record);

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "machine.h"
+
 namespace tilewright::twin {
 
 namespace {
@@ -28,11 +30,12 @@ constexpr Soc kSocs[] = {
 
 constexpr const char* kPipeNames[] = {"S", "V", "M", "MTE1", "MTE2", "MTE3", "FIX", "ALL"};
 constexpr const char* kMemNames[] = {"gm", "l1", "l0a", "l0b", "l0c", "ub", "bt", "fb"};
-constexpr const char* kOpNames[] = {"Copy",    "CopyPad",   "Nd2Nz",     "Load2d",   "LoadTranspose",
-                                    "Load3d",  "Mmad",      "Fixpipe",   "SetFlag",  "WaitFlag",
-                                    "Barrier", "ScalarGet", "ScalarSet", "CubeOrder"};
-constexpr const char* kTypeNames[] = {"none",  "float",  "half",  "bfloat16", "int8",  "uint8",
-                                      "int16", "uint16", "int32", "uint32",   "int64", "uint64"};
+constexpr const char* kOpNames[] = {
+    "Copy",    "CopyPad",   "Nd2Nz",    "Load2d",    "LoadTranspose", "Load3d",    "Mmad", "Fixpipe",
+    "SetFlag", "WaitFlag",  "Barrier",  "ScalarGet", "ScalarSet",     "CubeOrder", "Fill", "Nz2Nd",
+    "Vector",  "ReadState", "CrossSet", "CrossWait", "SyncAll",       "DataCache"};
+constexpr const char* kTypeNames[] = {"none",   "float", "half",   "bfloat16", "int8",   "uint8", "int16",
+                                      "uint16", "int32", "uint32", "int64",    "uint64", "int4"};
 static_assert(sizeof(kPipeNames) / sizeof(char*) == kPipes);
 static_assert(sizeof(kMemNames) / sizeof(char*) == kMems);
 static_assert(sizeof(kOpNames) / sizeof(char*) == kOps);
@@ -79,6 +82,9 @@ uint32_t Alignment(Mem mem) {
 
 const char* Name(Pipe pipe) { return kPipeNames[static_cast<int>(pipe)]; }
 const char* Name(Mem mem) { return kMemNames[static_cast<int>(mem)]; }
+const char* SlotName(int slot) {
+  return slot < kOps ? kOpNames[slot] : Name(static_cast<VecOp>(slot - kOps));
+}
 const char* Name(Op op) { return kOpNames[static_cast<int>(op)]; }
 const char* Name(DType type) { return kTypeNames[static_cast<int>(type)]; }
 

@@ -7,9 +7,6 @@
 namespace AscendC {
 
 class TPipe;
-namespace detail {
-inline thread_local TPipe* current_pipe = nullptr;
-}
 
 template <TPosition pos = TPosition::LCM>
 class TBuf {
@@ -45,12 +42,12 @@ class TPipe {
   TPipe& operator=(const TPipe&) = delete;
 
   void Init() {
-    detail::current_pipe = this;
+    twi_state()->pipe = this;
     for (auto& row : taken_) row = 0;
   }
   // Kernels that manage events by hand call this first: nothing of TPipe's own stays in the way.
   void Destroy() {
-    if (detail::current_pipe == this) detail::current_pipe = nullptr;
+    if (twi_state()->pipe == this) twi_state()->pipe = nullptr;
   }
   void Reset() { twi_release_all(); }
 
@@ -116,6 +113,6 @@ class TPipe {
   uint8_t taken_[static_cast<int>(HardEvent::MAX)];
 };
 
-inline TPipe* GetTPipePtr() { return detail::current_pipe; }
+inline TPipe* GetTPipePtr() { return static_cast<TPipe*>(twi_state()->pipe); }
 
 }  // namespace AscendC

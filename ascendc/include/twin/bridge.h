@@ -24,9 +24,24 @@ enum class FindingKind : uint8_t {
   Count
 };
 
+// `kind`: 0 not split (an unmixed kernel), 1 the cube core of a group, 2 one of its vector cores.
 struct CoreInfo {
   int64_t block_idx, block_num, sub_block_idx, sub_block_num;
+  int32_t kind;
 };
+
+// Registers of the scalar unit that one API call sets and later ones read, and the TPipe in use.
+struct CoreState {
+  uint64_t mask[2] = {~uint64_t{0}, ~uint64_t{0}};
+  bool counter = false;  // Counter mode
+  Atomic atomic = Atomic::None;
+  DType atomic_type = DType::None;
+  uint64_t deq_scale = 0;
+  void* pipe = nullptr;
+};
+
+// KERNEL_TASK_TYPE_DEFAULT: which cores a kernel runs on.
+enum class TaskType : uint8_t { Unknown, AicOnly, AivOnly, Mix10, Mix01, Mix11, Mix12 };
 
 struct Region {
   uint64_t base;
@@ -38,6 +53,14 @@ struct Region {
 extern "C" {
 // The core this thread plays. Outside a launch it answers block 0 of 1.
 const tilewright::twin::CoreInfo* twi_core();
+tilewright::twin::CoreState* twi_state();
+// The kernel says which cores it runs on; in a mixed kernel each core goes on with its own CoreInfo.
+void twi_task_type(tilewright::twin::TaskType type, tilewright::twin::Place at);
+// Text printed by the kernel, and a failed assertion, after which the core does nothing more.
+void twi_print(const char* text);
+void twi_assert(const char* text, tilewright::twin::Place at);
+// GetSystemCycle: ticks of the 50 MHz counter.
+uint64_t twi_system_cycle();
 // Completes the record's ranges, checks it, hands it to the sinks and executes it. False: a finding, nothing
 // was done.
 bool twi_emit(tilewright::twin::Record* record);

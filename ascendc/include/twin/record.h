@@ -5,11 +5,13 @@
 
 #include <cstdint>
 
+#include "twin/vec_op.h"
+
 namespace tilewright::twin {
 
 enum class Pipe : uint8_t { S, V, M, MTE1, MTE2, MTE3, FIX, ALL, Count };
 enum class Mem : uint8_t { GM, L1, L0A, L0B, L0C, UB, BT, FB, Count };
-enum class DType : uint8_t { None, F32, F16, BF16, S8, U8, S16, U16, S32, U32, S64, U64, Count };
+enum class DType : uint8_t { None, F32, F16, BF16, S8, U8, S16, U16, S32, U32, S64, U64, S4, Count };
 enum class Op : uint8_t {
   Copy,           // blocks of bytes, also half -> float on the way to the bias table
   CopyPad,        // rows of any length, padded to 32 B on chip
@@ -25,13 +27,23 @@ enum class Op : uint8_t {
   ScalarGet,
   ScalarSet,
   CubeOrder,  // SetMMRowMajor / SetMMColumnMajor
+  Fill,       // InitConstValue: L1 or L0 filled with one value
+  Nz2Nd,      // fractals in UB -> rows in GM
+  Vector,     // everything pipe V computes; VecArgs says what
+  ReadState,  // the scalar unit reads what a vector instruction left in a register
+  CrossSet,   // CrossCoreSetFlag
+  CrossWait,  // CrossCoreWaitFlag
+  SyncAll,
+  DataCache,  // DataCacheCleanAndInvalid
   Count
 };
+// What later transfers to GM do with the value already there.
+enum class Atomic : uint8_t { None, Add, Max, Min };
 
 constexpr int kPipes = static_cast<int>(Pipe::Count);
 constexpr int kMems = static_cast<int>(Mem::Count);
 constexpr int kOps = static_cast<int>(Op::Count);
-constexpr int kMaxOperands = 4;
+constexpr int kMaxOperands = 6;
 constexpr int kMaxDims = 3;
 
 // The line of the kernel that made the call.
@@ -58,6 +70,9 @@ struct Operand {
   DType type;
   bool write;
   uint8_t dims;
+  // Not 0: `unit` is 32 and dim[0] runs over the blocks of one repeat, of whose elements, `lane` bytes each,
+  // only those in the record's mask are touched.
+  uint8_t lane;
 };
 
 struct CopyParams {  // lengths and steps (start to start) in bytes
@@ -132,13 +147,48 @@ struct ScalarParams {
 struct OrderParams {
   bool row_major;
 };
+// Pipe V. `mask` holds the lanes of one repeat; with `counter`, mask[0] counts elements over all repeats. The
+// strides are those of dst, src0, src1. What else an instruction needs stands in mode, scalar and arg, as
+// said beside its VecOp.
+struct VecArgs {
+  VecOp op;
+  uint8_t mode;
+  bool counter;
+  uint32_t repeat;
+  uint64_t mask[2];
+  uint16_t block_stride[3], repeat_stride[3];  // in 32 B
+  uint64_t scalar;                             // bits, in the type of the source
+  uint32_t arg[6];
+};
+struct CrossParams {
+  uint8_t mode;  // 0: all cores of one kind; 1: the two vector cores of a group; 2: a cube core and its
+                 // vector cores
+  uint8_t id;
+  Pipe pipe;
+  bool internal;
+  bool vector_only;  // SyncAll: only the vector cores of a mixed kernel meet
+  uint32_t cores;    // SyncAll: how many meet; 0: all
+};
+struct StateParams {
+  uint8_t what;  // of twin/vec_op.h: StateWord
+  uint64_t bits;
+};
+struct FillParams {  // blocks of `bytes`, `step` apart
+  uint32_t count, bytes;
+  int64_t step;
+  uint64_t value;
+};
+struct Nz2NdArgs {  // the Nz2NdParamsFull of the documentation
+  uint32_t nd, n, d, src_nd, src_n, dst_d, dst_nd;
+};
 
 struct Record {
   Op op;
   Pipe pipe;
   uint8_t operands;
-  bool nop;      // a size or repeat of 0: issued and counted, nothing moves; its ranges are not filled
-  uint64_t seq;  // program order within the core
+  bool nop;       // a size or repeat of 0: issued and counted, nothing moves; its ranges are not filled
+  Atomic atomic;  // how a transfer to GM combines with what is there
+  uint64_t seq;   // program order within the core
   Place at;
   Operand operand[kMaxOperands];
   union {
@@ -153,6 +203,11 @@ struct Record {
     BarrierParams barrier;
     ScalarParams scalar;
     OrderParams order;
+    VecArgs vec;
+    CrossParams cross;
+    StateParams state;
+    FillParams fill;
+    Nz2NdArgs nz2nd;
   };
 };
 
