@@ -15,3 +15,4 @@
 #include "api/system.h"
 #include "api/tensor.h"
 #include "api/types.h"
+#include "api/vector_common.h"

@@ -37,6 +37,8 @@ struct CoreState {
   Atomic atomic = Atomic::None;
   DType atomic_type = DType::None;
   uint64_t deq_scale = 0;
+  bool saturate = false;  // SetSaturationFlag: FLOAT
+  bool truncate = false;  // SetSaturationFlag: CAST, switched off
   void* pipe = nullptr;
 };
 

@@ -154,6 +154,9 @@ struct VecArgs {
   VecOp op;
   uint8_t mode;
   bool counter;
+  bool saturate;   // SetSaturationFlag<FLOAT>(true): results in half end at its largest value, NaN becomes 0
+  bool truncate;   // SetSaturationFlag<CAST>(false): integers lose their high bits
+  uint16_t lanes;  // elements of one repeat, masked or not
   uint32_t repeat;
   uint64_t mask[2];
   uint16_t block_stride[3], repeat_stride[3];  // in 32 B
