@@ -25,7 +25,12 @@ def run(kernel: str, *args: np.ndarray | int | float) -> runner.TwinResult:
         else:
             made.append(runner.Scalar(f"arg{i}", arg, isinstance(arg, float)))
     result = runner.run(
-        twin_build.twin(), kernel, 1, made, kernel_library=twin_build.kernels("twin_moves.cpp")
+        twin_build.twin(),
+        kernel,
+        1,
+        made,
+        kernel_library=twin_build.kernels("twin_moves.cpp"),
+        hazards=False,  # values in program order; these kernels write no synchronisation
     )
     assert result.ok, "\n".join(map(str, result.findings))
     return result

@@ -3,6 +3,7 @@
 // here as with CANN.
 #pragma once
 
+#include "api/cross_core.h"
 #include "api/cube.h"
 #include "api/data_copy.h"
 #include "api/enums.h"

@@ -20,11 +20,16 @@ constexpr const char* kEventNames[] = {
     "FIX_MTE2",  "FIX_S",     "M_S",    "FIX_MTE3", "MTE1_FIX",  "FIX_MTE1",  "FIX_FIX"};
 static_assert(sizeof(kEventNames) / sizeof(char*) == static_cast<int>(AscendC::HardEvent::MAX));
 
-constexpr const char* kKindNames[] = {"capacity",       "out-of-bounds", "misaligned",    "illegal-parameter",
-                                      "illegal-memory", "unpaired-flag", "repeated-flag", "reserved-flag",
-                                      "flag-range",     "queue",         "assertion",     "fault",
-                                      "wrong-core",     "illegal-event"};
+constexpr const char* kKindNames[] = {
+    "capacity",           "out-of-bounds", "misaligned",    "illegal-parameter", "illegal-memory",
+    "unpaired-flag",      "repeated-flag", "reserved-flag", "flag-range",        "queue",
+    "assertion",          "fault",         "wrong-core",    "illegal-event",     "race",
+    "uninitialized-read", "deadlock",      "cross-flag",    "use-after-free",    "short-row"};
 static_assert(sizeof(kKindNames) / sizeof(char*) == static_cast<int>(FindingKind::Count));
+
+}  // namespace
+
+const char* EventName(uint8_t event) { return kEventNames[event]; }
 
 std::string FlagName(const FlagParams& f) {
   return std::string("HardEvent::") + kEventNames[f.event] + " with event id " + std::to_string(f.id);
@@ -32,7 +37,10 @@ std::string FlagName(const FlagParams& f) {
 
 std::string PlaceName(Place at) { return std::string(at.file) + ":" + std::to_string(at.line); }
 
-}  // namespace
+std::string SyncName(Pipe from, Pipe to) {
+  if (from == to) return std::string("PipeBarrier<PIPE_") + Name(from) + ">";
+  return std::string("HardEvent::") + Name(from) + "_" + Name(to);
+}
 
 const char* Name(FindingKind kind) { return kKindNames[static_cast<int>(kind)]; }
 
@@ -45,57 +53,90 @@ void Counts::Merge(const Counts& other) {
   for (int m = 0; m < kMems; ++m) peak[m] = std::max(peak[m], other.peak[m]);
 }
 
-Core::Core(const Machine& machine) : machine_(machine) {
+Core::Core(const Machine& machine) : machine_(machine), order_(*machine.store) {
   for (int m = 1; m < kMems; ++m) memory_[m] = std::make_unique<uint8_t[]>(machine.soc->capacity[m]);
+  if (machine.options.hazards && !machine.options.skip_data) shadow_ = std::make_unique<Shadow>(*machine.soc);
 }
 
-void Core::Begin(int block) {
-  info_ = {block, machine_.block_dim, 0, 1, 0};
+Core::~Core() = default;
+
+void Core::Begin(const CoreInfo& info, int block, int place, std::function<bool()> block_on) {
+  info_ = info;
+  block_ = block;
+  id_ = CoreId(block, place);
+  block_on_ = std::move(block_on);
   state_ = {};
+  std::fill(std::begin(words_), std::end(words_), 0);
   seq_ = 0;
   last_ = {"", 0};
-  kind_ = CoreKind::Unknown;
+  kind_ = info.kind == 1 ? CoreKind::Cube : info.kind == 2 ? CoreKind::Vector : CoreKind::Unknown;
+  kind_at_ = {"", 0};
+  stopped_ = let_through_ = false;
   if (!machine_.options.skip_data)
     for (int m = 1; m < kMems; ++m) std::memset(memory_[m].get(), kPoison, machine_.soc->capacity[m]);
-  std::memset(flags_, 0, sizeof flags_);
+  for (auto& row : flags_)
+    for (Flag& flag : row) flag = {};
+  for (auto& queue : queue_) queue.clear();
+  queued_ = 0;
+  order_.Reset();
+  if (shadow_ != nullptr) shadow_->Reset();
+  for (auto& sites : sites_) sites.clear();
+  const uint64_t seed = machine_.options.seed * 1000003 + static_cast<uint64_t>(id_);
+  if (machine_.options.skip_data || machine_.options.schedule == Schedule::Program)
+    deferred_ = nullptr;
+  else
+    deferred_ = machine_.options.schedule == Schedule::Random ? MakeRandom(*this, seed) : MakeTimeline(*this);
+  freed_.clear();
   ReleaseAll();
 }
 
+void Core::Become(const CoreInfo& info, CoreKind kind, Place at) {
+  info_ = info;
+  kind_ = kind;
+  kind_at_ = at;
+}
+
 void Core::End() {
-  for (int e = 0; e < kEvents; ++e) {
-    for (int id = 0; id < kIds; ++id) {
-      const Flag& flag = flags_[e][id];
-      if (!flag.set || flag.internal) continue;
-      FlagParams params{};
-      params.event = static_cast<uint8_t>(e);
-      params.id = id;
-      Report(
-          FindingKind::UnpairedFlag,
-          "SetFlag<" + FlagName(params) + "> is never waited for; the next kernel on this core finds it set",
-          AscendC::PipesOf(static_cast<AscendC::HardEvent>(e)).from, flag.at);
-    }
-  }
+  if (stopped_) return;
+  AwaitEmpty();
+  if (deferred_ != nullptr) deferred_->All();
+  ReportLeftFlags();
+  stopped_ = true;
 }
 
 void Core::Fault(const char* what) {
   Report(FindingKind::Fault,
          std::string("the kernel's own code ended in ") + what + ", after the call on this line", Pipe::S,
          last_);
+  stopped_ = true;
 }
 
 bool Core::Emit(Record& record) {
+  if (stopped_) return false;
   record.seq = seq_++;
   last_ = record.at;
-  auto& issued = counts_.issued[static_cast<int>(record.pipe)][SlotOf(record)];
-  ++issued;
+  ++counts_.issued[static_cast<int>(record.pipe)][SlotOf(record)];
   record.nop = IsNop(record);
   if (!record.nop) Describe(record);
-  if (machine_.sink != nullptr) machine_.sink->OnRecord(static_cast<int>(info_.block_idx), record);
+  if (machine_.sink != nullptr) machine_.sink->OnRecord(block_, record);
   if (record.nop) return true;
-  if (record.op == Op::SetFlag || record.op == Op::WaitFlag) return Flags(record);
-  if (record.operands > 0 && !Check(*this, record)) return false;
-  if (!OnItsCore(record)) return false;
-  if (record.operands == 0 && record.op != Op::ReadState) return true;
+  if (record.op == Op::SetFlag || record.op == Op::WaitFlag) {
+    if (!FlagIsLegal(record)) return false;
+  } else if (record.op == Op::CrossSet || record.op == Op::CrossWait) {
+    if (!CrossIsLegal(record)) return false;
+  } else {
+    if ((record.operands > 0 && !Check(*this, record)) || !OnItsCore(record)) {
+      if (shadow_ != nullptr) shadow_->Forgive(record);
+      return false;
+    }
+    Count(record);
+    if (!freed_.empty()) UseAfterFree(record);
+  }
+  Issue(record);
+  return true;
+}
+
+void Core::Count(const Record& record) {
   for (int i = 0; i < record.operands; ++i) {
     const Operand& o = record.operand[i];
     if (o.mem == Mem::GM) continue;
@@ -106,12 +147,40 @@ bool Core::Emit(Record& record) {
     counts_.bytes_written[static_cast<int>(record.pipe)][static_cast<int>(record.operand[0].mem)] +=
         BytesOf(record.operand[0]);
   if (record.op == Op::Mmad) counts_.macs += uint64_t{record.mmad.m} * record.mmad.n * record.mmad.k;
-  if (!machine_.options.skip_data || record.op == Op::ScalarGet || record.op == Op::ReadState)
-    Execute(*this, record);
-  return true;
 }
 
-bool Core::Flags(const Record& record) {
+void Core::UseAfterFree(const Record& record) {
+  for (int i = 0; i < record.operands; ++i) {
+    const Operand& o = record.operand[i];
+    const Extent e = ExtentOf(o);
+    for (const Freed& f : freed_) {
+      if (f.mem != o.mem || e.begin >= f.end || f.begin >= e.end) continue;
+      Finding found{FindingKind::UseAfterFree,
+                    std::string(SlotName(SlotOf(record))) + " " + (o.write ? "writes" : "reads") +
+                        " a queue's buffer after FreeTensor at " + PlaceName(f.at) +
+                        "; AllocTensor or DeQue gives a buffer to work on",
+                    record.at,
+                    block_,
+                    record.pipe,
+                    o.mem,
+                    true,
+                    e.begin,
+                    e.end,
+                    f.begin,
+                    f.end,
+                    1};
+      found.other = f.at;
+      return Add(std::move(found));
+    }
+  }
+}
+
+void Core::Release(Mem mem, uint64_t begin, uint64_t end, bool released, Place at) {
+  std::erase_if(freed_, [&](const Freed& f) { return f.mem == mem && f.begin == begin && f.end == end; });
+  if (released) freed_.push_back({mem, begin, end, at});
+}
+
+bool Core::FlagIsLegal(const Record& record) {
   const FlagParams& f = record.flag;
   const bool set = record.op == Op::SetFlag;
   if (f.id < 0 || f.id >= kIds) {
@@ -127,24 +196,60 @@ bool Core::Flags(const Record& record) {
                ">: ids 6 and 7 belong to the system, use 0..5",
            record.pipe, record.at);
   Flag& flag = flags_[f.event][f.id];
-  if (set) {
-    if (flag.set) {
-      Report(FindingKind::RepeatedFlag,
-             "SetFlag<" + FlagName(f) + "> again without a WaitFlag since the one at " + PlaceName(flag.at),
-             record.pipe, record.at);
-      return false;
-    }
-    flag = {true, f.internal, record.at};
+  if (!set) {
+    --flag.ahead;
     return true;
   }
-  if (!flag.set) {
-    Report(
-        FindingKind::UnpairedFlag,
-        "WaitFlag<" + FlagName(f) + "> has no SetFlag before it: pipe " + Name(f.to) + " would wait for ever",
-        record.pipe, record.at);
+  if (flag.ahead > 0) {
+    Finding found{
+        FindingKind::RepeatedFlag,
+        "SetFlag<" + FlagName(f) + "> again without a WaitFlag since the one at " + PlaceName(flag.at),
+        record.at,
+        block_,
+        record.pipe,
+        Mem::GM,
+        false,
+        0,
+        0,
+        0,
+        0,
+        1};
+    found.other = flag.at;
+    Add(std::move(found));
     return false;
   }
-  flag.set = false;
+  ++flag.ahead;
+  flag.internal = f.internal;
+  flag.at = record.at;
+  return true;
+}
+
+// asc-devkit docs/zh/api, CrossCoreSetFlag: ids 11..14 are SyncAll's; a pipe of its own must complete first.
+bool Core::CrossIsLegal(const Record& record) {
+  const CrossParams& c = record.cross;
+  const std::string name = record.op == Op::CrossSet ? "CrossCoreSetFlag" : "CrossCoreWaitFlag";
+  const auto bad = [&](FindingKind kind, const std::string& why) {
+    Report(kind, name + ": " + why, record.pipe, record.at);
+    return false;
+  };
+  if (c.id >= kCrossIds)
+    return bad(FindingKind::FlagRange, "flag id " + std::to_string(c.id) + ", they are 0..15");
+  if (c.id >= 11 && c.id <= 14 && !c.internal)
+    bad(FindingKind::ReservedFlag,
+        "flag id " + std::to_string(c.id) + ": 11..14 belong to SyncAll, use 0..10");
+  if (record.op == Op::CrossWait) return true;
+  if (c.mode > 2)
+    return bad(FindingKind::IllegalParameter, "mode " + std::to_string(c.mode) + ", 2201 has 0, 1 and 2");
+  if (c.pipe == Pipe::S || c.pipe == Pipe::ALL)
+    return bad(FindingKind::IllegalParameter,
+               "PIPE_S and PIPE_ALL are not allowed, name the pipe that must be done");
+  if (c.mode == 1 && info_.kind == 1)
+    return bad(FindingKind::WrongCore,
+               "mode 1 is between the vector cores of a group, and this is its cube core");
+  if (c.mode != 0 && info_.kind == 0)
+    return bad(FindingKind::WrongCore,
+               "mode " + std::to_string(c.mode) +
+                   " is between the cores of a mixed kernel; KERNEL_TASK_TYPE_DEFAULT says that it is one");
   return true;
 }
 
@@ -202,18 +307,7 @@ Region Core::Reserve(Mem mem, uint32_t bytes, const char* holder, Place at) {
   holders_.push_back({mem, base, rounded, holder, at});
   const uint32_t capacity = machine_.soc->capacity[m];
   if (end > capacity && mem != Mem::GM) {
-    Finding f{FindingKind::Capacity,
-              "",
-              at,
-              static_cast<int>(info_.block_idx),
-              Pipe::S,
-              mem,
-              true,
-              base,
-              end,
-              0,
-              capacity,
-              1};
+    Finding f{FindingKind::Capacity, "", at, block_, Pipe::S, mem, true, base, end, 0, capacity, 1};
     f.message = std::string(holder) + " needs " + std::to_string(rounded) + " bytes of " + Name(mem) +
                 ", which has " + std::to_string(capacity) + " and " +
                 std::to_string(capacity > base ? capacity - base : 0) + " left. " + HolderMap(mem);
@@ -241,19 +335,20 @@ std::string Core::HolderMap(Mem mem) const {
 }
 
 void Core::Report(FindingKind kind, std::string message, Pipe pipe, Place at) {
-  Add({kind, std::move(message), at, static_cast<int>(info_.block_idx), pipe, Mem::GM, false, 0, 0, 0, 0, 1});
+  Add({kind, std::move(message), at, block_, pipe, Mem::GM, false, 0, 0, 0, 0, 1});
 }
 
 void Core::ReportAccess(FindingKind kind, std::string message, const Record& record, Mem mem, uint64_t begin,
                         uint64_t end, uint64_t allowed_begin, uint64_t allowed_end) {
-  Add({kind, std::move(message), record.at, static_cast<int>(info_.block_idx), record.pipe, mem, true, begin,
-       end, allowed_begin, allowed_end, 1});
+  Add({kind, std::move(message), record.at, block_, record.pipe, mem, true, begin, end, allowed_begin,
+       allowed_end, 1});
 }
 
 void Core::Add(Finding finding) {
+  finding.core = info_.kind == 1 ? "aic" : info_.kind == 2 ? "aiv" : "";
   for (Finding& f : findings_) {
     if (f.kind == finding.kind && f.at.line == finding.at.line && f.mem == finding.mem &&
-        std::strcmp(f.at.file, finding.at.file) == 0) {
+        f.other.line == finding.other.line && std::strcmp(f.at.file, finding.at.file) == 0) {
       ++f.count;
       return;
     }
@@ -264,43 +359,6 @@ void Core::Add(Finding finding) {
 float* Core::Scratch(int which, size_t floats) {
   if (scratch_[which].size() < floats) scratch_[which].resize(floats);
   return scratch_[which].data();
-}
-
-void Execute(Core& core, Record& r) {
-  switch (r.op) {
-    case Op::Copy:
-      return ExecuteCopy(core, r);
-    case Op::CopyPad:
-      return ExecuteCopyPad(core, r);
-    case Op::Nd2Nz:
-      return ExecuteNd2Nz(core, r);
-    case Op::Load2d:
-      return ExecuteLoad2d(core, r);
-    case Op::LoadTranspose:
-      return ExecuteLoadTranspose(core, r);
-    case Op::Load3d:
-      return ExecuteLoad3d(core, r);
-    case Op::Mmad:
-      return ExecuteMmad(core, r);
-    case Op::Fixpipe:
-      return ExecuteFixpipe(core, r);
-    case Op::ScalarGet:
-      r.scalar.bits = 0;
-      for (const GmBuffer& b : core.machine().buffers)
-        if (!b.backed && r.operand[0].mem == Mem::GM && r.operand[0].base - b.base < b.bytes) return;
-      std::memcpy(&r.scalar.bits, core.At(r.operand[0]), r.scalar.size);
-      return;
-    case Op::ScalarSet:
-      std::memcpy(core.At(r.operand[0]), &r.scalar.bits, r.scalar.size);
-      return;
-    case Op::Vector:
-      return ExecuteVector(core, r);
-    case Op::ReadState:
-      r.state.bits = core.Word(static_cast<StateWord>(r.state.what));
-      return;
-    default:
-      return;
-  }
 }
 
 }  // namespace tilewright::twin

@@ -52,6 +52,12 @@ int RunGuarded(void (*body)(void*), void* context) {
   return signal;
 }
 
+void* SwapEscape(void* other) {
+  void* before = escape;
+  escape = static_cast<sigjmp_buf*>(other);
+  return before;
+}
+
 const char* FaultName(int signal) {
   switch (signal) {
     case SIGFPE:

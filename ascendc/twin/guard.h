@@ -18,4 +18,7 @@ int RunGuarded(void (*body)(void*), void* context);
 
 const char* FaultName(int signal);
 
+// Where a fault of this thread escapes to; the previous place. Contexts that are switched keep their own.
+void* SwapEscape(void* escape);
+
 }  // namespace tilewright::twin

@@ -112,9 +112,18 @@ std::string FindingsJson(const std::vector<Finding>& findings) {
     o.Text("pipe", Name(f.pipe)).Text("memory", f.has_memory ? Name(f.mem) : "");
     o.Raw("range", "[" + Str(f.begin) + ", " + Str(f.end) + "]");
     o.Raw("allowed", "[" + Str(f.allowed_begin) + ", " + Str(f.allowed_end) + "]");
-    o.Number("count", f.count);
+    o.Number("count", f.count).Text("core", f.core).Text("missing", f.missing);
+    if (f.other.file != nullptr)
+      o.Text("other_file", f.other.file).Number("other_line", static_cast<uint64_t>(f.other.line));
+    o.Text("other_pipe", f.other.file != nullptr ? Name(f.other_pipe) : "");
     out += (out.size() > 1 ? ", " : "") + o.Close();
   }
+  return out + "]";
+}
+
+std::string TextsJson(const std::vector<std::string>& texts) {
+  std::string out = "[";
+  for (const std::string& text : texts) out += (out.size() > 1 ? ", \"" : "\"") + Escape(text) + "\"";
   return out + "]";
 }
 

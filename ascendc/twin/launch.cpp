@@ -9,14 +9,15 @@
 #include <mutex>
 #include <thread>
 
-#include "guard.h"
 #include "machine.h"
+#include "run.h"
 #include "twin.h"
 
 struct tw_twin_result {
   std::vector<tilewright::twin::Finding> findings;
   std::vector<tw_twin_finding> views;
   tilewright::twin::Counts counts;
+  std::vector<std::string> printed;
   std::string json;
 };
 
@@ -24,7 +25,6 @@ namespace tilewright::twin {
 
 namespace {
 
-thread_local Core* current = nullptr;
 thread_local std::string last_error;
 
 struct Refusal {
@@ -62,12 +62,6 @@ struct Arguments {
   double floats[8] = {};
 };
 
-// One block's call, and what the kernel threw out of it.
-struct Job {
-  const Arguments& arguments;
-  std::string thrown;
-};
-
 void Call(const Arguments& arguments) {
   const auto& [symbol, w, f] = arguments;
   AnyKernel kernel;
@@ -75,15 +69,6 @@ void Call(const Arguments& arguments) {
   kernel(w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7], w[8], w[9], w[10], w[11], w[12], w[13], w[14], w[15],
          w[16], w[17], w[18], w[19], w[20], w[21], w[22], w[23], f[0], f[1], f[2], f[3], f[4], f[5], f[6],
          f[7]);
-}
-
-void CallJob(void* context) {
-  Job& job = *static_cast<Job*>(context);
-  try {
-    Call(job.arguments);
-  } catch (const std::exception& error) {
-    job.thrown = std::string("the exception '") + error.what() + "'";
-  }
 }
 
 std::string OwnPath() {
@@ -139,11 +124,6 @@ Arguments Bind(const tw_twin_launch& launch, Machine& machine) {
   return out;
 }
 
-void Collect(tw_twin_result& result, const Core& core) {
-  result.counts.Merge(core.counts());
-  result.findings.insert(result.findings.end(), core.findings().begin(), core.findings().end());
-}
-
 // The same line on several blocks is one finding, that of the lowest block.
 void MergeFindings(std::vector<Finding>& findings) {
   std::stable_sort(findings.begin(), findings.end(),
@@ -151,7 +131,7 @@ void MergeFindings(std::vector<Finding>& findings) {
   std::vector<Finding> merged;
   for (Finding& f : findings) {
     const auto same = std::find_if(merged.begin(), merged.end(), [&f](const Finding& g) {
-      return g.kind == f.kind && g.at.line == f.at.line && g.mem == f.mem &&
+      return g.kind == f.kind && g.at.line == f.at.line && g.mem == f.mem && g.other.line == f.other.line &&
              std::strcmp(g.at.file, f.at.file) == 0;
     });
     if (same == merged.end())
@@ -160,6 +140,22 @@ void MergeFindings(std::vector<Finding>& findings) {
       same->count += f.count;
   }
   findings = std::move(merged);
+}
+
+void SetSchedule(const tw_twin_launch& launch, Options& options) {
+  const std::string name = launch.schedule != nullptr ? launch.schedule : "program";
+  if (name == "random")
+    options.schedule = Schedule::Random;
+  else if (name == "timeline")
+    options.schedule = Schedule::Timeline;
+  else if (name != "program")
+    throw Refusal{"unknown schedule '" + name + "', known are program, timeline, random"};
+  options.seed = launch.seed;
+  options.auto_sync = (launch.flags & TW_TWIN_AUTO_SYNC) != 0;
+  options.hazards = !options.skip_data && (launch.flags & TW_TWIN_NO_HAZARDS) == 0;
+  if (launch.task_type > static_cast<uint32_t>(TaskType::Mix12))
+    throw Refusal{"task_type " + std::to_string(launch.task_type) + ", allowed are 0..6"};
+  options.task_type = static_cast<TaskType>(launch.task_type);
 }
 
 int Run(const tw_twin_launch& launch) {
@@ -176,6 +172,7 @@ int Run(const tw_twin_launch& launch) {
   machine.options.skip_data = (launch.flags & TW_TWIN_SKIP_DATA) != 0;
   if (launch.max_findings != 0) machine.options.max_findings = launch.max_findings;
   machine.block_dim = launch.block_dim;
+  SetSchedule(launch, machine.options);
   void* symbol = FindKernel(launch);
   Arguments args = Bind(launch, machine);
   args.symbol = symbol;
@@ -185,43 +182,24 @@ int Run(const tw_twin_launch& launch) {
   machine.sink = trace.get();
 
   auto result = std::make_unique<tw_twin_result>();
-  std::mutex mutex;
-  std::atomic<uint32_t> next{0};
-  const FaultGuard guard;
-  const auto work = [&] {
-    Core core(machine);
-    current = &core;
-    for (uint32_t block = next++; block < launch.block_dim; block = next++) {
-      core.Begin(static_cast<int>(block));
-      Job job{args, ""};
-      if (const int fault = RunGuarded(CallJob, &job))
-        core.Fault(FaultName(fault));
-      else if (!job.thrown.empty())
-        core.Fault(job.thrown.c_str());
-      else
-        core.End();
-    }
-    current = nullptr;
-    const std::lock_guard<std::mutex> lock(mutex);
-    Collect(*result, core);
-  };
-  uint32_t threads = launch.threads > 0 ? static_cast<uint32_t>(launch.threads)
-                                        : std::max(1u, std::thread::hardware_concurrency());
-  threads = std::min(threads, launch.block_dim);
-  std::vector<std::thread> pool;
-  for (uint32_t t = 1; t < threads; ++t) pool.emplace_back(work);
-  work();
-  for (std::thread& t : pool) t.join();
+  Outcome outcome = RunCores(machine, [&args] { Call(args); }, launch.threads);
+  result->findings = std::move(outcome.findings);
+  result->counts = outcome.counts;
+  result->printed = std::move(outcome.printed);
 
   MergeFindings(result->findings);
   for (const Finding& f : result->findings) {
     result->views.push_back({Name(f.kind), f.message.c_str(), f.at.file, f.at.line, f.block, Name(f.pipe),
                              f.has_memory ? Name(f.mem) : "", f.begin, f.end, f.allowed_begin, f.allowed_end,
-                             f.count});
+                             f.count, f.other.file, f.other.line,
+                             f.other.file != nullptr ? Name(f.other_pipe) : "", f.missing.c_str(), f.core});
   }
   const bool ok = result->findings.empty();
   result->json = "{\"ok\": " + std::string(ok ? "true" : "false") + ", \"soc\": \"" + machine.soc->name +
                  "\", \"blocks\": " + std::to_string(launch.block_dim) +
+                 ", \"cores\": " + std::to_string(outcome.cores) + ", \"kind\": \"" + outcome.kind +
+                 "\", \"inserted_syncs\": " + std::to_string(outcome.inserted_syncs) +
+                 ", \"printed\": " + TextsJson(result->printed) +
                  ", \"findings\": " + FindingsJson(result->findings) + ", " +
                  CountsJson(result->counts).substr(1);
   if (launch.result != nullptr) *launch.result = result.release();
@@ -285,35 +263,6 @@ TW_EXPORT const char* tw_twin_soc_json(const char* soc) {
   std::string& text = made[found->name];
   if (text.empty()) text = SocJson(*found);
   return text.c_str();
-}
-
-// Kernel side. Outside of a launch nothing is recorded and nothing is done.
-TW_EXPORT const CoreInfo* twi_core() {
-  static const CoreInfo none{0, 1, 0, 1, 0};
-  return current != nullptr ? &current->info() : &none;
-}
-TW_EXPORT CoreState* twi_state() {
-  static CoreState none;
-  return current != nullptr ? &current->state() : &none;
-}
-TW_EXPORT void twi_task_type(TaskType, Place) {}
-TW_EXPORT void twi_print(const char* text) { std::fputs(text, stdout); }
-TW_EXPORT void twi_assert(const char* text, Place at) {
-  if (current != nullptr) current->Report(FindingKind::Assertion, text, Pipe::S, at);
-}
-TW_EXPORT uint64_t twi_system_cycle() { return 0; }
-TW_EXPORT bool twi_emit(Record* record) { return current != nullptr && current->Emit(*record); }
-TW_EXPORT Region twi_alloc(Mem mem, uint32_t bytes, const char* holder, Place at) {
-  return current != nullptr ? current->Reserve(mem, bytes, holder, at) : Region{0, bytes};
-}
-TW_EXPORT void twi_release_all() {
-  if (current != nullptr) current->ReleaseAll();
-}
-TW_EXPORT uint32_t twi_capacity(Mem mem) {
-  return current != nullptr ? current->machine().soc->capacity[static_cast<int>(mem)] : 0;
-}
-TW_EXPORT void twi_finding(FindingKind kind, const char* message, Pipe pipe, Place at) {
-  if (current != nullptr) current->Report(kind, message, pipe, at);
 }
 
 }  // extern "C"

@@ -13,8 +13,11 @@ from typing import Any
 
 from tilewright.errors import TilewrightError
 
-ABI_VERSION = 1
-SKIP_DATA, APPEND_TRACE = 1, 2
+ABI_VERSION = 2
+SKIP_DATA, APPEND_TRACE, AUTO_SYNC, NO_HAZARDS = 1, 2, 4, 8
+SCHEDULES = ("program", "timeline", "random")
+# What a kernel that does not say runs on; the values of the C interface's task_type.
+TASK_TYPES = MappingProxyType({"auto": 0, "aic": 1, "aiv": 2, "mix11": 5, "mix12": 6})
 _BUFFER, _SCALAR, _FLOAT = 0, 1, 2
 
 
@@ -74,7 +77,11 @@ class Scalar:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the twin found at one line of a kernel. Ranges: bytes in ``memory``, end exclusive."""
+    """What the twin found at one line of a kernel. Ranges: bytes in ``memory``, end exclusive.
+
+    Where two accesses or calls are concerned, ``other_*`` is the earlier one and ``missing`` the flag or
+    barrier that would order them. ``core`` is aic or aiv in a mixed kernel, else empty.
+    """
 
     kind: str
     message: str
@@ -86,10 +93,16 @@ class Finding:
     range: tuple[int, int]
     allowed: tuple[int, int]
     count: int
+    core: str = ""
+    missing: str = ""
+    other_file: str = ""
+    other_line: int = 0
+    other_pipe: str = ""
 
     def __str__(self) -> str:
         times = f" ({self.count} times)" if self.count > 1 else ""
-        where = f"block {self.block}, pipe {self.pipe}"
+        core = f" {self.core}" if self.core else ""
+        where = f"block {self.block}{core}, pipe {self.pipe}"
         return f"{self.file}:{self.line}: {self.kind}: {self.message} [{where}]{times}"
 
 
@@ -108,6 +121,10 @@ class TwinResult:
     macs: int
     soc: str
     blocks: int
+    cores: int = 0
+    kind: str = ""
+    inserted_syncs: int = 0
+    printed: tuple[str, ...] = ()
 
     def count(self, op: str, pipe: str | None = None) -> int:
         """Instructions ``op`` issued on ``pipe`` (all pipes by default), over all blocks."""
@@ -137,6 +154,9 @@ class _Launch(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("max_findings", ctypes.c_uint32),
         ("trace_path", ctypes.c_char_p),
+        ("schedule", ctypes.c_char_p),
+        ("seed", ctypes.c_uint64),
+        ("task_type", ctypes.c_uint32),
         ("result", ctypes.POINTER(ctypes.c_void_p)),
     ]
 
@@ -189,6 +209,11 @@ def run(
     append_trace: bool = False,
     max_findings: int = 0,
     kernel_library: str | Path | None = None,
+    schedule: str = "program",
+    seed: int = 0,
+    auto_sync: bool = False,
+    hazards: bool = True,
+    task_type: str = "auto",
 ) -> TwinResult:
     """Launch ``kernel`` on ``block_dim`` blocks of the twin in ``lib_path``; what happened.
 
@@ -196,6 +221,10 @@ def run(
     ``kernel_library`` names another shared object to take the kernel from. ``threads`` 0 uses all
     of the host's. ``skip_data`` checks and counts without moving data. ``trace`` receives one JSON
     object a line and instruction; a launch starts the file anew unless ``append_trace``.
+    ``schedule``: when instructions take effect, within what the kernel's synchronisation allows:
+    ``program``, ``timeline`` (simulated time) or ``random`` (adversarial, from ``seed``).
+    ``auto_sync`` inserts what CANN's compiler does by default; ``hazards`` off does not look for
+    races. ``task_type`` says which cores a kernel runs on that does not say so itself.
     Raises TwinError where the launch is refused (unknown kernel or soc, bad arguments).
     """
     lib = _load(str(lib_path))
@@ -206,7 +235,16 @@ def run(
     handle = ctypes.c_void_p()
     launch = _Launch(
         abi_version=ABI_VERSION,
-        flags=(SKIP_DATA if skip_data else 0) | (APPEND_TRACE if append_trace else 0),
+        flags=sum(
+            flag
+            for flag, on in (
+                (SKIP_DATA, skip_data),
+                (APPEND_TRACE, append_trace),
+                (AUTO_SYNC, auto_sync),
+                (NO_HAZARDS, not hazards),
+            )
+            if on
+        ),
         library=str(kernel_library).encode() if kernel_library is not None else None,
         kernel=kernel.encode(),
         soc=soc.encode(),
@@ -216,6 +254,9 @@ def run(
         threads=threads,
         max_findings=max_findings,
         trace_path=str(trace).encode() if trace is not None else None,
+        schedule=schedule.encode(),
+        seed=seed,
+        task_type=TASK_TYPES[task_type],
         result=ctypes.pointer(handle),
     )
     if lib.tw_twin_run(ctypes.byref(launch)) == 2:
@@ -251,4 +292,8 @@ def _result(document: dict[str, Any]) -> TwinResult:
         macs=document["macs"],
         soc=document["soc"],
         blocks=document["blocks"],
+        cores=document["cores"],
+        kind=document["kind"],
+        inserted_syncs=document["inserted_syncs"],
+        printed=tuple(document["printed"]),
     )

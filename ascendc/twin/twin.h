@@ -8,7 +8,7 @@
 extern "C" {
 #endif
 
-#define TW_TWIN_ABI_VERSION 1
+#define TW_TWIN_ABI_VERSION 2
 #define TW_TWIN_MAX_ARGS 24
 
 typedef enum tw_twin_arg_kind {
@@ -29,6 +29,8 @@ typedef struct tw_twin_arg {
 typedef enum tw_twin_flags {
   TW_TWIN_SKIP_DATA = 1,     // check and count every instruction, move and compute nothing
   TW_TWIN_APPEND_TRACE = 2,  // add to the trace file; without it a launch starts the file anew
+  TW_TWIN_AUTO_SYNC = 4,     // as CANN's compiler by default: V with V, and the scalar unit with other pipes
+  TW_TWIN_NO_HAZARDS = 8,    // do not look for races and reads of unwritten memory
 } tw_twin_flags;
 
 typedef struct tw_twin_result tw_twin_result;
@@ -41,10 +43,14 @@ typedef struct tw_twin_launch {
   const char* soc;      // "910b1".. "910b4"
   const tw_twin_arg* args;
   uint32_t arg_count;
-  uint32_t block_dim;       // may exceed the number of cores
-  int32_t threads;          // host threads; <= 0: all
-  uint32_t max_findings;    // kept per core; 0: 64
-  const char* trace_path;   // NULL, or a file that receives every call counted, one JSON object a line
+  uint32_t block_dim;      // may exceed the number of cores
+  int32_t threads;         // host threads; <= 0: all
+  uint32_t max_findings;   // kept per core; 0: 64
+  const char* trace_path;  // NULL, or a file that receives every call counted, one JSON object a line
+  const char* schedule;    // NULL or "program", "timeline", "random"
+  uint64_t seed;           // of the random schedule
+  uint32_t task_type;  // for a kernel that does not say: 0 as it turns out, 1 AIC only, 2 AIV only, 5 mixed
+                       // 1:1, 6 mixed 1:2
   tw_twin_result** result;  // receives a handle to free with tw_twin_result_free; may be NULL
 } tw_twin_launch;
 
@@ -58,7 +64,12 @@ typedef struct tw_twin_finding {
   const char* memory;   // "" where none is concerned
   uint64_t begin, end;  // bytes touched in that memory; GM: offsets in the buffer named by the message
   uint64_t allowed_begin, allowed_end;
-  uint64_t count;  // how often this line made it
+  uint64_t count;          // how often this line made it
+  const char* other_file;  // the earlier access or call, where two are concerned; else NULL
+  int32_t other_line;
+  const char* other_pipe;
+  const char* missing;  // the flag or barrier that would order the two, or ""
+  const char* core;     // "aic" or "aiv" in a mixed kernel, else ""
 } tw_twin_finding;
 
 // 0: ran without findings; 1: ran, with findings; 2: could not run, tw_twin_error says why.

@@ -44,6 +44,16 @@ struct Cube {
     b2t = b2.template Get<In>();
     ct = co1.template Get<Acc>();
   }
+  // Something in L1, L0A and L0B, in place before what follows.
+  void Fill(GM_ADDR x) {
+    GlobalTensor<In> from;
+    from.SetGlobalBuffer(reinterpret_cast<In*>(x));
+    DataCopy(a1t, from, 4096 / sizeof(In));
+    PipeBarrier<PIPE_ALL>();
+    LoadData(a2t, a1t, LoadData2DParams(0, 8, 1, 0, 0, false, 0));
+    LoadData(b2t, a1t, LoadData2DParams(0, 8, 1, 0, 0, false, 0));
+    PipeBarrier<PIPE_ALL>();
+  }
   static MmadParams Params(uint16_t m) {
     MmadParams p;
     p.m = m;
@@ -170,6 +180,7 @@ KERNEL(mmad_memory) {
 
 KERNEL(mmad_bias_ignored) {
   Cube<half, float> cube;
+  cube.Fill(x);
   TBuf<TPosition::C2> c2;
   cube.pipe.InitBuffer(c2, 64);
   const MmadParams p = Cube<half, float>::Params(16);
@@ -270,7 +281,7 @@ KERNEL(vector_core_multiplies) {
 
 KERNEL(cube_core_uses_ub) {
   Cube<half, float> cube;
-  LoadData(cube.a2t, cube.a1t, LoadData2DParams(0, 1, 1, 0, 0, false, 0));
+  cube.Fill(x);
   Ub ub(x, y);
   DataCopy(ub.local, ub.x, kHalfs);  // expect: wrong-core
   ub.local.SetValue(0, 1.0f);        // expect: wrong-core

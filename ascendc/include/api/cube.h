@@ -117,8 +117,10 @@ inline void Mmad(const LocalTensor<T>& dst, const LocalTensor<U>& fm, const Loca
                 tilewright::twin::Pipe::M, at);
   }
   const tilewright::twin::Operand operand = bias.AsOperand(false);
-  const CInit init = mmadParams.cmatrixInitVal ? CInit::Zero : CInit::Bias;
-  detail::EmitMmad(dst, fm, filter, &operand, mmadParams, init, at);
+  if (mmadParams.cmatrixInitVal)
+    detail::EmitMmad(dst, fm, filter, nullptr, mmadParams, CInit::Zero, at);
+  else
+    detail::EmitMmad(dst, fm, filter, &operand, mmadParams, CInit::Bias, at);
 }
 
 // L0C -> GM or L1, converting, scaling and changing layout on the way.

@@ -63,6 +63,7 @@ class TQueBind {
       next_ = (slot + 1) % num_;
       state_[slot] = State::Held;
       Wait(event_.emptied, free_id_[slot], at);
+      Release(slot, false, at);
       return Tensor<T>(slot);
     }
     Report("AllocTensor: all buffers of the queue are in use, the kernel would wait for ever; free one first",
@@ -114,6 +115,7 @@ class TQueBind {
     }
     state_[slot] = State::Idle;
     Set(event_.emptied, free_id_[slot], at);
+    Release(slot, true, at);
   }
 
   bool VacantInQue() const { return count_ < kSlots; }
@@ -159,6 +161,10 @@ class TQueBind {
     if (slot_bytes_ == 0 || address < base_) return -1;
     const uint64_t slot = (address - base_) / slot_bytes_;
     return slot < static_cast<uint64_t>(num_) ? static_cast<int>(slot) : -1;
+  }
+  void Release(int slot, bool released, tilewright::twin::Place at) const {
+    const uint64_t lo = base_ + static_cast<uint64_t>(slot) * slot_bytes_;
+    twi_release(MemOf(position), lo, lo + slot_bytes_, released, at);
   }
   void Report(const char* message, tilewright::twin::Place at) const {
     twi_finding(tilewright::twin::FindingKind::Queue, message, tilewright::twin::Pipe::S, at);

@@ -1,6 +1,8 @@
 // Which core this is, and the rounding utilities kernels use.
 #pragma once
 
+#include <type_traits>
+
 #include "api/enums.h"
 #include "twin/bridge.h"
 

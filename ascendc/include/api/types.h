@@ -18,8 +18,6 @@
 #define __fbuf__
 #define __global__ __attribute__((visibility("default")))
 #define GM_ADDR uint8_t*
-#define KERNEL_TASK_TYPE_DEFAULT(type)
-#define KERNEL_TASK_TYPE(key, type)
 
 namespace tilewright::twin {
 

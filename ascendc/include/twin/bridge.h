@@ -21,6 +21,12 @@ enum class FindingKind : uint8_t {
   Fault,  // the kernel's own code crashed
   WrongCore,
   IllegalEvent,
+  Race,           // two accesses to the same bytes that nothing orders
+  Uninitialized,  // a read of memory that nobody wrote
+  Deadlock,
+  CrossFlag,     // a flag between cores that is lost or raised too often
+  UseAfterFree,  // of a queue's buffer
+  ShortRow,      // rows below 32 B that do not lie as dense as they are read
   Count
 };
 
@@ -71,6 +77,11 @@ tilewright::twin::Region twi_alloc(tilewright::twin::Mem mem, uint32_t bytes, co
                                    tilewright::twin::Place at);
 // Gives back all on-chip memory, as TPipe::Reset does.
 void twi_release_all();
+// A queue's buffer is free (released) or in use.
+void twi_release(tilewright::twin::Mem mem, uint64_t begin, uint64_t end, bool released,
+                 tilewright::twin::Place at);
+// Whether this core is (1) the cube core or (2) a vector core; asking makes an unmixed kernel a mixed one.
+bool twi_is(int32_t kind, tilewright::twin::Place at);
 uint32_t twi_capacity(tilewright::twin::Mem mem);
 void twi_finding(tilewright::twin::FindingKind kind, const char* message, tilewright::twin::Pipe pipe,
                  tilewright::twin::Place at);

@@ -1,0 +1,92 @@
+// Flags between the cores of a launch, and the waiting of host threads for them.
+//
+// asc-devkit docs/zh/api, CrossCoreSetFlag and its key features: each core has a counter for each flag id.
+// Mode 0 raises those of all cores of a kind once all of them have set; mode 1 those of the vector cores of a
+// group; mode 2 those of a group's vector cores when its cube core sets, and the cube core's when all its
+// vector cores have.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "order.h"
+#include "twin/bridge.h"
+
+namespace tilewright::twin {
+
+constexpr int kCrossIds = 16;       // flag ids of a core
+constexpr int kSyncAllVector = 16;  // the meetings of SyncAll take two more
+constexpr int kSyncAllMix = 17;
+constexpr int kCoresOfGroup = 3;      // a cube core and up to two vector cores
+constexpr uint32_t kMostRaised = 15;  // of a counter
+
+// The number of a core in its launch: block and place in the group; an unmixed kernel's cores have place 0.
+inline int CoreId(int block, int place) { return block * kCoresOfGroup + place; }
+
+class Board {
+ public:
+  explicit Board(uint32_t blocks) : blocks_(blocks) {}
+
+  // Cores of one launch all have the same shape: vector cores beside a cube core, 0 for unmixed kernels.
+  void Shape(bool mixed, int vectors);
+
+  struct Setting {
+    int core;
+    uint8_t mode;
+    int id;
+    uint32_t cores;  // SyncAll of the first so many; 0: all
+    Place at;
+    const Remote* known;
+  };
+  // Core ids whose counter is past kMostRaised because of this.
+  std::vector<int> Set(const Setting& setting, RemoteStore& store);
+  // True where the counter was raised: it is lowered, and `known` says what that tells.
+  bool TryWait(int core, int id, const Remote** known);
+  bool Raised(int core, int id);
+  // Raises one core's counter, so that it goes on after its deadlock was reported.
+  void Force(int core, int id);
+
+  // Flags that nobody waited for, or that never took effect since others did not set theirs.
+  struct Left {
+    int core, id;
+    Place at;
+    bool partial;
+  };
+  std::vector<Left> Leftovers();
+
+  // Host threads: something changed that a parked core may wait for.
+  void Touch();
+  uint64_t Version();
+  // Waits until the version differs from `seen`; false: every thread waits and nothing will ever change.
+  bool WaitForChange(uint64_t seen);
+  void Enter();  // one more thread that may change something
+  void Leave();
+
+ private:
+  struct Raise {
+    const Remote* known;
+    Place at;
+  };
+  using Key = std::pair<int, int>;  // core, id
+
+  std::vector<int> Setters(const Setting& s) const;
+  std::vector<int> Receivers(const Setting& s) const;
+  bool IsCube(int core) const { return mixed_ && core % kCoresOfGroup == 0; }
+
+  const uint32_t blocks_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool mixed_ = false;
+  int vectors_ = 0;
+  std::map<std::pair<int, Key>, std::deque<Raise>> arrived_;  // mode, then who set what
+  std::map<Key, std::deque<Raise>> raised_;
+  uint64_t version_ = 0, deadlocks_ = 0;
+  int threads_ = 0, waiting_ = 0;
+};
+
+}  // namespace tilewright::twin

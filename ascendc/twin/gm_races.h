@@ -1,0 +1,57 @@
+// Global memory is written by all cores: who touched what, and what nothing orders.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "hazards.h"
+#include "order.h"
+#include "twin/record.h"
+
+namespace tilewright::twin {
+
+struct Finding;
+struct GmBuffer;
+
+struct GmAccess {
+  uint64_t order;  // over all cores, as dispatched
+  int core;
+  Pipe pipe;
+  uint32_t index;
+  Clock clock;
+  Operand operand;
+  Site site;
+  Atomic atomic = Atomic::None;
+};
+
+// One for each core: no locking where instructions are issued.
+class GmLog {
+ public:
+  void Add(const GmAccess& access) {
+    if (accesses_.size() < kMost)
+      accesses_.push_back(access);
+    else
+      ++dropped_;
+  }
+  std::vector<GmAccess>& accesses() { return accesses_; }
+  uint64_t dropped() const { return dropped_; }
+
+ private:
+  static constexpr size_t kMost = size_t{1} << 22;
+  std::vector<GmAccess> accesses_;
+  uint64_t dropped_ = 0;
+};
+
+struct GmRace {
+  GmAccess before, after;
+  Hazard hazard;
+  uint64_t begin, end;
+};
+
+// Pairs that touch the same byte, one of them writing, with nothing that orders them; one for each pair of
+// lines.
+std::vector<GmRace> FindGmRaces(std::vector<GmAccess> accesses, const std::vector<GmBuffer>& buffers);
+
+}  // namespace tilewright::twin

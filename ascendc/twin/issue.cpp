@@ -1,0 +1,178 @@
+// From program order to the order in which pipes get going: queues, flags, barriers, and waiting for other
+// cores.
+#include "machine.h"
+
+namespace tilewright::twin {
+
+void Core::Issue(Record& record) {
+  if (record.op == Op::SyncAll || (record.op == Op::Barrier && record.barrier.pipe == Pipe::ALL)) {
+    AwaitEmpty();
+    Go(record, order_.Scalar());
+    return;
+  }
+  auto& queue = queue_[static_cast<int>(record.pipe)];
+  if (queue.empty() && CanGo(record)) {
+    Go(record, order_.Scalar());
+    if (queued_ > 0) Pump();
+    return;
+  }
+  if (record.pipe == Pipe::S) {  // the scalar unit itself waits
+    while (!CanGo(record))
+      if (!Pump()) AwaitOthers(&record);
+    Go(record, order_.Scalar());
+    if (queued_ > 0) Pump();
+    return;
+  }
+  queue.push_back({record, order_.Scalar()});
+  ++queued_;
+  while (queue.size() > kQueueDepth)
+    if (!Pump()) AwaitOthers(nullptr);
+}
+
+bool Core::CanGo(const Record& record) {
+  if (record.op == Op::WaitFlag) return !flags_[record.flag.event][record.flag.id].raised.empty();
+  if (record.op == Op::CrossWait) return machine_.board->Raised(id_, record.cross.id);
+  return true;
+}
+
+void Core::Go(Record& record, const Clock& issued) {
+  order_.Join(record.pipe == Pipe::ALL ? Pipe::S : record.pipe, issued);
+  switch (record.op) {
+    case Op::SetFlag:
+    case Op::WaitFlag:
+      return GoFlag(record);
+    case Op::Barrier:
+      return order_.Barrier(record.barrier.pipe);
+    case Op::CrossSet:
+    case Op::CrossWait:
+    case Op::SyncAll:
+      return GoCross(record);
+    default:
+      return GoMemory(record);
+  }
+}
+
+void Core::GoFlag(const Record& record) {
+  auto& raised = flags_[record.flag.event][record.flag.id].raised;
+  if (record.op == Op::SetFlag) {
+    raised.push_back(order_.AllOf(record.flag.from));
+    return;
+  }
+  if (raised.empty()) return;  // let through after a deadlock was reported
+  order_.Join(record.flag.to, raised.front());
+  raised.erase(raised.begin());
+}
+
+const Remote* Core::Publish(const Clock& clock) {
+  Remote known(static_cast<size_t>(machine_.block_dim) * kCoresOfGroup * kPipes);
+  if (clock.remote != nullptr) known = *clock.remote;
+  std::copy(clock.done.begin(), clock.done.end(), known.begin() + static_cast<std::ptrdiff_t>(id_) * kPipes);
+  return machine_.store->Keep(std::move(known));
+}
+
+void Core::GoCross(const Record& record) {
+  const CrossParams& c = record.cross;
+  const Remote* known = nullptr;
+  if (record.op == Op::CrossWait) {
+    machine_.board->TryWait(id_, c.id, &known);
+    order_.Join(record.pipe, {{}, known});
+    return;
+  }
+  const bool meeting = record.op == Op::SyncAll;
+  if (meeting) order_.Barrier(Pipe::ALL);
+  const Clock done = meeting ? order_.Scalar() : order_.AllOf(c.pipe);
+  if (deferred_ != nullptr) deferred_->Complete(done);
+  const int id = !meeting ? c.id : c.vector_only ? kSyncAllVector : kSyncAllMix;
+  const auto overflowing =
+      machine_.board->Set({id_, c.mode, id, c.cores, record.at, Publish(done)}, *machine_.store);
+  if (!overflowing.empty() && !meeting)
+    Report(FindingKind::CrossFlag,
+           "CrossCoreSetFlag raises flag " + std::to_string(c.id) +
+               " past 15 without a wait: the counter overflows",
+           record.pipe, record.at);
+  if (!meeting) return;
+  while (!machine_.board->TryWait(id_, id, &known)) {
+    AwaitOthers(&record);
+    if (let_through_) return;
+  }
+  order_.Join(Pipe::S, {{}, known});
+  order_.Barrier(Pipe::ALL);
+}
+
+void Core::GoMemory(Record& record) {
+  if (record.operands == 0 && record.op != Op::ReadState) return;
+  const uint32_t index = order_.Next(record.pipe);
+  Clock& clock = order_.Of(record.pipe);
+  if (shadow_ != nullptr) {
+    sites_[static_cast<int>(record.pipe)].push_back(SiteOf(record));
+    for (int i = 0; i < record.operands; ++i) CheckOperand(record, i, index, clock);
+  }
+  Perform(record, index, clock);
+}
+
+void Core::Perform(Record& record, uint32_t index, const Clock& clock) {
+  const bool asked = record.op == Op::ScalarGet || record.op == Op::ReadState;
+  if (machine_.options.skip_data) {
+    if (asked) Execute(*this, record);
+  } else if (deferred_ == nullptr) {
+    Execute(*this, record);
+  } else if (record.pipe == Pipe::S) {
+    deferred_->Now(record, clock, -1);
+  } else {
+    deferred_->Add(record, index, clock, -1);
+  }
+}
+
+// Everything at the head of a queue that can go; true where something did.
+bool Core::Pump() {
+  bool moved = false;
+  for (bool again = queued_ > 0; again;) {
+    again = false;
+    for (auto& queue : queue_) {
+      while (!queue.empty() && CanGo(queue.front().record)) {
+        Waiting head = queue.front();
+        queue.pop_front();
+        --queued_;
+        Go(head.record, head.issued);
+        moved = again = true;
+      }
+    }
+  }
+  return moved;
+}
+
+void Core::AwaitEmpty() {
+  while (queued_ > 0)
+    if (!Pump()) AwaitOthers(nullptr);
+}
+
+void Core::AwaitOthers(const Record* scalar) {
+  const Record* waiter = scalar;
+  bool elsewhere = scalar != nullptr && (scalar->op == Op::CrossWait || scalar->op == Op::SyncAll);
+  for (auto& queue : queue_) {
+    if (queue.empty()) continue;
+    if (waiter == nullptr) waiter = &queue.front().record;
+    elsewhere = elsewhere || queue.front().record.op == Op::CrossWait;
+  }
+  if (deferred_ != nullptr) deferred_->All();
+  if (elsewhere && block_on_ && block_on_()) return;
+  ReportDeadlock(*waiter);
+  let_through_ = true;
+  if (scalar != nullptr) {  // its own wait passes as if the flag had been raised
+    if (scalar->op == Op::WaitFlag)
+      flags_[scalar->flag.event][scalar->flag.id].raised.push_back(Clock{});
+    else if (scalar->op == Op::CrossWait)
+      machine_.board->Force(id_, scalar->cross.id);
+    return;
+  }
+  for (auto& queue : queue_) {
+    if (queue.empty()) continue;
+    Waiting head = queue.front();
+    queue.pop_front();
+    --queued_;
+    Go(head.record, head.issued);
+    return;
+  }
+}
+
+}  // namespace tilewright::twin
