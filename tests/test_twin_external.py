@@ -84,12 +84,11 @@ def test_findings_name_the_family_and_the_line(tilewright: CommandLine, family: 
     wanted = 1 + next(i for i, line in enumerate(lines) if "SetFlag<HardEvent::S_MTE3>" in line)
     ran = tilewright("twin", "run", "twice", "--shape", "N=64", "--json", "-", env=env)
     assert ran.code == 1
-    (finding,) = ran.document["findings"]
-    assert (finding["kind"], finding["file"], finding["line"]) == (
-        "unpaired-flag",
-        "twice/ascendc/twice.cpp",
-        wanted,
-    )
+    found = {f["kind"]: f for f in ran.document["findings"]}
+    assert set(found) == {"unpaired-flag", "race"}, "nobody waits, so the copy may start too early"
+    assert {f["file"] for f in found.values()} == {"twice/ascendc/twice.cpp"}
+    assert found["unpaired-flag"]["line"] == wanted
+    assert found["race"]["missing"] == "HardEvent::S_MTE3"
 
 
 @pytest.mark.parametrize(
