@@ -89,7 +89,8 @@ def pick_backend(
             f"backend {name or 'any'} does not address {target.name}, so it cannot be tuned there"
         )
     cells = [(b, b.cell(family, target, family.spec.precision(precision))) for b in chosen]
-    for backend, cell in cells:
+    # What computes outputs here comes before what can only compile.
+    for backend, cell in sorted(cells, key=lambda pair: not pair[1].state.checks):
         if cell.state is not CellState.ABSENT:
             return backend
     raise Unavailable(f"{family.name} cannot be tuned on {target.name} here: {cells[0][1].reason}")

@@ -253,6 +253,7 @@ def _ascend() -> Iterator[Finding]:
         ok=twin,
         hint="AscendC kernels run on a model of the 910B" if twin else "run `make setup`",
     )
+    yield from _toolchains()
     home = os.environ.get("ASCEND_HOME_PATH") or os.environ.get("ASCEND_TOOLKIT_HOME")
     cann = home is not None and Path(home).is_dir()
     yield Finding(
@@ -264,6 +265,19 @@ def _ascend() -> Iterator[Finding]:
         else "ASCEND_HOME_PATH is not set to a CANN toolkit; NPU builds are not made here",
     )
     yield _torch_npu(cann)
+
+
+def _toolchains() -> Iterator[Finding]:
+    from tilewright import toolchains
+
+    for one in toolchains.TOOLCHAINS.values():
+        missing = toolchains.why_missing(one)
+        yield Finding(
+            f"{one.name} toolchain",
+            "absent" if missing else one.versions,
+            ok=None if missing else True,
+            hint=f"{missing}; {one.summary}" if missing else one.summary,
+        )
 
 
 def _torch_npu(cann: bool) -> Finding:

@@ -42,6 +42,25 @@ def private_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
+def ascend_ir(tilewright: CommandLine) -> None:
+    """The ascend-ir toolchain, installed as a user would, kept in the user's cache for the next time.
+
+    Skips where it cannot be had: no wheels for this machine, or TILEWRIGHT_OFFLINE=1 and not there.
+    """
+    from tilewright import toolchains
+
+    one = toolchains.toolchain("ascend-ir")
+    if toolchains.installed(one) is not None:
+        return
+    if reason := toolchains.unsupported(one):
+        pytest.skip(reason)
+    if os.environ.get("TILEWRIGHT_OFFLINE") == "1":
+        pytest.skip(f"TILEWRIGHT_OFFLINE is set and {toolchains.why_missing(one)}")
+    ran = tilewright("toolchain", "install", "ascend-ir")
+    assert ran.code == 0, f"{ran.err}\nWithout a package index, set TILEWRIGHT_OFFLINE=1."
+
+
+@pytest.fixture(scope="session")
 def tilewright(private_folders: dict[str, str]) -> CommandLine:
     """Run the installed command as a user would; `env=` adds variables."""
 

@@ -20,6 +20,7 @@ COMMANDS = (
     "bench",
     "tune",
     "compile",
+    "toolchain",
     "twin",
     "model",
     "ship",
@@ -34,7 +35,7 @@ def test_help_teaches(tilewright: CommandLine, command: str) -> None:
     assert ran.code == 0
     assert "Usage: tilewright " + command in ran.out
     assert len(ran.out) > 300
-    if command != "twin":
+    if command not in ("twin", "toolchain"):
         assert "--json" in ran.out
 
 
@@ -93,6 +94,7 @@ def test_the_overview_names_every_command_and_exit_code(tilewright: CommandLine)
             2,
             "--flags scale=col do not go with fp32",
         ),
+        (("toolchain", "install", "cann"), 2, "unknown toolchain 'cann'; accepted: ascend-ir"),
         (("twin", "run", "gemm", "--trace", "/"), 2, "/ is a folder; a file is wanted"),
         (("compile", "gemm", "--flags", "bias=maybe"), 2, "unknown value of bias 'maybe'"),
         (("compile", "gemm", "--shape", "M=1,N=1,K=1"), 2, "--shape decides which configs --pool"),

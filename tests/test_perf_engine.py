@@ -238,7 +238,9 @@ def test_a_cold_sample_evicts_the_caches_of_every_processor(clock: str) -> None:
     assert Watched().during(lambda: timer.sample(200, 1, 0)) == set()
     watched, seen = Watched(), set[int]()
     deadline = time.monotonic() + 60
-    while seen != set(usable_cpus()) and time.monotonic() < deadline:  # a glance from outside can miss a short flush
+    while (
+        seen != set(usable_cpus()) and time.monotonic() < deadline
+    ):  # a glance from outside can miss a short flush
         seen = watched.during(lambda: timer.sample(20, 1, 32 * MIB))
     assert seen == set(usable_cpus())
 

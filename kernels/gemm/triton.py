@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SCALES = {"none": 0, "row_col": 1, "col": 2}
 LAYOUTS = ("KN", "NK")
+GROUP_M = 8  # where a target's space has no group_m
 # precision: dtype of a and b, of bias, of c
 PRECISIONS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
@@ -177,7 +178,8 @@ def aot(
     """What to compile for a target: rows of A, B and C contiguous, `bias` nullable.
 
     `aligned` fixes K, N and the row strides to multiples of 16 bytes of the narrowest operand,
-    which vector and asynchronous copies need; without it any K, N and row stride are taken.
+    which vector and asynchronous copies need; without it any K, N and row stride are taken. For
+    Ascend there is a bias only if flag `bias` says so: a masked one would take the vector cores.
     """
     if precision not in PRECISIONS:
         raise unknown("precision of triton gemm", precision, list(PRECISIONS))
@@ -193,13 +195,16 @@ def aot(
     step = 16 // min(_BYTES[operand], _BYTES[output]) if aligned else 1
     address = 16 if aligned else 1
     vectors = {"none": (), "col": ("col_scale",), "row_col": ("row_scale", "col_scale")}[scale]
+    on_ascend = target.startswith("ascend:")
+    biased = flags.get("bias") == "yes" or not on_ascend
+    bias = argument("bias", f"*{addend}", "data:bias", address, nullable=not on_ascend)
     row_of_b, unit_of_b = (
         ("stride_bk", "stride_bn") if layout == "KN" else ("stride_bn", "stride_bk")
     )
     args = (
         argument("a", f"*{operand}", "data:a", address),
         argument("b", f"*{operand}", "data:b", address),
-        argument("bias", f"*{addend}", "data:bias", address, nullable=True),
+        *((bias,) if biased else ()),
         *(argument(name, "*fp32", f"data:{name}", address) for name in vectors),
         argument("c", f"*{output}", "data:c", address),
         argument("M", "int32", "size:c:0"),
@@ -211,8 +216,10 @@ def aot(
     )
     unit = ("stride_ak", unit_of_b, "stride_cn", "stride_bias")
     fixed: dict[str, Any] = dict.fromkeys((*unit, "stride_row_scale", "stride_col_scale"), 1)
-    fixed |= dict.fromkeys({"row_scale", "col_scale"} - set(vectors))
-    contiguous = ("a:1", "b:1", "c:1", "bias:0", *(f"{name}:0" for name in vectors))
+    absent = {"row_scale", "col_scale"} - set(vectors) | (set() if biased else {"bias"})
+    fixed |= dict.fromkeys(absent)
+    given = (*(("bias",) if biased else ()), *vectors)
+    contiguous = ("a:1", "b:1", "c:1", *(f"{name}:0" for name in given))
     return AotSource(
         family="gemm",
         fn=kernel,
@@ -222,7 +229,7 @@ def aot(
         target=target,
         args=tuple(args),
         constexprs=fixed | _constexprs(config, int8, scale, widen=False),
-        options={name: config[name] for name in ("num_warps", "num_stages")},
+        options={} if on_ascend else {name: config[name] for name in ("num_warps", "num_stages")},
         grid=Grid(_GRID.format(**config)),
         requirements=tuple(Requirement(f"stride:{axis}", "equals", 1) for axis in contiguous),
     )
@@ -231,9 +238,10 @@ def aot(
 def _constexprs(
     config: Mapping[str, int], int8: bool, scale: str, *, widen: bool
 ) -> dict[str, Any]:
-    tiles = {name.upper(): config[name] for name in ("tile_m", "tile_n", "tile_k", "group_m")}
+    tiles = {name.upper(): config[name] for name in ("tile_m", "tile_n", "tile_k")}
     return {
         **tiles,
+        "GROUP_M": config.get("group_m", GROUP_M),
         "ACCUMULATE": tl.int32 if int8 else tl.float32,
         "SCALE": SCALES[scale],
         "WIDEN": widen,
@@ -260,7 +268,7 @@ def _layout(flags: Mapping[str, str]) -> str:
 
 def _check_tile(config: Mapping[str, int], int8: bool) -> None:
     for name in ("tile_m", "tile_n", "tile_k", "num_warps"):
-        value = config[name]
+        value = config[name] if name != "num_warps" else config.get(name, 1)
         if value < 1 or value & (value - 1):
             raise Refused(f"triton gemm takes powers of two for {name}, not {value}")
     if (least := 32 if int8 else 16) > config["tile_k"]:

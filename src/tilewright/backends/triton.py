@@ -1,4 +1,5 @@
-"""The triton backend: interpreted on this machine, compiled ahead of time for GPUs, run where one is.
+"""The triton backend: interpreted on this machine, compiled ahead of time for GPUs, run where one is;
+lowered for Ascend where the ascend-ir toolchain is.
 
 A family's `triton.py` offers `launch(tensors, flags, config, interpret=)` and
 `aot(precision, flags, config, target)`; see `tilewright.aot` and `tilewright.interpret`.
@@ -12,9 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tilewright import toolchains
 from tilewright.backends.base import Backend, Cell, Launch, State
 from tilewright.errors import Refused, Unavailable
 from tilewright.inputs import Inputs, empty_outputs
+from tilewright.targets import ALL
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 NO_TRITON = "triton is not installed; `pip install triton==3.8.0` brings it"
 # The target whose config the interpreter runs: the interpreter itself has no architecture.
 INTERPRETED = "cuda:sm_80"
+ASCEND_IR = "ascend-ir"
+PLANNED = "lowered to planned HIVM for static facts; a binary needs hivmc, which only CANN has"
 
 
 @cache
@@ -66,13 +71,15 @@ def with_gaps(view: torch.Tensor, move: Callable[[torch.Tensor], torch.Tensor]) 
 
 
 class Triton(Backend):
-    """`sm_80` cells are interpreted where there is no GPU, the other architectures compile."""
+    """`sm_80` cells are interpreted where there is no GPU, the other architectures compile, as Ascend
+    does where its toolchain is installed."""
 
     name = "triton"
     check_flops = 3.0e7
 
     def targets(self) -> tuple[str, ...]:
-        return ("cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "hip:gfx942")
+        ascend = (name for name, one in ALL.items() if one.kind == "ascend")
+        return ("cuda:sm_80", "cuda:sm_90", "cuda:sm_100", "hip:gfx942", *ascend)
 
     def cell(self, family: Family, target: Target, precision: Precision) -> Cell:
         if not family.has("triton.py"):
@@ -81,6 +88,11 @@ class Triton(Backend):
             )
         if not installed():
             return self._cell(family, target, precision, State.ABSENT, NO_TRITON)
+        if target.kind == "ascend":
+            missing = toolchains.why_missing(toolchains.toolchain(ASCEND_IR))
+            if missing:
+                return self._cell(family, target, precision, State.ABSENT, missing)
+            return self._cell(family, target, precision, State.COMPILE, PLANNED)
         if device_present(target.kind) and device_arch() == target.arch:
             return self._cell(family, target, precision, State.RUN)
         if target.name == INTERPRETED:
@@ -102,16 +114,16 @@ class Triton(Backend):
         reason = self.refuses(family, case, config, target)
         if reason:
             raise Refused(f"triton refuses {family.name} {case}: {reason}")
-        state = self.cell(family, target, family.spec.precision(case.precision)).state
-        if state is State.COMPILE:
+        cell = self.cell(family, target, family.spec.precision(case.precision))
+        if cell.state is State.COMPILE:
             raise Unavailable(
                 f"no {target.name} device here; `tilewright compile {family.name}` gives static facts"
             )
-        if state is State.ABSENT:
-            raise Unavailable(NO_TRITON)
+        if cell.state is State.ABSENT:
+            raise Unavailable(cell.reason)
         launch = family.module("triton").launch
         outputs = empty_outputs(family, case)
-        interpret = state is State.INTERPRET
+        interpret = cell.state is State.INTERPRET
         if interpret:
             tensors = {**inputs.physical, **outputs}
 

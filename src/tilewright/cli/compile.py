@@ -1,4 +1,4 @@
-"""tilewright compile: Triton kernels to GPU binaries on a machine without a GPU."""
+"""tilewright compile: Triton kernels to GPU binaries, or to planned HIVM, on a machine without the device."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tilewright.cli import options
-from tilewright.cli.output import emit, progress, quiet, say, table
+from tilewright.cli.output import emit, progress, quiet, say
 
 if TYPE_CHECKING:
     from tilewright.aot import CompiledKernel
+    from tilewright.aot.ascend import LoweredKernel
     from tilewright.registry import Family
     from tilewright.space import Config
     from tilewright.spec import Precision
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 app = options.application()
 
 DEFAULT_TARGETS = "cuda:sm_80,cuda:sm_90,cuda:sm_100,hip:gfx942"
+ASCEND_TARGETS = "ascend:910b1..b4"
 
 
 @app.command()
@@ -29,7 +31,9 @@ def run(
     target: Annotated[
         str,
         typer.Option(
-            "--target", metavar="T,...", help="cuda:sm_80, cuda:sm_90, cuda:sm_100, hip:gfx942."
+            "--target",
+            metavar="T,...",
+            help="cuda:sm_80, cuda:sm_90, cuda:sm_100, hip:gfx942; ascend:910b1, 910b2, 910b3, 910b4.",
         ),
     ] = DEFAULT_TARGETS,
     dtype: options.Dtype = None,
@@ -61,11 +65,19 @@ def run(
     config that cannot is reported with the limit it breaks and makes the exit code 1 (not with --pool,
     where finding those is the point). Every number is compiled: read from the binary, not measured.
 
+    For ascend the kernel is lowered to planned HIVM by `tilewright toolchain install ascend-ir`: peaks of
+    UB, L1 and L0C or the memory that overflows, synchronisation, cube, vector and copy operations; no
+    binary, which needs CANN's hivmc. Of the config, tile_m, tile_n and tile_k count, l1_buffers (1: no
+    multi-buffering) and unit_flag; num_warps and num_stages are taken and ignored, and so are the fields
+    of the AscendC kernels. --pool there is every tile of the space, whatever the shape.
+
     \b
     Examples:
       tilewright compile gemm --target cuda:sm_90 --config '{"tile_m":128}'
       tilewright compile gemm --target cuda:sm_80 --pool --limit 50 --json pool.json
+      tilewright compile gemm --target ascend:910b1 --config '{"tile_m":128,"l1_buffers":1}'
     """
+    from tilewright.cli import compile_tables
     from tilewright.errors import UsageError
     from tilewright.registry import family as family_named
     from tilewright.targets import targets as targets_named
@@ -81,7 +93,8 @@ def run(
         for precision in precisions
         for where in chosen
     ]
-    rows: list[CompiledKernel] = []
+    given = {} if pool else (options.config(config) or {})
+    rows: list[CompiledKernel | LoweredKernel] = []
     interrupted = False
     with progress("compile", sum(len(c) for _, _, c in jobs), json) as step:
         try:
@@ -94,15 +107,13 @@ def run(
             say(f"interrupted: {len(rows)} configs compiled so far are kept", json)
     emit(json, "compile", [r.row() for r in rows], interrupted=interrupted)
     if not quiet(json):
-        _show(rows)
-    bad = [r for r in rows if not r.ok]
-    for row in bad[:5]:
-        say(f"cannot launch: {row.target} {row.precision} {dict(row.config)}: {row.error}", json)
-    say(
-        f"{len(rows) - len(bad)} of {len(rows)} binaries can launch; all figures compiled, none measured",
-        json,
-    )
-    if bad and not pool:
+        compile_tables.show(rows)
+    for line in compile_tables.verdict(rows):
+        say(line, json)
+    for where in chosen:
+        if where.kind == "ascend" and (ignored := _ignored(given)):
+            say(f"{where.name} ignores {', '.join(ignored)}", json)
+    if any(not r.ok for r in rows) and not pool:
         raise typer.Exit(1)
     if interrupted:
         raise typer.Exit(3)
@@ -113,19 +124,19 @@ def _refuse_what_has_no_compiler(family: Family, targets: tuple[Target, ...]) ->
     from tilewright.errors import Unavailable
 
     for where in targets:
-        if where.kind == "ascend":
+        if where.kind not in ("cuda", "hip", "ascend"):
             raise Unavailable(
-                f"lowering Triton to {where.name} needs the ascend-ir toolchain, which this version does not have; "
-                f"`tilewright twin run {family.name}` runs the AscendC kernel on the twin"
-            )
-        if where.kind not in ("cuda", "hip"):
-            raise Unavailable(
-                f"{where.name} has no ahead-of-time compiler; accepted: {DEFAULT_TARGETS}"
+                f"{where.name} has no ahead-of-time compiler; accepted: {DEFAULT_TARGETS},{ASCEND_TARGETS}"
             )
     if not installed():
         raise Unavailable(NO_TRITON)
     if not family.has("triton.py"):
         raise Unavailable(f"{family.name} has no triton.py to compile")
+    if any(where.kind == "ascend" for where in targets):
+        from tilewright import toolchains
+        from tilewright.aot.ascend import TOOLCHAIN
+
+        toolchains.require(TOOLCHAIN)
 
 
 def _precisions(family: Family, names: list[str], flags: Mapping[str, str]) -> list[Precision]:
@@ -159,6 +170,8 @@ def _configs(
     limit: int | None,
 ) -> list[Config]:
     """One config, or the legal pool of the shape; the pool is thinned evenly to `limit`."""
+    if where.kind == "ascend":
+        return _ascend_configs(family, where, config, pool, limit)
     spec = family.spec
     space = spec.space_for(where)
     default = spec.default_config(where)
@@ -167,10 +180,42 @@ def _configs(
     if not pool:
         return [space.complete(options.config(config) or {}, default)]
     sizes = options.shape(shape) or dict(next(iter(spec.benchmark_cases(precision))).sizes)
-    legal = space.pool(spec, spec.case(sizes, precision.name, options.flags(flags)), where)
-    if limit is None or limit >= len(legal):
-        return legal
-    return list(islice(legal, 0, None, -(-len(legal) // limit)))
+    return _thinned(
+        space.pool(spec, spec.case(sizes, precision.name, options.flags(flags)), where), limit
+    )
+
+
+def _thinned(configs: list[Config], limit: int | None) -> list[Config]:
+    if limit is None or limit >= len(configs):
+        return configs
+    return list(islice(configs, 0, None, -(-len(configs) // limit)))
+
+
+def _ascend_configs(
+    family: Family, where: Target, config: str | None, pool: bool, limit: int | None
+) -> list[Config]:
+    """What the Ascend road honours of one config, or every combination of those fields.
+
+    The rules of the space are about the AscendC kernels; what does not fit here the compiler says.
+    """
+    from tilewright.aot import ascend
+    from tilewright.space import Space
+
+    space, default = family.spec.space_for(where), family.spec.default_config(where)
+    if space is None:
+        return [ascend.project(default)]
+    if pool:
+        fields = {n: values for n, values in space.fields.items() if ascend.honoured(n)}
+        return _thinned(list(Space(**fields).points()), limit)
+    given = {n: v for n, v in (options.config(config) or {}).items() if n not in ascend.IGNORED}
+    return [ascend.project(space.complete(given, default))]
+
+
+def _ignored(given: Mapping[str, int]) -> list[str]:
+    """Fields of `--config` that the Ascend road does nothing with."""
+    from tilewright.aot.ascend import honoured
+
+    return [name for name in given if not honoured(name)]
 
 
 def _compile(
@@ -181,8 +226,9 @@ def _compile(
     flags: str | None,
     aligned: bool,
     workers: int,
-) -> Iterator[CompiledKernel]:
+) -> Iterator[CompiledKernel] | Iterator[LoweredKernel]:
     from tilewright.aot import compile_pool
+    from tilewright.aot.ascend import lower_pool
 
     values = {f.name: family.spec.flag_values(f, precision, "triton")[0] for f in family.spec.flags}
     values |= {
@@ -190,48 +236,18 @@ def _compile(
         for f in family.spec.flags
         if f.default in family.spec.flag_values(f, precision)
     }
+    values |= options.flags(flags) or {}
+    module = family.module("triton")
+    if where.kind == "ascend":
+        return lower_pool(
+            module, precision.name, values, configs, where.name, aligned=aligned, workers=workers
+        )
     return compile_pool(
-        family.module("triton"),
+        module,
         precision.name,
-        {**values, **(options.flags(flags) or {})},
+        values,
         configs,
         [where.name],
         aligned=aligned,
         workers=workers,
-    )
-
-
-def _show(rows: list[CompiledKernel]) -> None:
-    def counted(values: Mapping[str, int]) -> str:
-        return " ".join(f"{k} {v}" for k, v in values.items() if v)
-
-    table(
-        (
-            "target",
-            "dtype",
-            "config",
-            "launches",
-            "regs",
-            "spill B",
-            "shared B",
-            "matrix",
-            "async",
-            "occupancy",
-        ),
-        [
-            (
-                r.target,
-                r.precision,
-                " ".join(f"{k}={v}" for k, v in r.config.items()),
-                "yes" if r.ok else "no",
-                r.regs,
-                r.spill_bytes,
-                r.shared_bytes,
-                counted(r.matrix_instructions),
-                counted(r.async_copies),
-                f"{r.occupancy:.2f}",
-            )
-            for r in rows[:200]
-        ],
-        title="compiled" + (f" (first 200 of {len(rows)})" if len(rows) > 200 else ""),
     )

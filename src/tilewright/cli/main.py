@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "Check, then time; against peers in interleaved pairs if asked."),
     "tune": ("tune", "Search a family's configs on a target; keep the best."),
     "compile": ("compile", "Compile Triton kernels ahead of time and read static facts."),
+    "toolchain": ("toolchain", "Install compilers that live in environments of their own."),
     "twin": ("twin", "Run AscendC kernels on the host twin of the 910B."),
     "model": ("model", "Bound times from the twin's instruction stream: a model."),
     "ship": ("ship", "Write a bundle of compiled ops that installs with no compiler."),
@@ -23,7 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 def overview() -> str:
     """What `tilewright --help` prints."""
-    lines = [f"  {name:<9}{line}" for name, (_, line) in COMMANDS.items()]
+    lines = [f"  {name:<10}{line}" for name, (_, line) in COMMANDS.items()]
     return "\n".join(
         [
             "Usage: tilewright [--version] COMMAND [OPTIONS]",

@@ -1,0 +1,173 @@
+"""Compilers that live in environments of their own: pinned, kept in the cache folder, never in ours.
+
+A toolchain is a folder of unpacked wheels that a Python of its version runs isolated from every
+other environment. Nothing here starts a process: `list` asks for the state of each at start-up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from tilewright.errors import Unavailable, unknown
+from tilewright.machine import cache_folder
+
+STAMP = "toolchain.json"
+"""Written last: a folder with it is whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One pinned package; `mib` is the size of its wheel, for people who wait for it."""
+
+    name: str
+    version: str
+    mib: int
+
+    @property
+    def pin(self) -> str:
+        return f"{self.name}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """What `tilewright toolchain install NAME` makes.
+
+    `python` and `systems` are those its wheels exist for. `unused` are patterns of files below the
+    site folder that are deleted after unpacking. `probe` is `module:function`; the function takes
+    an Installed and raises a TilewrightError if the toolchain does not work.
+    """
+
+    name: str
+    summary: str
+    packages: tuple[Package, ...]
+    python: tuple[int, int]
+    systems: tuple[str, ...]
+    probe: str
+    unused: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """What the user types to get it."""
+        return f"tilewright toolchain install {self.name}"
+
+    @property
+    def versions(self) -> str:
+        """The packages it is named after, such as `triton-ascend 3.2.0, ascendnpu-ir 1.2.0`."""
+        return ", ".join(f"{p.name} {p.version}" for p in self.packages if p.mib > 1)
+
+    @property
+    def mib(self) -> int:
+        """Size of all wheels, MiB."""
+        return sum(p.mib for p in self.packages)
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A toolchain that is there: `python` runs scripts that put `site` on their path."""
+
+    toolchain: Toolchain
+    folder: Path
+    python: str
+
+    @property
+    def site(self) -> Path:
+        return self.folder / "site"
+
+
+TOOLCHAINS: Mapping[str, Toolchain] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            Toolchain(
+                "ascend-ir",
+                "Triton kernels to planned HIVM for ascend:910b1..b4",
+                # pybind11 is what triton-ascend imports without declaring it.
+                (
+                    Package("triton-ascend", "3.2.0", 52),
+                    Package("ascendnpu-ir", "1.2.0", 154),
+                    Package("pybind11", "3.1.0", 1),
+                ),
+                (3, 11),
+                ("Linux x86_64", "Linux aarch64"),
+                "tilewright.aot.ascend.probe:probe",
+                # The compilers of the 950, and libraries that only a linker of CANN reads.
+                (
+                    "ascendnpuir/bin/*-a5",
+                    "ascendnpuir/bin/bishengir-opt",
+                    "ascendnpuir/lib/*.bc",
+                ),
+            ),
+        )
+    }
+)
+
+
+def toolchain(name: str) -> Toolchain:
+    """One toolchain; raises UsageError naming the known ones."""
+    try:
+        return TOOLCHAINS[name]
+    except KeyError:
+        raise unknown("toolchain", name, list(TOOLCHAINS)) from None
+
+
+def folder(one: Toolchain) -> Path:
+    """Where it is, or would be: other pins, Pythons and machines are other folders."""
+    identity = [p.pin for p in one.packages] + [*map(str, one.python), platform.machine()]
+    digest = hashlib.sha256("/".join((*identity, *one.unused)).encode()).hexdigest()
+    return cache_folder("toolchains", f"{one.name}-{digest[:12]}")
+
+
+def interpreter(one: Toolchain) -> str | None:
+    """A Python of the version that its wheels are for; None if there is none."""
+    if sys.version_info[:2] == one.python and sys.implementation.name == "cpython":
+        return sys.executable
+    return shutil.which("python" + ".".join(map(str, one.python)))
+
+
+def unsupported(one: Toolchain) -> str:
+    """Why this machine cannot have it, or ""."""
+    here = f"{platform.system()} {platform.machine()}"
+    if here not in one.systems:
+        return f"{one.name} has no wheels for {here}; there are some for {', '.join(one.systems)}"
+    if interpreter(one) is None:
+        version = ".".join(map(str, one.python))
+        return f"{one.name} needs CPython {version}; there is no python{version} on PATH"
+    return ""
+
+
+def installed(one: Toolchain) -> Installed | None:
+    """The toolchain if it is there; cheap, starts nothing."""
+    where, python = folder(one), interpreter(one)
+    if python is None or not (where / STAMP).is_file():
+        return None
+    return Installed(one, where, python)
+
+
+def why_missing(one: Toolchain) -> str:
+    """Why it is not there, with the command that installs it where it can be; "" if it is."""
+    if installed(one) is not None:
+        return ""
+    return unsupported(one) or f"the {one.name} toolchain is not installed: `{one.command}`"
+
+
+def require(name: str) -> Installed:
+    """The toolchain of that name; raises Unavailable with the command that installs it."""
+    one = toolchain(name)
+    found = installed(one)
+    if found is None:
+        raise Unavailable(f"{why_missing(one)} ({one.mib} MiB of wheels)")
+    return found
+
+
+def stamp(found: Installed) -> dict[str, object]:
+    """What was written down when it was installed: `packages`, `bytes`, `seconds`."""
+    loaded: dict[str, object] = json.loads((found.folder / STAMP).read_text(encoding="utf-8"))
+    return loaded
