@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -206,6 +208,23 @@ def test_a_worker_that_misbehaves_fails_its_own_rows(fake: str, error: str) -> N
     assert {r.error for r in rows} == {error}
 
 
+def test_a_worker_that_is_stopped_takes_its_compiler_along(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    program = (
+        "import subprocess, sys\nsys.stdin.readline()\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(pid)!r}, 'w').write(str(child.pid))\nchild.wait()"
+    )
+    command = [sys.executable, "-c", program]
+    (row,) = lower_pool(gemm, "fp16", KN, [SMALL], ON, command=command, timeout_s=3)
+    assert "no answer within 3 s" in row.error
+    status = Path("/proc") / pid.read_text() / "status"
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and status.exists() and "State:\tZ" not in status.read_text():
+        time.sleep(0.05)
+    assert not status.exists() or "State:\tZ" in status.read_text()
+
+
 def test_a_pool_can_be_left_early_and_leaves_no_worker() -> None:
     program = 'import sys\nfor line in sys.stdin: print(\'{"ok":false,"stage":"triton","log":"no","status":1}\', flush=True)'
     rows = lower_pool(gemm, "fp16", KN, [SMALL] * 8, ON, command=[sys.executable, "-c", program])
@@ -240,3 +259,58 @@ def test_only_ascend_targets_take_this_road(
     )
     with pytest.raises(Unavailable, match=wanted):
         lowered(SMALL)
+
+
+FAMILY = '''"""A kernel of another family: a helper, a constant, and what another GPU's Triton knows."""
+
+import triton
+import triton.language as tl
+
+from tilewright.aot.grid import Grid
+from tilewright.aot.source import AotSource, argument
+
+EPS = tl.constexpr(1e-6)
+
+
+@triton.jit
+def largest(v):
+    return EPS + tl.max(tl.abs(v), 0)
+
+
+@triton.jit
+def kernel(x, y, n, N: tl.constexpr, NEWER: tl.constexpr):
+    at = tl.arange(0, N)
+    if NEWER:
+        v = tl.make_tensor_descriptor(x, [n], [1], [N]).load([0])
+    else:
+        v = tl.load(x + at, mask=at < n, other=0.0)
+    tl.store(y + at, v / largest(v), mask=at < n)
+
+
+def aot(precision, flags, config, target, *, aligned=True):
+    pointers = (argument("x", "*fp32", "data:x", 16), argument("y", "*fp32", "data:y", 16))
+    return AotSource(
+        family="norm", fn=kernel, precision=precision, flags=flags, config=config, target=target,
+        args=(*pointers, argument("n", "int32", "size:x:0")),
+        constexprs={"N": config["tile_n"], "NEWER": config["tile_m"] == 2},
+        options={}, grid=Grid("1"),
+    )
+'''
+
+
+@pytest.mark.usefixtures("ascend_ir")
+def test_another_family_lowers_and_its_failures_are_rows(tmp_path: Path) -> None:
+    path = tmp_path / "norm_triton.py"
+    path.write_text(FAMILY)
+    spec = importlib.util.spec_from_file_location("families.norm.triton", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    configs = [{"tile_m": 1, "tile_n": 1024}, {"tile_m": 2, "tile_n": 1024}]
+    configs += [{"tile_m": 1, "tile_n": 65536}]
+    good, newer, huge = lower_pool(module, "fp32", {}, configs, ON)
+    assert good.ok and good.cores == "vector" and good.cube_ops == 0, good.error
+    # A thousand floats, and what the reduction needs.
+    assert good.ub_bytes is not None and 4096 < good.ub_bytes < 16384
+    assert not newer.ok and newer.error.startswith("triton-ascend rejects it: ")
+    assert huge.error.startswith("UB overflow: ") and huge.overflow[0].memory == "UB"

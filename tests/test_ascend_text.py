@@ -40,6 +40,7 @@ module attributes {dlti.x = #dlti.dl_entry<"UB_SIZE", 1572864 : i32>} {
     hivm.hir.set_flag[<PIPE_MTE1>, <PIPE_MTE2>, <EVENT_ID0>]
     %2 = scf.for %arg1 = %c0 to %c4 step %c1 iter_args(%arg2 = %arg0) -> (index) {
       hivm.hir.wait_flag[<PIPE_MTE1>, <PIPE_MTE2>, <EVENT_ID0>]
+      %7 = memref.load %0[%arg1] {DiscreteMemAccess} : memref<2x16xf16, #hivm.address_space<cbuf>>
       func.call @nd2nz_half(%arg2) : (memref<?xf16, #hivm.address_space<gm>>) -> ()
       func.call @mma_tile_half_to_float(%0) : (memref<?xf16, #hivm.address_space<cbuf>>) -> ()
     }
@@ -72,6 +73,7 @@ def test_a_plan_has_peaks_flags_and_operations() -> None:
     assert plan.workspace_bytes == 96
     assert (plan.sync_flags, plan.barriers, plan.block_syncs) == (2, 1, 2)
     assert (plan.cube_ops, plan.copy_ops, plan.vector_ops, plan.other_ops) == (1, 1, 3, 1)
+    assert plan.scalar_ops == plan.operations["memref.load"] == 1
     assert plan.operations["arange_1d_int32_t"] == 1 and plan.operations["vexp"] == 1
     # A size known at run time, and an address that is no constant of the function.
     assert plan.unplaced == 2

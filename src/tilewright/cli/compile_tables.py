@@ -60,11 +60,11 @@ def _show_plans(rows: list[LoweredKernel]) -> None:
     fits = {True: "yes", False: "no"}
     _table(
         ("fits", "cores", "L1 B", "L0C B", "UB B", "flags", "barriers")
-        + ("cross-core", "cube", "vector", "copies", "workspace B"),
+        + ("cross-core", "cube", "vector", "copies", "scalar", "workspace B"),
         rows,
         lambda r: (
             *(fits[r.ok], r.cores, r.l1_bytes, r.l0c_bytes, r.ub_bytes, r.sync_flags, r.barriers),
-            *(r.block_syncs, r.cube_ops, r.vector_ops, r.copy_ops, r.workspace_bytes),
+            *(r.block_syncs, r.cube_ops, r.vector_ops, r.copy_ops, r.scalar_ops, r.workspace_bytes),
         ),
         "compiled to planned HIVM",
     )

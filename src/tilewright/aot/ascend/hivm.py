@@ -20,6 +20,8 @@ MEMORIES: Mapping[str, str] = MappingProxyType(
 )
 """Address spaces of HIVM to the names that people use; `gm` is memory off the chip."""
 
+INLINE_ASSEMBLY = "llvm.inline_asm"
+
 _FUNCTION = re.compile(r"^\s*func\.func\s+(?:\w+\s+)?@([\w$.-]+)(.*)$")
 _CONSTANT = re.compile(r"(%[\w$.-]+) = arith\.constant (-?\d+) : (?:i64|i32|index)\b")
 _BUFFER = re.compile(r"hivm\.hir\.pointer_cast\(([^)]*)\)(.*)$")
@@ -27,6 +29,7 @@ _MEMREF = re.compile(r"memref<((?:[\d?]+x)*)(\w+),(?P<layout>.*)#hivm\.address_s
 _STRIDES = re.compile(r"strided<\[([^\]]*)\]")
 _CALL = re.compile(r"\bcall @([\w$.-]+)\(")
 _HIR = re.compile(r"\bhivm\.hir\.(\w+)")
+_SCALAR = re.compile(r"\b(memref\.(?:load|store)|llvm\.inline_asm)\b")
 _CORE = re.compile(r"hivm\.func_core_type<(AIC|AIV|MIX)>")
 _CORES = MappingProxyType({"AIC": "cube", "AIV": "vector", "MIX": "mix"})
 
@@ -34,6 +37,7 @@ _CORES = MappingProxyType({"AIC": "cube", "AIV": "vector", "MIX": "mix"})
 # is declared for vector cores.
 _KINDS: Mapping[str, re.Pattern[str]] = MappingProxyType(
     {
+        "scalar": re.compile(r"memref\."),
         "other": re.compile(r"print|assert|init_debug|finish_debug|sync_block|free_lock"),
         "cube": re.compile(r"mma|matmul|mmad|batch_mm"),
         "copy": re.compile(r"load|store|copy|nd2nz|nz2nd|fixpipe|set_l1|atomic"),
@@ -53,8 +57,8 @@ class Plan:
 
     `peaks` is the highest planned byte per memory of MEMORIES, `workspace_bytes` global memory per
     block for what cube and vector cores hand each other. `sync_flags` are set_flag and wait_flag
-    within a core, `block_syncs` flags between cores, `barriers` pipe_barrier. `operations` has every
-    operation by name; `unplaced` counts buffers whose address or size is not a constant.
+    within a core, `block_syncs` flags between cores, `barriers` pipe_barrier. `scalar_ops` are loads
+    and stores of single elements by the scalar unit. `operations` has every operation by name; `unplaced` counts buffers whose address or size is not a constant.
     """
 
     cores: str
@@ -66,6 +70,7 @@ class Plan:
     cube_ops: int
     vector_ops: int
     copy_ops: int
+    scalar_ops: int
     other_ops: int
     operations: Mapping[str, int]
     unplaced: int = 0
@@ -89,7 +94,7 @@ def read_plan(text: str) -> Plan:
                 peaks[space] = max(peaks[space], top)
         for line in body:
             dialect.update(_HIR.findall(line))
-            operations.update(_CALL.findall(line))
+            operations.update(_CALL.findall(line) or _SCALAR.findall(line))
     if not cores:
         raise BuildFailed("the Ascend compiler wrote a module without a device function")
     operations.update({n: k for n, k in dialect.items() if not _SILENT.match(n)})
@@ -106,6 +111,7 @@ def read_plan(text: str) -> Plan:
         cube_ops=kinds["cube"],
         vector_ops=kinds["vector"],
         copy_ops=kinds["copy"],
+        scalar_ops=kinds["scalar"],
         other_ops=kinds["other"],
         operations=dict(sorted(operations.items())),
         unplaced=unplaced,

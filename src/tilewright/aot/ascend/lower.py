@@ -12,7 +12,7 @@ from typing import Any
 
 from tilewright import toolchains
 from tilewright.aot.ascend import failure
-from tilewright.aot.ascend.hivm import Plan, read_plan
+from tilewright.aot.ascend.hivm import INLINE_ASSEMBLY, Plan, read_plan
 from tilewright.aot.ascend.kernel_text import kernel_text
 from tilewright.aot.ascend.session import TIMEOUT_S, Session, worker_command
 from tilewright.aot.source import AotSource, TritonModule
@@ -64,6 +64,7 @@ class LoweredKernel:
     cube_ops: int | None = None
     vector_ops: int | None = None
     copy_ops: int | None = None
+    scalar_ops: int | None = None
     other_ops: int | None = None
     operations: Mapping[str, int] | None = None
     overflow: tuple[failure.Overflow, ...] = ()
@@ -259,6 +260,7 @@ def _judged(row: LoweredKernel, answer: Mapping[str, Any], target: Target) -> Lo
         cube_ops=plan.cube_ops,
         vector_ops=plan.vector_ops,
         copy_ops=plan.copy_ops,
+        scalar_ops=plan.scalar_ops,
         other_ops=plan.other_ops,
         operations=plan.operations,
         fallbacks=failure.fallbacks(answer["log"]),
@@ -271,5 +273,7 @@ def _remarks(plan: Plan, target: Target) -> Iterator[str]:
     peak, most = plan.peaks.get("ub", 0), target.limit("ub_bytes")
     if peak > most:
         yield f"plans {peak} bytes of UB; AscendC keeps what is above {most} for itself"
+    if INLINE_ASSEMBLY in plan.operations:
+        yield "carries the kernel's inline assembly, which nothing before hivmc reads"
     if plan.unplaced:
         yield f"{plan.unplaced} buffers of unknown size or place are not in the peaks"
