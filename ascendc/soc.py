@@ -35,6 +35,7 @@ SOCS = MappingProxyType(
             Soc("910b2", 24, 1800),
             Soc("910b3", 20, 1800),
             Soc("910b4", 20, 1500),
+            Soc("910_93", 24, 1800),  # one die of a 910C
         )
     }
 )

@@ -168,7 +168,7 @@ int Run(const tw_twin_launch& launch) {
   machine.soc = FindSoc(launch.soc);
   if (machine.soc == nullptr)
     throw Refusal{std::string("unknown soc '") + (launch.soc != nullptr ? launch.soc : "") +
-                  "', known are 910b1, 910b2, 910b3, 910b4"};
+                  "', known are 910b1, 910b2, 910b3, 910b4, 910_93"};
   machine.options.skip_data = (launch.flags & TW_TWIN_SKIP_DATA) != 0;
   if (launch.max_findings != 0) machine.options.max_findings = launch.max_findings;
   machine.block_dim = launch.block_dim;

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from tilewright.errors import TilewrightError
+
+from ..soc import SOCS
 
 ABI_VERSION = 2
 SKIP_DATA, APPEND_TRACE, AUTO_SYNC, NO_HAZARDS = 1, 2, 4, 8
@@ -73,6 +77,29 @@ class Scalar:
     name: str
     value: int | float
     is_float: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How launches run that do not say: what ``run`` calls ``schedule``, ``seed``, ``auto_sync``, ``hazards``."""
+
+    schedule: str = "program"
+    seed: int = 0
+    auto_sync: bool = False
+    hazards: bool = True
+
+
+_how: ContextVar[How] = ContextVar("how the twin runs", default=How())
+
+
+@contextmanager
+def running(how: How) -> Iterator[None]:
+    """Launches within run like this; a family's adapter need not know of it."""
+    token = _how.set(how)
+    try:
+        yield
+    finally:
+        _how.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +217,7 @@ def soc_parameters(lib_path: str | Path, soc: str) -> dict[str, Any]:
     """
     text = _load(str(lib_path)).tw_twin_soc_json(soc.encode())
     if text is None:
-        raise TwinError(f"unknown soc '{soc}', known are 910b1, 910b2, 910b3, 910b4")
+        raise TwinError(f"unknown soc '{soc}', known are {', '.join(SOCS)}")
     parameters: dict[str, Any] = json.loads(text)
     return parameters
 
@@ -209,10 +236,10 @@ def run(
     append_trace: bool = False,
     max_findings: int = 0,
     kernel_library: str | Path | None = None,
-    schedule: str = "program",
-    seed: int = 0,
-    auto_sync: bool = False,
-    hazards: bool = True,
+    schedule: str | None = None,
+    seed: int | None = None,
+    auto_sync: bool | None = None,
+    hazards: bool | None = None,
     task_type: str = "auto",
 ) -> TwinResult:
     """Launch ``kernel`` on ``block_dim`` blocks of the twin in ``lib_path``; what happened.
@@ -228,6 +255,19 @@ def run(
     Raises TwinError where the launch is refused (unknown kernel or soc, bad arguments).
     """
     lib = _load(str(lib_path))
+    how = replace(
+        _how.get(),
+        **{
+            key: value
+            for key, value in (
+                ("schedule", schedule),
+                ("seed", seed),
+                ("auto_sync", auto_sync),
+                ("hazards", hazards),
+            )
+            if value is not None
+        },
+    )
     args = list(buffers)
     if tiling_bytes is not None:
         args.append(Buffer.of_bytes("tiling", tiling_bytes))
@@ -240,8 +280,8 @@ def run(
             for flag, on in (
                 (SKIP_DATA, skip_data),
                 (APPEND_TRACE, append_trace),
-                (AUTO_SYNC, auto_sync),
-                (NO_HAZARDS, not hazards),
+                (AUTO_SYNC, how.auto_sync),
+                (NO_HAZARDS, not how.hazards),
             )
             if on
         ),
@@ -254,8 +294,8 @@ def run(
         threads=threads,
         max_findings=max_findings,
         trace_path=str(trace).encode() if trace is not None else None,
-        schedule=schedule.encode(),
-        seed=seed,
+        schedule=how.schedule.encode(),
+        seed=how.seed,
         task_type=TASK_TYPES[task_type],
         result=ctypes.pointer(handle),
     )

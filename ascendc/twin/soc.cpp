@@ -25,6 +25,9 @@ constexpr Soc kSocs[] = {
     {"910b3", 20, 40, 1.80, TW_2201_MEMORIES},
     // 20 AIC, 40 AIV, 1.50 GHz: a public parser's test fixture; weak source.
     {"910b4", 20, 40, 1.50, TW_2201_MEMORIES},
+    // One die of the two of a 910C (910_93): the same architecture; cores and clock as public SKU tables give
+    // them for the 910_9382 (pto-kernels notes). No timing of it is public.
+    {"910_93", 24, 48, 1.80, TW_2201_MEMORIES},
 };
 #undef TW_2201_MEMORIES
 

@@ -134,6 +134,7 @@ ALL: Mapping[str, Target] = MappingProxyType(
             _ascend("910b2", 24, 1800),
             _ascend("910b3", 20, 1800),
             _ascend("910b4", 20, 1500),
+            _ascend("910_93", 24, 1800),
         )
     }
 )
