@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -89,7 +89,8 @@ class How:
     hazards: bool = True
 
 
-_how: ContextVar[How] = ContextVar("how the twin runs", default=How())
+_AS_WRITTEN = How()
+_how: ContextVar[How] = ContextVar("how the twin runs", default=_AS_WRITTEN)
 
 
 @contextmanager
@@ -255,18 +256,12 @@ def run(
     Raises TwinError where the launch is refused (unknown kernel or soc, bad arguments).
     """
     lib = _load(str(lib_path))
-    how = replace(
-        _how.get(),
-        **{
-            key: value
-            for key, value in (
-                ("schedule", schedule),
-                ("seed", seed),
-                ("auto_sync", auto_sync),
-                ("hazards", hazards),
-            )
-            if value is not None
-        },
+    usual = _how.get()
+    how = How(
+        usual.schedule if schedule is None else schedule,
+        usual.seed if seed is None else seed,
+        usual.auto_sync if auto_sync is None else auto_sync,
+        usual.hazards if hazards is None else hazards,
     )
     args = list(buffers)
     if tiling_bytes is not None:
