@@ -52,12 +52,13 @@ class Worker {
 
   void Run() {
     worker = this;
+    uint64_t seen = 0;  // the state of the flags when parked cores last looked at them
     for (;;) {
-      const uint64_t seen = shared_.machine.board->Version();
       if (Step()) continue;
       if (running_.empty()) break;
       // All of this thread's cores wait, and no other block may start.
       hopeless_ = !shared_.machine.board->WaitForChange(seen);
+      seen = shared_.machine.board->Version();
       for (auto& run : running_) run->parked = false;
     }
     worker = nullptr;
