@@ -3,6 +3,7 @@
 // here as with CANN.
 #pragma once
 
+#include "api/atomic.h"
 #include "api/cross_core.h"
 #include "api/cube.h"
 #include "api/data_copy.h"
@@ -16,4 +17,9 @@
 #include "api/system.h"
 #include "api/tensor.h"
 #include "api/types.h"
+#include "api/vector_binary.h"
+#include "api/vector_cast.h"
 #include "api/vector_common.h"
+#include "api/vector_scalar.h"
+#include "api/vector_select.h"
+#include "api/vector_unary.h"
