@@ -17,3 +17,7 @@
 #include "api/tensor.h"
 #include "api/types.h"
 #include "api/vector_common.h"
+#include "api/vector_gather.h"
+#include "api/vector_move.h"
+#include "api/vector_reduce.h"
+#include "api/vector_sort.h"

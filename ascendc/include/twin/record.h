@@ -163,6 +163,11 @@ struct VecArgs {
   uint64_t scalar;                             // bits, in the type of the source
   uint32_t arg[6];
 };
+// TransDataTo5HD: byte addresses of the 16 blocks read and written; the operands hold the same as ranges.
+struct BlockLists {
+  VecArgs vec;
+  uint32_t dst[16], src[16];
+};
 struct CrossParams {
   uint8_t mode;  // 0: all cores of one kind; 1: the two vector cores of a group; 2: a cube core and its
                  // vector cores
@@ -207,6 +212,7 @@ struct Record {
     ScalarParams scalar;
     OrderParams order;
     VecArgs vec;
+    BlockLists lists;
     CrossParams cross;
     StateParams state;
     FillParams fill;

@@ -1,5 +1,7 @@
 #include "vector/ops.h"
 
+#include "vector/across.h"
+
 namespace tilewright::twin {
 
 namespace {
@@ -46,31 +48,31 @@ constexpr VecTraits kTraits[] = {
     {"AddReluCast"},
     {"SubReluCast"},
     {"MulCast"},
-    {"WholeReduceSum"},
-    {"WholeReduceMax"},
-    {"WholeReduceMin"},
-    {"BlockReduceSum"},
-    {"BlockReduceMax"},
-    {"BlockReduceMin"},
-    {"PairReduceSum"},
-    {"RepeatReduceSum"},
-    {"ReduceSum"},
-    {"ReduceMax"},
-    {"ReduceMin"},
-    {"Sort32"},
+    {"WholeReduceSum", DescribeReduce, CheckReduce, ExecuteReduce, AlignReduce},
+    {"WholeReduceMax", DescribeReduce, CheckReduce, ExecuteReduce, AlignReduce},
+    {"WholeReduceMin", DescribeReduce, CheckReduce, ExecuteReduce, AlignReduce},
+    {"BlockReduceSum", DescribeReduce, CheckReduce, ExecuteReduce, AlignReduce},
+    {"BlockReduceMax", DescribeReduce, CheckReduce, ExecuteReduce, AlignReduce},
+    {"BlockReduceMin", DescribeReduce, CheckReduce, ExecuteReduce, AlignReduce},
+    {"PairReduceSum", DescribeReduce, CheckReduce, ExecuteReduce, AlignReduce},
+    {"RepeatReduceSum", DescribeReduce, CheckReduce, ExecuteReduce, AlignReduce},
+    {"ReduceSum", DescribeReduceAll, CheckReduceAll, ExecuteReduceAll, AlignReduceAll},
+    {"ReduceMax", DescribeReduceAll, CheckReduceAll, ExecuteReduceAll, AlignReduceAll},
+    {"ReduceMin", DescribeReduceAll, CheckReduceAll, ExecuteReduceAll, AlignReduceAll},
+    {"Sort32", DescribeSort32, CheckSort32, ExecuteSort32},
     {"RpSort16"},
-    {"MrgSort"},
+    {"MrgSort", DescribeMrgSort, CheckMrgSort, ExecuteMrgSort, AlignMrgSort},
     {"ProposalConcat"},
     {"ProposalExtract"},
-    {"Gather"},
-    {"Gatherb"},
-    {"GatherMask"},
+    {"Gather", DescribeGather, CheckGather, ExecuteGather},
+    {"Gatherb", DescribeGatherb, CheckGatherb, ExecuteGatherb},
+    {"GatherMask", DescribeGatherMask, CheckGatherMask, ExecuteGatherMask},
     {"Scatter"},
-    {"Brcb"},
-    {"Transpose"},
-    {"TransDataTo5HD"},
-    {"CopyRepeat"},
-    {"BilinearInterpolation"},
+    {"Brcb", DescribeBrcb, CheckBrcb, ExecuteBrcb},
+    {"Transpose", DescribeTranspose, CheckTranspose, ExecuteTranspose},
+    {"TransDataTo5HD", DescribeTransData, CheckTransData, ExecuteTransData, AlignTransData},
+    {"CopyRepeat", DescribeCopyRepeat, CheckCopyRepeat, ExecuteCopyRepeat},
+    {"BilinearInterpolation", DescribeBilinear, CheckBilinear, ExecuteBilinear},
 };
 static_assert(sizeof(kTraits) / sizeof(VecTraits) == kVecOps);
 
