@@ -1,5 +1,6 @@
 // Sort32 and MrgSort: descending lists of 8-byte (score, index) entries.
 #include <algorithm>
+#include <vector>
 
 #include "vector/across.h"
 #include "vector/reduce.h"
@@ -27,6 +28,22 @@ uint64_t Entry(T score, uint32_t index) {
   return uint64_t{index} << 32 | score;
 }
 
+#if defined(__x86_64__)
+#define TW_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define TW_CLONES
+#endif
+// How many come before each of 32: larger ones, and equal ones further left.
+TW_CLONES void Ranks(const int32_t* key, int32_t* rank) {
+  int32_t ranks[32] = {};
+  for (int32_t from = 0; from < 32; ++from) {
+    const int32_t here = key[from];
+    for (int32_t e = 0; e < 32; ++e) ranks[e] += here + (e > from) > key[e];
+  }
+  std::memcpy(rank, ranks, sizeof ranks);
+}
+#undef TW_CLONES
+
 template <class T>
 void Sort(Core& core, const Record& r) {
   uint8_t* dst = core.At(r.operand[0]);
@@ -36,64 +53,55 @@ void Sort(Core& core, const Record& r) {
     T score[32];
     uint32_t index[32];
     int32_t key[32];
-    int32_t rank[32] = {};
+    int32_t rank[32];
     std::memcpy(score, scores, sizeof score);
     std::memcpy(index, indices, sizeof index);
     for (int e = 0; e < 32; ++e) key[e] = std::min(ScoreKey(score[e]), INT32_MAX - 1);
-    // How many come before each: larger ones, and equal ones further left.
-    for (int from = 0; from < 32; ++from)
-      for (int e = 0; e < 32; ++e) rank[e] += key[from] + (e > from ? 1 : 0) > key[e] ? 1 : 0;
+    Ranks(key, rank);
     uint64_t sorted[32];
     for (int e = 0; e < 32; ++e) sorted[rank[e]] = Entry(score[e], index[e]);
     std::memcpy(dst, sorted, sizeof sorted);
   }
 }
 
-struct Queue {
-  const uint8_t* at;
-  uint32_t left, taken;
-  int64_t key;
-};
+// One entry of a list while it is merged: its key above its place, so that larger means earlier.
+inline uint64_t Item(int32_t key, uint32_t place) {
+  return uint64_t{static_cast<uint32_t>(key) ^ 0x80000000u} << 32 | (UINT32_MAX - place);
+}
+inline uint32_t PlaceOf(uint64_t item) { return UINT32_MAX - static_cast<uint32_t>(item); }
 
-template <class T>
-void Advance(Queue& q) {
-  if (q.left == 0) {
-    q.key = INT64_MIN;
-    return;
+// Always the larger head, without a branch on which.
+void MergePair(const uint64_t* a, size_t na, const uint64_t* b, size_t nb, uint64_t* out) {
+  const uint64_t *a_end = a + na, *b_end = b + nb;
+  while (a != a_end && b != b_end) {
+    const bool second = *b > *a;
+    *out++ = second ? *b : *a;
+    b += second;
+    a += !second;
   }
-  T score;
-  std::memcpy(&score, q.at, sizeof score);
-  q.key = ScoreKey(score);
+  std::copy(b, b_end, std::copy(a, a_end, out));
 }
 
-// Merges once, up to `most` entries; the first of equal scores is that of the earlier list. False: there were
-// more.
+// Merges once, into the places of the entries in the order written: list 0 first among equals.
 template <class T>
-bool Merge(uint8_t* dst, Queue (&q)[kListMax], uint32_t lists, bool stops, uint64_t most) {
+void Order(Core& core, const Record& r, uint64_t skip, std::vector<uint64_t>& items,
+           std::vector<uint64_t>& half) {
+  const VecArgs& v = r.vec;
+  size_t start[kListMax + 1] = {};
   for (uint32_t l = 0; l < kListMax; ++l) {
-    if (l >= lists) q[l].left = 0;
-    Advance<T>(q[l]);
+    const uint32_t length = l < Lists(v) ? v.arg[l] : 0;
+    start[l + 1] = start[l] + length;
+    const uint8_t* from = length == 0 ? nullptr : core.At(r.operand[1 + l]) + skip;
+    for (uint32_t e = 0; e < length; ++e) {
+      T score;
+      std::memcpy(&score, from + e * kEntry, sizeof score);
+      items[start[l] + e] = Item(ScoreKey(score), static_cast<uint32_t>(start[l] + e));
+    }
   }
-  const auto exhausted = [&] {
-    for (uint32_t l = 0; l < lists; ++l)
-      if (q[l].left == 0) return true;
-    return false;
-  };
-  uint64_t total = 0;
-  for (const Queue& one : q) total += one.left;
-  if (stops && exhausted()) return true;
-  for (uint64_t i = 0; i < total; ++i, dst += kEntry) {
-    if (i == most) return false;
-    const uint32_t a = q[1].key > q[0].key ? 1 : 0, b = q[3].key > q[2].key ? 3 : 2;
-    Queue& from = q[q[b].key > q[a].key ? b : a];
-    std::memcpy(dst, from.at, kEntry);
-    from.at += kEntry;
-    --from.left;
-    ++from.taken;
-    Advance<T>(from);
-    if (stops && from.left == 0) return true;
-  }
-  return true;
+  const auto length = [&](int l) { return start[l + 1] - start[l]; };
+  MergePair(&items[start[0]], length(0), &items[start[1]], length(1), &half[0]);
+  MergePair(&items[start[2]], length(2), &items[start[3]], length(3), &half[start[2]]);
+  MergePair(&half[0], start[2], &half[start[2]], start[4] - start[2], &items[0]);
 }
 
 template <class T>
@@ -101,20 +109,39 @@ void MergeAll(Core& core, const Record& r) {
   const VecArgs& v = r.vec;
   const uint32_t lists = Lists(v);
   uint64_t total = 0;
-  for (uint32_t l = 0; l < lists; ++l) total += v.arg[l];
-  uint8_t* dst = core.At(r.operand[0]);
-  Queue q[kListMax] = {};
-  for (uint32_t i = 0; i < v.repeat; ++i, dst += total * kEntry) {
-    for (uint32_t l = 0; l < lists; ++l)
-      q[l] = {core.At(r.operand[1 + l]) + i * total * kEntry, v.arg[l], 0, 0};
-    if (!Merge<T>(dst, q, lists, Stops(v), Stops(v) ? r.operand[0].unit / kEntry : total))
-      core.ReportAccess(
-          FindingKind::OutOfBounds, "MrgSort: the destination's buffer is full before a list is exhausted", r,
-          Mem::UB, r.operand[0].base, r.operand[0].base + total * kEntry, r.operand[0].lo, r.operand[0].hi);
+  uint32_t start[kListMax + 1] = {};
+  for (uint32_t l = 0; l < kListMax; ++l) {
+    if (l < lists) total += v.arg[l];
+    start[l + 1] = static_cast<uint32_t>(total);
+  }
+  std::vector<uint64_t> items(total + 1), half(total + 1);
+  uint32_t taken[kListMax] = {};
+  bool ended = false;  // a merge that stops has exhausted a list
+  for (uint32_t l = 0; l < lists; ++l) ended = ended || (Stops(v) && v.arg[l] == 0);
+  for (uint32_t i = 0; i < v.repeat; ++i) {
+    Order<T>(core, r, i * total * kEntry, items, half);
+    const uint64_t most = Stops(v) ? r.operand[0].unit / kEntry : total;
+    uint8_t* dst = core.At(r.operand[0]) + i * total * kEntry;
+    std::fill(taken, taken + kListMax, 0);
+    for (uint64_t e = 0; e < total && !ended; ++e, dst += kEntry) {
+      if (e == most) {
+        core.ReportAccess(FindingKind::OutOfBounds,
+                          "MrgSort: the destination's buffer is full before a list is exhausted", r, Mem::UB,
+                          r.operand[0].base, r.operand[0].base + total * kEntry, r.operand[0].lo,
+                          r.operand[0].hi);
+        break;
+      }
+      const uint32_t place = PlaceOf(items[e]);
+      const uint32_t l = (place >= start[1]) + (place >= start[2]) + (place >= start[3]);
+      std::memcpy(dst, core.At(r.operand[1 + l]) + i * total * kEntry + (place - start[l]) * kEntry, kEntry);
+      ended = Stops(v) && ++taken[l] == v.arg[l];
+    }
   }
   for (uint32_t l = 0; l < kListMax; ++l)
     core.Word(static_cast<StateWord>(static_cast<int>(StateWord::MrgSort0) + static_cast<int>(l))) =
-        q[l].taken;
+        Stops(v)    ? taken[l]
+        : l < lists ? v.arg[l]
+                    : 0;
 }
 
 }  // namespace
