@@ -47,7 +47,9 @@ def test_copy(dtype: str, how: str) -> None:
     for _ in range(5):
         mask = across.masks(how, width, rng)
         repeat = int(rng.integers(1, 5)) if how == "counter" else mask.repeat
-        rows = [list(range(mask.words[0]))] * repeat if how == "counter" else list(mask.lanes(width))
+        rows = (
+            [list(range(mask.words[0]))] * repeat if how == "counter" else list(mask.lanes(width))
+        )
         blocks = max(8, -(-mask.words[0] // per) if how == "counter" else 8)
         dst_blk, src_blk = int(rng.integers(1, 4)), int(rng.integers(0, 4))
         dst_rep, src_rep = int(rng.integers(blocks * dst_blk, 200)), int(rng.integers(0, 30))
@@ -84,7 +86,10 @@ def test_transpose_planes(dtype: str) -> None:
         w = 32 // kind.itemsize * int(rng.integers(1, 3))
         x = across.elements(dtype, n * c * h * w, rng)
         tile = (32 if kind.itemsize == 1 else 16) * 32
-        for way, shape, axes in ((11, (n, c, h, w), (0, 2, 3, 1)), (12, (n, h, w, c), (0, 3, 1, 2))):
+        for way, shape, axes in (
+            (11, (n, c, h, w), (0, 2, 3, 1)),
+            (12, (n, h, w, c), (0, 3, 1, 2)),
+        ):
             y = np.zeros(x.nbytes, np.uint8)
             work = (c + 2 if way == 11 else 2 * c + 1) * tile
             params = [code, x.nbytes, x.nbytes, 0, way, n, c, h, w, work]

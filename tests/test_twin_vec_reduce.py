@@ -65,9 +65,7 @@ def best(values: list[np.generic | None], smallest: bool) -> int:
     return found
 
 
-def repeats(
-    x: np.ndarray, mask: across.Mask, blk: int, rep: int
-) -> list[list[np.generic | None]]:
+def repeats(x: np.ndarray, mask: across.Mask, blk: int, rep: int) -> list[list[np.generic | None]]:
     """Every repeat's elements by lane, None where masked."""
     per, width = 32 // x.itemsize, 256 // x.itemsize
     out = []
@@ -186,7 +184,9 @@ def test_one_result(op: str, dtype: str, how: str) -> None:
                 else:
                     total = tree(sums)
                 np.testing.assert_equal(got[0], total)
-                assert got[32 // size].tobytes() == got[32 // size + 1].tobytes() == got[0].tobytes()
+                assert (
+                    got[32 // size].tobytes() == got[32 // size + 1].tobytes() == got[0].tobytes()
+                )
             else:
                 lane = best([v for row in flat for v in row], op == "ReduceMin")
                 value = flat[lane // width][lane % width]
@@ -211,7 +211,9 @@ def test_halves_are_rounded_at_every_sum() -> None:
 def test_nothing_to_do_writes_nothing() -> None:
     for mask, repeat in ((0, 3), (64, 0)):
         x, y = np.ones(512, np.float32), np.full(64, 7, np.uint8)
-        across.run(SOURCE, "reduce_lanes", [x, y], [1, 2048, 64, 1, 0, 0, mask, 0, repeat, 1, 1, 8, 0, 0])
+        across.run(
+            SOURCE, "reduce_lanes", [x, y], [1, 2048, 64, 1, 0, 0, mask, 0, repeat, 1, 1, 8, 0, 0]
+        )
         assert (y == 7).all()
 
 

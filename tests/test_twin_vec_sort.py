@@ -53,7 +53,9 @@ def test_sort32(dtype: str) -> None:
         index = rng.integers(0, 2**32, x.size, dtype=np.uint32)
         y = across.poison(repeat * 256 + 32, rng)
         guard = y[repeat * 256 :].copy()
-        across.run(SOURCE, "sort32", [x, index, y], [code, x.nbytes, index.nbytes, y.nbytes, repeat])
+        across.run(
+            SOURCE, "sort32", [x, index, y], [code, x.nbytes, index.nbytes, y.nbytes, repeat]
+        )
         for i in range(repeat):
             part, marks = x[32 * i : 32 * i + 32], index[32 * i : 32 * i + 32]
             order = descending(part)

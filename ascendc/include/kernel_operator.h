@@ -6,6 +6,7 @@
 #include "api/cross_core.h"
 #include "api/cube.h"
 #include "api/data_copy.h"
+#include "api/data_copy_forms.h"
 #include "api/enums.h"
 #include "api/load_data.h"
 #include "api/params.h"

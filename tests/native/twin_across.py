@@ -29,9 +29,7 @@ def launch(
 ) -> runner.TwinResult:
     table = np.array(params, np.int64)
     made = [runner.Buffer.of(f"b{i}", b) for i, b in enumerate([*buffers, table])]
-    return runner.run(
-        twin_build.twin(), kernel, 1, made, kernel_library=twin_build.kernels(source)
-    )
+    return runner.run(twin_build.twin(), kernel, 1, made, kernel_library=twin_build.kernels(source))
 
 
 def run(
