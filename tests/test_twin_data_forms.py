@@ -53,6 +53,18 @@ def test_nz2nd_is_checked() -> None:
     assert "dValue 8 is not a multiple of 16" in words
 
 
+def places(side: list[tuple[int, ...]], counts: list[int], length: int) -> np.ndarray:
+    """Elements of all slices, in order; those of the first dimension are ``length`` long."""
+    at = np.zeros(1, np.int64)
+    pitch = 1
+    for (start, _, gap, _, shape), count in zip(side, counts, strict=True):
+        steps = start + np.arange(count)[:, None] * (gap + length) + np.arange(length)
+        at = (steps.reshape(-1)[:, None] * pitch + at).reshape(-1)
+        pitch *= shape
+        length = 1
+    return at
+
+
 @pytest.mark.parametrize("dims", [1, 2, 3])
 @pytest.mark.parametrize("dtype", ["half", "float", "int8"])
 def test_slices(dtype: str, dims: int) -> None:
@@ -77,22 +89,13 @@ def test_slices(dtype: str, dims: int) -> None:
             sides.append(side)
         chip_side, gm_side = sides
 
-        def places(side: list[tuple[int, ...]]) -> np.ndarray:
-            at = np.zeros(1, np.int64)
-            pitch = 1
-            for d, (start, _, gap, _, shape) in enumerate(side):
-                length = burst * per if d == 0 else 1
-                steps = start + np.arange(counts[d])[:, None] * (gap + length) + np.arange(length)
-                at = (steps.reshape(-1)[:, None] * pitch + at).reshape(-1)
-                pitch *= shape
-            return at
-
         x = across.elements(dtype, int(np.prod([s[4] for s in gm_side])), rng)
         size = across.up(int(np.prod([s[4] for s in chip_side])) * kind.itemsize)
         y, z = across.poison(size, rng).view(kind), across.poison(x.nbytes, rng).view(kind)
         in_y, in_z = y.copy(), z.copy()
-        in_y[places(chip_side)] = x[places(gm_side)]
-        in_z[places(gm_side)] = x[places(gm_side)]
+        sliced = places(gm_side, counts, burst * per)
+        in_y[places(chip_side, counts, burst * per)] = x[sliced]
+        in_z[sliced] = x[sliced]
         flat = [v for side in (chip_side, gm_side) for one in side for v in one]
         across.run(SOURCE, "slices", [x, y, z], [code, size, dims, *flat])
         np.testing.assert_array_equal(y.view(np.uint8), in_y.view(np.uint8))
