@@ -23,7 +23,7 @@ inline void EmitReduce(tilewright::twin::VecOp op, const LocalTensor<T>& dst, co
   auto v = MakeVector(op, LanesOf<T>());
   for (const int32_t stride : {dstRepStride, srcBlkStride, srcRepStride})
     if (stride < 0 || stride > 65535)
-      RejectParameter("a stride is " + std::to_string(stride) + ", allowed are 0..65535", at);
+      return RejectParameter("a stride is " + std::to_string(stride) + ", allowed are 0..65535", at);
   v.mode = static_cast<uint8_t>(order);
   v.repeat_stride[0] = static_cast<uint16_t>(dstRepStride);
   v.block_stride[1] = static_cast<uint16_t>(srcBlkStride);
