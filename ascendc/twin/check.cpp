@@ -111,6 +111,10 @@ class Checker {
         return;
       case Op::Nd2Nz:
         return Nd2Nz();
+      case Op::Nz2Nd:
+        return Nz2Nd();
+      case Op::Fill:
+        return Fill();
       case Op::Load2d:
       case Op::LoadTranspose:
         return Load2d();
@@ -166,6 +170,33 @@ class Checker {
     TW_REQUIRE(size != 0 && size <= 4, std::string("type ") + Name(r_.operand[1].type) + " is not supported");
   }
 
+  void Nz2Nd() {
+    const Nz2NdArgs& p = r_.nz2nd;
+    In(r_.operand[0], "the destination", {Mem::GM});
+    In(r_.operand[1], "the source", {Mem::UB});
+    Range("ndNum", p.nd, 0, 4095);
+    Range("nValue", p.n, 1, 8192);
+    Range("dValue", p.d, 1, 8192);
+    Range("srcNdMatrixStride", p.src_nd, 1, 512);
+    Range("srcNStride", p.src_n, 0, 4096);
+    Range("dstDStride", p.dst_d, 1, 65535);
+    Range("dstNdMatrixStride", p.dst_nd, 1, 65535);
+    TW_REQUIRE(p.d % 16 == 0, "dValue " + Str(p.d) + " is not a multiple of 16");
+    const uint32_t size = SizeOf(r_.operand[1].type);
+    TW_REQUIRE(size == 2 || size == 4, std::string("type ") + Name(r_.operand[1].type) + " is not supported");
+  }
+
+  void Fill() {
+    const Operand& dst = r_.operand[0];
+    In(dst, "the destination", {Mem::L1, Mem::L0A, Mem::L0B});
+    const uint32_t block = dst.mem == Mem::L1 ? 32 : 512;
+    Range("repeatTimes", r_.fill.count, 0, 32767);
+    Range("blockNum", r_.fill.bytes / block, 0, 32767);
+    Range("dstGap", (static_cast<uint64_t>(r_.fill.step) - r_.fill.bytes) / block, 0, 32767);
+    const uint32_t size = SizeOf(dst.type);
+    TW_REQUIRE(size == 2 || size == 4, std::string("type ") + Name(dst.type) + " is not supported");
+  }
+
   void Load2d() {
     const Operand &dst = r_.operand[0], &src = r_.operand[1];
     const uint32_t size = SizeOf(src.type);
@@ -199,6 +230,10 @@ class Checker {
     Range("l1W", p.w, 1, 32767);
     Range("strideW", p.stride_w, 1, 63);
     Range("strideH", p.stride_h, 1, 63);
+    Range("repeatMode", p.repeat_mode, 0, 1);
+    TW_REQUIRE(p.boundary == 0 || p.boundary >= 1024,
+               "the boundary is " + Str(p.boundary) + ", allowed are 0 and 1024 or more");
+    TW_REQUIRE(p.boundary == 0 || p.map < p.boundary, "the source starts beyond the boundary");
     TW_REQUIRE(p.k_start % c0 == 0, "kStartPt " + Str(p.k_start) + " is not a multiple of " + Str(c0));
     const uint32_t rest = p.c % c0;
     TW_REQUIRE(rest == 0 || rest == 4 || (rest == 8 && size <= 2) || (rest == 16 && size == 1),

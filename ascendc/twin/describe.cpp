@@ -48,6 +48,23 @@ void DescribeNd2Nz(Record& r) {
   Repeat(dst, p.nd, static_cast<int64_t>(p.dst_nd) * size);
 }
 
+void DescribeNz2Nd(Record& r) {
+  const Nz2NdArgs& p = r.nz2nd;
+  Operand &dst = r.operand[0], &src = r.operand[1];
+  const uint32_t size = SizeOf(src.type);
+  dst.unit = p.d * size;
+  Repeat(dst, p.n, static_cast<int64_t>(p.dst_d) * size);
+  Repeat(dst, p.nd, static_cast<int64_t>(p.dst_nd) * size);
+  src.unit = p.n * 16 * size;
+  Repeat(src, CeilDiv(p.d, 16), static_cast<int64_t>(p.src_n) * 16 * size);
+  Repeat(src, p.nd, static_cast<int64_t>(p.src_nd) * 256 * size);
+}
+
+void DescribeFill(Record& r) {
+  r.operand[0].unit = r.fill.bytes;
+  Repeat(r.operand[0], r.fill.count, r.fill.step);
+}
+
 void DescribeLoad2d(Record& r) {
   const Load2dParams& p = r.load2d;
   Operand &dst = r.operand[0], &src = r.operand[1];
@@ -78,17 +95,23 @@ void DescribeLoad3d(Record& r) {
   const uint32_t c0 = 32 / SizeOf(src.type);
   p.map = src.base;
   const uint32_t rows = static_cast<uint32_t>(p.h) * p.w;
-  const bool transposed = dst.mem == Mem::L0B || p.transpose;
-  dst.unit = transposed ? CeilDiv(p.k_ext, 16) * (AlignUp(p.m_ext, 16) / std::min(c0, 16u)) * 512
-                        : CeilDiv(p.m_ext, 16) * CeilDiv(p.k_ext, c0) * 512;
+  const bool transposed = dst.mem == Mem::L0B || p.transpose, columns = p.repeat_mode != 0;
+  const uint32_t m_all = AlignUp(p.m_ext, 16) * (columns ? 1 : p.repeat_time);
+  const uint32_t k_all = CeilDiv(p.k_ext, c0) * (columns ? p.repeat_time : 1);
+  dst.unit = (transposed ? CeilDiv(k_all * c0, 16) * (m_all / std::min(c0, 16u)) : m_all / 16 * k_all) * 512;
   const bool plain = p.filter_w == 1 && p.filter_h == 1 && p.stride_w == 1 && p.stride_h == 1 &&
-                     (p.pad[0] | p.pad[1] | p.pad[2] | p.pad[3]) == 0;
+                     (p.pad[0] | p.pad[1] | p.pad[2] | p.pad[3]) == 0 && p.repeat_time == 1;
   if (plain && p.m_start < rows) {
     src.base += (uint64_t{p.k_start} / c0 * rows + p.m_start) * 32;
     src.unit = std::min<uint32_t>(p.m_ext, rows - p.m_start) * 32;
     Repeat(src, CeilDiv(p.k_ext, c0), static_cast<int64_t>(rows) * 32);
   } else {
     src.unit = rows * 32 * CeilDiv(p.c, c0);
+  }
+  if (p.boundary != 0 && ExtentOf(src).end > p.boundary) {  // goes on at the start of L1
+    src.base = 0;
+    src.unit = p.boundary;
+    src.dims = 0;
   }
 }
 
@@ -132,6 +155,10 @@ void Describe(Record& r) {
       return DescribePad(r);
     case Op::Nd2Nz:
       return DescribeNd2Nz(r);
+    case Op::Nz2Nd:
+      return DescribeNz2Nd(r);
+    case Op::Fill:
+      return DescribeFill(r);
     case Op::Load2d:
       return DescribeLoad2d(r);
     case Op::LoadTranspose:
@@ -161,12 +188,17 @@ bool IsNop(const Record& r) {
       return r.pad.count == 0 || r.pad.bytes == 0;
     case Op::Nd2Nz:
       return r.nd2nz.nd == 0 || r.nd2nz.n == 0 || r.nd2nz.d == 0;
+    case Op::Nz2Nd:
+      return r.nz2nd.nd == 0 || r.nz2nd.n == 0 || r.nz2nd.d == 0;
+    case Op::Fill:
+      return r.fill.count == 0 || r.fill.bytes == 0;
     case Op::Load2d:
     case Op::LoadTranspose:
       return r.load2d.repeat == 0;
     case Op::Load3d:
       return r.load3d.h == 0 || r.load3d.w == 0 || r.load3d.c == 0 || r.load3d.k_ext == 0 ||
-             r.load3d.m_ext == 0 || r.load3d.filter_w == 0 || r.load3d.filter_h == 0;
+             r.load3d.m_ext == 0 || r.load3d.filter_w == 0 || r.load3d.filter_h == 0 ||
+             r.load3d.repeat_time == 0;
     case Op::Mmad:
       return r.mmad.m == 0 || r.mmad.n == 0 || r.mmad.k == 0;
     case Op::Fixpipe:

@@ -77,4 +77,26 @@ void ExecuteNd2Nz(Core& core, const Record& r) {
   }
 }
 
+void ExecuteNz2Nd(Core& core, const Record& r) {
+  const Nz2NdArgs& p = r.nz2nd;
+  const uint64_t size = SizeOf(r.operand[1].type);
+  uint8_t* dst = core.At(r.operand[0]);
+  const uint8_t* src = core.At(r.operand[1]);
+  for (uint32_t nd = 0; nd < p.nd; ++nd)
+    for (uint32_t n = 0; n < p.n; ++n)
+      for (uint32_t column = 0; column < p.d; column += 16)
+        std::memcpy(
+            dst + (uint64_t{nd} * p.dst_nd + uint64_t{n} * p.dst_d + column) * size,
+            src + (uint64_t{nd} * p.src_nd * 256 + uint64_t{column} * p.src_n + uint64_t{n} * 16) * size,
+            16 * size);
+}
+
+void ExecuteFill(Core& core, const Record& r) {
+  const FillParams& p = r.fill;
+  const uint32_t size = SizeOf(r.operand[0].type);
+  uint8_t* dst = core.At(r.operand[0]);
+  for (uint32_t i = 0; i < p.count; ++i, dst += p.step)
+    for (uint32_t b = 0; b < p.bytes; b += size) std::memcpy(dst + b, &p.value, size);
+}
+
 }  // namespace tilewright::twin

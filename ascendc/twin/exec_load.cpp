@@ -63,26 +63,33 @@ void ExecuteLoad3d(Core& core, const Record& r) {
   const uint32_t size = SizeOf(from.type), c0 = 32 / size;
   uint8_t* dst = core.At(to);
   const uint32_t rows = static_cast<uint32_t>(p.h) * p.w;
-  const uint8_t* map = core.At(from.mem, p.map);
   const int out_w = (p.w + p.pad[0] + p.pad[1] - p.dilation_w * (p.filter_w - 1) - 1) / p.stride_w + 1;
   const bool transposed = to.mem == Mem::L0B || p.transpose;
-  const uint32_t m_blocks = AlignUp(p.m_ext, 16), k_blocks = CeilDiv(p.k_ext, c0),
-                 n_blocks = CeilDiv(p.k_ext, 16);
+  // All repeats together fill one matrix, the next below or to the right of the one before.
+  const bool columns = p.repeat_mode != 0;
+  const uint32_t m_one = AlignUp(p.m_ext, 16), k_one = CeilDiv(p.k_ext, c0);
+  const uint32_t m_blocks = m_one * (columns ? 1 : p.repeat_time),
+                 k_blocks = k_one * (columns ? p.repeat_time : 1);
+  const uint32_t n_blocks = CeilDiv(k_blocks * c0, 16);
   uint8_t padding[32], row[32];
   for (uint32_t i = 0; i < 32; i += size) std::memcpy(padding + i, &p.pad_value, size);
   for (uint32_t m = 0; m < m_blocks; ++m) {
-    const int out = static_cast<int>(p.m_start + m);
+    const int out = static_cast<int>(p.m_start + m / m_one * p.repeat_stride * 16 + m % m_one);
     const int oy = out / out_w, ox = out % out_w;
     for (uint32_t kb = 0; kb < k_blocks; ++kb) {
-      const uint32_t column = p.k_start / c0 + kb, taps = static_cast<uint32_t>(p.filter_w) * p.filter_h;
+      const uint32_t column = p.k_start / c0 + kb / k_one * p.repeat_stride + kb % k_one,
+                     taps = static_cast<uint32_t>(p.filter_w) * p.filter_h;
       const int c1 = static_cast<int>(column / taps), tap = static_cast<int>(column % taps);
       const int y = oy * p.stride_h - p.pad[2] + tap / p.filter_w * p.dilation_h;
       const int x = ox * p.stride_w - p.pad[0] + tap % p.filter_w * p.dilation_w;
-      const bool inside = m < p.m_ext && y >= 0 && y < p.h && x >= 0 && x < p.w;
-      std::memcpy(row,
-                  inside ? map + (static_cast<uint64_t>(c1) * rows + static_cast<uint64_t>(y) * p.w + x) * 32
-                         : padding,
-                  32);
+      const bool inside = m % m_one < p.m_ext && y >= 0 && y < p.h && x >= 0 && x < p.w;
+      if (inside) {
+        uint64_t at = p.map + (static_cast<uint64_t>(c1) * rows + static_cast<uint64_t>(y) * p.w + x) * 32;
+        if (p.boundary != 0) at %= p.boundary;
+        std::memcpy(row, core.At(from.mem, at), 32);
+      } else {
+        std::memcpy(row, padding, 32);
+      }
       if (!transposed) {
         std::memcpy(dst + (uint64_t{m} / 16 * k_blocks + kb) * 512 + m % 16 * 32, row, 32);
         continue;

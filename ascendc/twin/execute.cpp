@@ -13,6 +13,10 @@ void Execute(Core& core, Record& r) {
       return ExecuteCopyPad(core, r);
     case Op::Nd2Nz:
       return ExecuteNd2Nz(core, r);
+    case Op::Nz2Nd:
+      return ExecuteNz2Nd(core, r);
+    case Op::Fill:
+      return ExecuteFill(core, r);
     case Op::Load2d:
       return ExecuteLoad2d(core, r);
     case Op::LoadTranspose:

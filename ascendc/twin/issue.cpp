@@ -105,7 +105,10 @@ void Core::GoMemory(Record& record) {
   Clock& clock = order_.Of(record.pipe);
   if (shadow_ != nullptr) {
     sites_[static_cast<int>(record.pipe)].push_back(SiteOf(record));
-    for (int i = 0; i < record.operands; ++i) CheckOperand(record, i, index, clock);
+    // What it reads is looked at before what it writes: source and destination may be one.
+    for (const bool write : {false, true})
+      for (int i = 0; i < record.operands; ++i)
+        if (record.operand[i].write == write) CheckOperand(record, i, index, clock);
   }
   Perform(record, index, clock);
 }

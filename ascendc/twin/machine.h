@@ -15,6 +15,8 @@ bool IsNop(const Record& record);          // documented no-operations: a size o
 void ExecuteCopy(Core& core, const Record& record);
 void ExecuteCopyPad(Core& core, const Record& record);
 void ExecuteNd2Nz(Core& core, const Record& record);
+void ExecuteNz2Nd(Core& core, const Record& record);
+void ExecuteFill(Core& core, const Record& record);
 void ExecuteLoad2d(Core& core, const Record& record);
 void ExecuteLoadTranspose(Core& core, const Record& record);
 void ExecuteLoad3d(Core& core, const Record& record);

@@ -140,6 +140,28 @@ struct LoadData3DParamsV2 {
   bool fMatrixCtrl = false;
 };
 
+struct LoadData3DParamsV2Pro {  // the fields of LoadData3DParamsV2, packed
+  LoadData3DParamsV2Pro() = default;
+  LoadData3DParamsV2Pro(uint16_t channels, bool transpose, bool smallK, bool wideW, bool wideH, bool matrix,
+                        uint64_t extension, uint64_t filter)
+      : channelSize(channels),
+        enTranspose(transpose),
+        enSmallK(smallK),
+        filterSizeW(wideW),
+        filterSizeH(wideH),
+        fMatrixCtrl(matrix),
+        extConfig(extension),
+        filterConfig(filter) {}
+  uint16_t channelSize = 0;
+  bool enTranspose = false;
+  bool enSmallK = false;
+  bool filterSizeW = false;
+  bool filterSizeH = false;
+  bool fMatrixCtrl = false;
+  uint64_t extConfig = 0;
+  uint64_t filterConfig = 0x10101010101;
+};
+
 struct MmadParams {
   MmadParams() = default;
   MmadParams(uint16_t mIn, uint16_t nIn, uint16_t kIn, uint8_t flag, bool source, bool zero)

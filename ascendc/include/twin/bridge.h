@@ -36,6 +36,17 @@ struct CoreInfo {
   int32_t kind;
 };
 
+// What SetFmatrix, SetLoadDataPaddingValue, SetLoadDataBoundary and SetLoadDataRepeat leave for LoadData 3D.
+struct Load3dState {
+  uint16_t h = 0, w = 0;
+  uint8_t pad[4] = {0, 0, 0, 0};
+  uint64_t pad_value = 0;
+  uint32_t boundary = 0;
+  uint16_t repeat_stride = 0;
+  uint8_t repeat_time = 1;
+  uint8_t repeat_mode = 0;
+};
+
 // Registers of the scalar unit that one API call sets and later ones read, and the TPipe in use.
 struct CoreState {
   uint64_t mask[2] = {~uint64_t{0}, ~uint64_t{0}};
@@ -45,6 +56,7 @@ struct CoreState {
   uint64_t deq_scale = 0;
   bool saturate = false;  // SetSaturationFlag: FLOAT
   bool truncate = false;  // SetSaturationFlag: CAST, switched off
+  Load3dState load3d;
   void* pipe = nullptr;
 };
 

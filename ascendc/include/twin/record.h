@@ -103,7 +103,11 @@ struct Load3dParams {
   uint8_t stride_w, stride_h, dilation_w, dilation_h;
   bool transpose;
   uint64_t pad_value;
-  uint64_t map;  // where the feature map starts in L1; the operand starts at the first byte read
+  uint64_t map;            // where the feature map starts in L1; the operand starts at the first byte read
+  uint32_t boundary;       // bytes of L1, beyond which reading goes on at its start; 0: none
+  uint16_t repeat_stride;  // from repeat to repeat, in 16 rows or in blocks of 32 B
+  uint8_t repeat_time;
+  uint8_t repeat_mode;  // 0: down the rows, 1: along the columns
 };
 enum class CInit : uint8_t { Zero, Accumulate, Bias };
 struct MmadArgs {
@@ -163,6 +167,11 @@ struct VecArgs {
   uint64_t scalar;                             // bits, in the type of the source
   uint32_t arg[6];
 };
+// TransDataTo5HD: byte addresses of the 16 blocks read and written; the operands hold the same as ranges.
+struct BlockLists {
+  VecArgs vec;
+  uint32_t dst[16], src[16];
+};
 struct CrossParams {
   uint8_t mode;  // 0: all cores of one kind; 1: the two vector cores of a group; 2: a cube core and its
                  // vector cores
@@ -207,6 +216,7 @@ struct Record {
     ScalarParams scalar;
     OrderParams order;
     VecArgs vec;
+    BlockLists lists;
     CrossParams cross;
     StateParams state;
     FillParams fill;

@@ -83,11 +83,9 @@ constexpr int kVecOps = static_cast<int>(VecOp::Count);
 
 // What vector instructions leave in registers of the scalar unit's.
 enum class StateWord : uint8_t {
-  AccValue,        // GetAccVal
-  ReduceMaxValue,  // GetReduceMaxMinCount
-  ReduceMaxIndex,
-  ReduceMinValue,
-  ReduceMinIndex,
+  AccValue,     // GetAccVal
+  ReduceValue,  // GetReduceMaxMinCount
+  ReduceIndex,
   RsvdCount,  // GatherMask's count of kept elements
   MrgSort0,   // GetMrgSortResult: elements taken of each list
   MrgSort1,
