@@ -43,12 +43,13 @@ FaultGuard::~FaultGuard() {
 
 int RunGuarded(void (*body)(void*), void* context) {
   sigjmp_buf here;
+  sigjmp_buf* const outer = escape;  // host code that launches kernels is itself guarded
   const int signal = sigsetjmp(here, 1);
   if (signal == 0) {
     escape = &here;
     body(context);
   }
-  escape = nullptr;
+  escape = outer;
   return signal;
 }
 

@@ -9,6 +9,7 @@
 #include <mutex>
 #include <thread>
 
+#include "host_launch.h"
 #include "machine.h"
 #include "run.h"
 #include "twin.h"
@@ -94,13 +95,17 @@ void* FindKernel(const tw_twin_launch& launch) {
   return symbol;
 }
 
-Arguments Bind(const tw_twin_launch& launch, Machine& machine) {
+// A kernel that is `given` as a call has its arguments; then launch.args only names buffers.
+Arguments Bind(const tw_twin_launch& launch, const KernelCall* given, Machine& machine) {
   Arguments out{};
   uint64_t unbacked = uint64_t{1} << 46;  // above user space's heap and below nothing: never dereferenced
   uint32_t words = 0, floats = 0;
-  if (launch.arg_count > TW_TWIN_MAX_ARGS)
+  if (given == nullptr && launch.arg_count > TW_TWIN_MAX_ARGS)
     throw Refusal{std::to_string(launch.arg_count) + " arguments, at most " +
                   std::to_string(TW_TWIN_MAX_ARGS) + " are passed"};
+  const auto pass = [&](Word word) {
+    if (given == nullptr) out.words[words++] = word;
+  };
   for (uint32_t i = 0; i < launch.arg_count; ++i) {
     const tw_twin_arg& arg = launch.args[i];
     const std::string name = arg.name != nullptr ? arg.name : "argument " + std::to_string(i);
@@ -108,14 +113,14 @@ Arguments Bind(const tw_twin_launch& launch, Machine& machine) {
       if (floats == 8) throw Refusal{"at most 8 float arguments are passed"};
       std::memcpy(&out.floats[floats++], &arg.value, sizeof(double));
     } else if (arg.kind == TW_TWIN_SCALAR) {
-      out.words[words++] = arg.value;
+      pass(arg.value);
     } else if (arg.data != nullptr || arg.bytes == 0) {
       const auto base = reinterpret_cast<uintptr_t>(arg.data);
       if (arg.data != nullptr) machine.buffers.push_back({name, base, arg.bytes, true});
-      out.words[words++] = base;
+      pass(base);
     } else if (machine.options.skip_data) {
       machine.buffers.push_back({name, unbacked, arg.bytes, false});
-      out.words[words++] = unbacked;
+      pass(unbacked);
       unbacked += (arg.bytes + 0xfffff) & ~uint64_t{0xfff};
     } else {
       throw Refusal{"'" + name + "' has no data; only a run that skips data may leave it out"};
@@ -158,7 +163,7 @@ void SetSchedule(const tw_twin_launch& launch, Options& options) {
   options.task_type = static_cast<TaskType>(launch.task_type);
 }
 
-int Run(const tw_twin_launch& launch) {
+int Run(const tw_twin_launch& launch, const KernelCall* given) {
   if (launch.abi_version != TW_TWIN_ABI_VERSION)
     throw Refusal{"abi_version " + std::to_string(launch.abi_version) + ", this twin speaks " +
                   std::to_string(TW_TWIN_ABI_VERSION)};
@@ -173,8 +178,8 @@ int Run(const tw_twin_launch& launch) {
   if (launch.max_findings != 0) machine.options.max_findings = launch.max_findings;
   machine.block_dim = launch.block_dim;
   SetSchedule(launch, machine.options);
-  void* symbol = FindKernel(launch);
-  Arguments args = Bind(launch, machine);
+  void* symbol = given == nullptr ? FindKernel(launch) : nullptr;
+  Arguments args = Bind(launch, given, machine);
   args.symbol = symbol;
   std::unique_ptr<TraceSink> trace;
   if (launch.trace_path != nullptr)
@@ -182,7 +187,8 @@ int Run(const tw_twin_launch& launch) {
   machine.sink = trace.get();
 
   auto result = std::make_unique<tw_twin_result>();
-  Outcome outcome = RunCores(machine, [&args] { Call(args); }, launch.threads);
+  const auto kernel = [&] { given != nullptr ? given->call(given->context) : Call(args); };
+  Outcome outcome = RunCores(machine, kernel, launch.threads);
   result->findings = std::move(outcome.findings);
   result->counts = outcome.counts;
   result->printed = std::move(outcome.printed);
@@ -208,6 +214,18 @@ int Run(const tw_twin_launch& launch) {
 
 }  // namespace
 
+int RunLaunch(const tw_twin_launch& launch, const KernelCall* given) {
+  last_error.clear();
+  try {
+    return Run(launch, given);
+  } catch (const Refusal& refusal) {
+    last_error = refusal.why;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+  }
+  return 2;
+}
+
 }  // namespace tilewright::twin
 
 using namespace tilewright::twin;
@@ -216,17 +234,7 @@ using namespace tilewright::twin;
 
 extern "C" {
 
-TW_EXPORT int tw_twin_run(const tw_twin_launch* launch) {
-  last_error.clear();
-  try {
-    return Run(*launch);
-  } catch (const Refusal& refusal) {
-    last_error = refusal.why;
-  } catch (const std::exception& error) {
-    last_error = error.what();
-  }
-  return 2;
-}
+TW_EXPORT int tw_twin_run(const tw_twin_launch* launch) { return RunLaunch(*launch, nullptr); }
 
 TW_EXPORT const char* tw_twin_error(void) { return last_error.c_str(); }
 

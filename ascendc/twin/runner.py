@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +23,9 @@ SCHEDULES = ("program", "timeline", "random")
 # What a kernel that does not say runs on; the values of the C interface's task_type.
 TASK_TYPES = MappingProxyType({"auto": 0, "aic": 1, "aiv": 2, "mix11": 5, "mix12": 6})
 _BUFFER, _SCALAR, _FLOAT = 0, 1, 2
+
+
+Counts = MappingProxyType[str, MappingProxyType[str, int]]
 
 
 class TwinError(TilewrightError):
@@ -101,6 +104,15 @@ def running(how: How) -> Iterator[None]:
         yield
     finally:
         _how.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A kernel given as ``function(context)`` instead of by name; a ``host`` function launches kernels itself."""
+
+    function: int
+    context: int
+    host: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +206,10 @@ def _load(path: str) -> ctypes.CDLL:
     lib = ctypes.CDLL(path)
     lib.tw_twin_run.argtypes = [ctypes.POINTER(_Launch)]
     lib.tw_twin_error.restype = ctypes.c_char_p
+    for name in ("tw_twin_run_call", "tw_twin_run_host"):
+        getattr(lib, name).argtypes = [ctypes.POINTER(_Launch), ctypes.c_void_p, ctypes.c_void_p]
+    lib.tw_twin_host_json.restype = ctypes.c_char_p
+    lib.tw_twin_host_error.restype = ctypes.c_char_p
     lib.tw_twin_result_json.argtypes = [ctypes.c_void_p]
     lib.tw_twin_result_json.restype = ctypes.c_char_p
     lib.tw_twin_result_free.argtypes = [ctypes.c_void_p]
@@ -242,6 +258,7 @@ def run(
     auto_sync: bool | None = None,
     hazards: bool | None = None,
     task_type: str = "auto",
+    call: Call | None = None,
 ) -> TwinResult:
     """Launch ``kernel`` on ``block_dim`` blocks of the twin in ``lib_path``; what happened.
 
@@ -253,6 +270,7 @@ def run(
     ``program``, ``timeline`` (simulated time) or ``random`` (adversarial, from ``seed``).
     ``auto_sync`` inserts what CANN's compiler does by default; ``hazards`` off does not look for
     races. ``task_type`` says which cores a kernel runs on that does not say so itself.
+    With ``call`` the kernel is that call, and ``kernel`` only what it is called.
     Raises TwinError where the launch is refused (unknown kernel or soc, bad arguments).
     """
     lib = _load(str(lib_path))
@@ -294,7 +312,16 @@ def run(
         task_type=TASK_TYPES[task_type],
         result=ctypes.pointer(handle),
     )
-    if lib.tw_twin_run(ctypes.byref(launch)) == 2:
+    if call is not None and call.host:
+        if lib.tw_twin_run_host(ctypes.byref(launch), call.function, call.context) == 2:
+            raise TwinError(lib.tw_twin_host_error().decode())
+        documents = json.loads(lib.tw_twin_host_json())
+        return merged([_result(d) for d in documents]) if documents else empty_result(soc)
+    if call is not None:
+        code = lib.tw_twin_run_call(ctypes.byref(launch), call.function, call.context)
+    else:
+        code = lib.tw_twin_run(ctypes.byref(launch))
+    if code == 2:
         raise TwinError(lib.tw_twin_error().decode())
     try:
         return _result(json.loads(lib.tw_twin_result_json(handle)))
@@ -307,6 +334,31 @@ def empty_result(soc: str) -> TwinResult:
     none: MappingProxyType[str, Any] = MappingProxyType({})
     peak = MappingProxyType({m: 0 for m in ("l1", "l0a", "l0b", "l0c", "ub", "bt", "fb")})
     return TwinResult(True, (), peak, none, none, 0, soc, 0)
+
+
+def _sum(tables: Sequence[Counts]) -> Counts:
+    total: dict[str, dict[str, int]] = {}
+    for table in tables:
+        for pipe, row in table.items():
+            into = total.setdefault(pipe, {})
+            for name, value in row.items():
+                into[name] = into.get(name, 0) + value
+    return _nested(total)
+
+
+def merged(results: Sequence[TwinResult]) -> TwinResult:
+    """Several launches as one: findings of all of them, counts and blocks added, the highest peaks."""
+    memories = results[0].peak
+    return replace(
+        results[-1],
+        ok=all(r.ok for r in results),
+        findings=tuple(dict.fromkeys(f for r in results for f in r.findings)),
+        peak=MappingProxyType({m: max(r.peak[m] for r in results) for m in memories}),
+        counts=_sum([r.counts for r in results]),
+        bytes_written=_sum([r.bytes_written for r in results]),
+        macs=sum(r.macs for r in results),
+        blocks=sum(r.blocks for r in results),
+    )
 
 
 def _nested(table: dict[str, dict[str, int]]) -> MappingProxyType[str, MappingProxyType[str, int]]:

@@ -76,6 +76,17 @@ typedef struct tw_twin_finding {
 int tw_twin_run(const tw_twin_launch* launch);
 const char* tw_twin_error(void);
 
+// As tw_twin_run, with a kernel that is called as call(context) on every block instead of by its name;
+// launch->args give the buffers it may touch.
+int tw_twin_run_call(const tw_twin_launch* launch, void (*call)(void*), void* context);
+// Calls host code on this thread; every kernel<<<...>>>(...) in it runs on the twin with the soc, the flags
+// and the buffers of `launch`, whose kernel and block_dim are not looked at. 2 also where the host code
+// crashed.
+int tw_twin_run_host(const tw_twin_launch* launch, void (*host)(void*), void* context);
+// What the launches of this thread's last tw_twin_run_host gave: a JSON list of their documents.
+const char* tw_twin_host_json(void);
+const char* tw_twin_host_error(void);
+
 size_t tw_twin_result_findings(const tw_twin_result* result, const tw_twin_finding** findings);
 // Instructions issued, those that move nothing included, by names such as "MTE1" and "Load2d"; NULL matches
 // all.

@@ -35,22 +35,29 @@ def build_host_library(family: Family) -> Path:
 
 def tools() -> dict[str, str]:
     """Paths of cmake, ninja and the C++ compiler; raises Unavailable naming the missing one and what installs it."""
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
-    compiler = os.environ.get("CXX") or next(
-        (c for c in ("g++", "c++") if shutil.which(c, path=path)), "g++"
-    )
-    wanted = {
-        "cxx": (compiler, "on Debian or Ubuntu: sudo apt-get install g++"),
-        "cmake": ("cmake", "pip install cmake"),
-        "ninja": ("ninja", "pip install ninja"),
+    return {
+        "cxx": compiler(),
+        "cmake": _tool("cmake", "pip install cmake"),
+        "ninja": _tool("ninja", "pip install ninja"),
     }
-    found: dict[str, str] = {}
-    for key, (name, advice) in wanted.items():
-        place = shutil.which(name, path=path)
-        if place is None:
-            raise Unavailable(f"building a kernel needs {name}, which is not on PATH; {advice}")
-        found[key] = place
-    return found
+
+
+def compiler() -> str:
+    """The path of the C++ compiler; raises Unavailable naming it and what installs it."""
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "c++"]
+    there = (c for c in names if shutil.which(c, path=_search_path()))
+    return _tool(next(there, names[0]), "on Debian or Ubuntu: sudo apt-get install g++")
+
+
+def _search_path() -> str:
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+
+
+def _tool(name: str, advice: str) -> str:
+    place = shutil.which(name, path=_search_path())
+    if place is None:
+        raise Unavailable(f"building a kernel needs {name}, which is not on PATH; {advice}")
+    return place
 
 
 def sources(folder: Path) -> Iterator[Path]:
@@ -60,10 +67,8 @@ def sources(folder: Path) -> Iterator[Path]:
 
 def digest(*groups: Iterable[Path], words: Sequence[str]) -> str:
     """A hash of contents, names and the compiler: equal means nothing need be built."""
-    compiler = subprocess.run(
-        [tools()["cxx"], "-v"], capture_output=True, text=True, check=False
-    ).stderr
-    content = hashlib.sha256("\0".join([*words, compiler]).encode())
+    version = subprocess.run([compiler(), "-v"], capture_output=True, text=True, check=False).stderr
+    content = hashlib.sha256("\0".join([*words, version]).encode())
     for group in groups:
         for path in group:
             content.update(f"\0{path.name}\0".encode())

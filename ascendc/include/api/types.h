@@ -16,8 +16,21 @@
 #define __cb__
 #define __cc__
 #define __fbuf__
-#define __global__ __attribute__((visibility("default")))
+#ifdef TILEWRIGHT_LIST_KERNELS  // the runner of kernel files looks for these words
+#define __global__ __tw_global__
+#define __vector__ __tw_mix__(0, 1)
+#define __cube__ __tw_mix__(1, 0)
+#define __mix__(cubes, vectors) __tw_mix__(cubes, vectors)
+#else
 #define GM_ADDR uint8_t*
+#define __global__ __attribute__((visibility("default")))
+#define __vector__
+#define __cube__
+#define __mix__(cubes, vectors)
+#endif
+#ifndef __forceinline__
+#define __forceinline__ inline
+#endif
 
 namespace tilewright::twin {
 

@@ -15,6 +15,30 @@ if TYPE_CHECKING:
 
 app = options.application()
 
+# The language of --args (ascendc/twin/arguments.py), as --help teaches it.
+_ARGUMENTS = """
+\b
+--args has one entry for each parameter of the kernel, in its order:
+  x:fp16[32,2048]=normal     an array: type, shape, and how it is filled
+  n=65536                    a number; its type is that of the parameter
+  s:fp32=0.5                 a number whose type is checked against the parameter's
+  t:struct<int32,int32,fp32>=(1,2,0.5)   a plain struct, by value or behind a GM_ADDR
+  t=@tiling.bin              the same from the bytes of a file
+  b=null                     a null pointer
+
+\b
+Types:  fp16 bf16 fp32 fp64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool
+Fills:  normal  normal(mean,std)  uniform  uniform(low,high)  randint(low,high)
+        arange  zeros  ones  full(value)  @file.npy
+        out        an output; filled with NaN bytes, so that what is not written shows
+        workspace  scratch memory; filled likewise, neither compared nor saved
+
+\b
+--expect computes in fp64 with the names of --args: + - * / // % ** @,
+comparisons, x[:, 0], and functions such as sqrt exp log tanh erf sigmoid
+softmax maximum where sum mean max cumsum sort argsort transpose fp16 bf16.
+"""
+
 
 @app.callback()
 def twin() -> None:
@@ -26,10 +50,13 @@ def twin() -> None:
     """
 
 
-@app.command("run")
+@app.command("run", epilog=_ARGUMENTS)
 def run(
-    what: Annotated[str, typer.Argument(metavar="FAMILY", help="The family to run.")],
-    target: Annotated[str, typer.Option("--target", help="The chip.")] = "ascend:910b1",
+    what: Annotated[
+        str,
+        typer.Argument(metavar="FAMILY|FILE.cpp", help="A family, or any file of AscendC kernels."),
+    ],
+    target: Annotated[str, typer.Option("--target", "--soc", help="The chip.")] = "ascend:910b1",
     shape: options.Shape = None,
     dtype: options.Dtype = None,
     flags: options.Flags = None,
@@ -49,16 +76,68 @@ def run(
         Path | None,
         typer.Option("--trace", metavar="FILE", help="One JSON object per instruction and line."),
     ] = None,
+    entry: Annotated[
+        str | None,
+        typer.Option(
+            "--entry",
+            metavar="KERNEL",
+            help="FILE: the kernel; not needed where there is one. Instances of templates as 'copy<half>'.",
+        ),
+    ] = None,
+    host_entry: Annotated[
+        str | None,
+        typer.Option(
+            "--host-entry",
+            metavar="NAME",
+            help="FILE: a host function, main included, whose kernel<<<...>>>(...) run on the twin.",
+        ),
+    ] = None,
+    args: Annotated[
+        str | None,
+        typer.Option(
+            "--args", metavar="NAME:TYPE[SHAPE]=FILL,...", help="FILE: the arguments; see below."
+        ),
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option("--blocks", metavar="N", help="FILE: blocks of the launch; 1.")
+    ] = None,
+    expect: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--expect",
+            metavar="OUTPUT=EXPRESSION",
+            help="FILE: what an output must be, in fp64, such as z=x+y or 'z=softmax(x)'; may be repeated.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance", help="FILE: relative error allowed; four roundings of the output's type."
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="DIR", help="FILE: write outputs there as .npy."),
+    ] = None,
+    include: Annotated[
+        list[Path] | None, typer.Option("-I", metavar="DIR", help="FILE: a folder of headers.")
+    ] = None,
+    define: Annotated[
+        list[str] | None, typer.Option("-D", metavar="NAME[=VALUE]", help="FILE: a macro.")
+    ] = None,
     json: options.Json = None,
 ) -> None:
-    """Run a family's AscendC kernel, check its output and list what the twin found.
+    """Run a family's AscendC kernel, or any kernel file, check its output and list what the twin found.
 
-    Without --shape the spec's cases are run. Findings make the exit code 1, as a wrong output does.
+    Of a family, without --shape, the spec's cases are run. Findings make the exit code 1, as a wrong
+    output and a source that does not compile do.
 
     \b
     Examples:
       tilewright twin run gemm --dtype fp16 --shape M=64,N=128,K=256
       tilewright twin run gemm --dtype int8 --config '{"tile_m":128,"tile_n":128,"unit_flag":1}'
+      tilewright twin run my_kernel.cpp --entry add --blocks 8 --expect z=x+y \\
+        --args "x:fp16[32,2048]=normal, y:fp16[32,2048]=normal, z:fp16[32,2048]=out, n=65536"
     """
     from tilewright import check
     from tilewright.document import require_writable
@@ -67,11 +146,6 @@ def run(
 
     if trace is not None:
         require_writable(trace)
-    if what.endswith(".cpp"):
-        raise Unavailable(
-            f"{what}: running a kernel file outside of a family is not in this version; put it into a family's "
-            "ascendc folder (docs/write_a_kernel.md)"
-        )
     if schedule in ("timeline", "random"):
         raise Unavailable(
             f"schedule '{schedule}' is not in this version of the twin; it has program"
@@ -85,6 +159,41 @@ def run(
         )
     if auto_sync != "off":
         raise unknown("value of --auto-sync", auto_sync, ["off"])
+    from tilewright.cli import twin_file
+
+    chosen_of = {"--shape": shape, "--dtype": dtype, "--flags": flags, "--config": config}
+    only_file = {
+        **{"--entry": entry, "--host-entry": host_entry, "--args": args, "--blocks": blocks},
+        **{
+            "--expect": expect,
+            "--tolerance": tolerance,
+            "--save": save,
+            "-I": include,
+            "-D": define,
+        },
+    }
+    if twin_file.looks_like_file(what):
+        _refuse(chosen_of, f"{what} is a file", "a family")
+        return twin_file.run_file(
+            twin_file.Request(
+                file=Path(what),
+                entry=entry,
+                host_entry=host_entry,
+                arguments=args or "",
+                blocks=1 if blocks is None else blocks,
+                seed=seed,
+                target=_chip(target),
+                include=include or (),
+                define=define or (),
+                expect=expect or (),
+                tolerance=tolerance,
+                save=save,
+                launch={"threads": threads, "trace": trace},
+            ),
+            json,
+        )
+    _refuse(only_file, f"{what} is a family", "a file")
+    target = _chip(target)
     where = ([family(what)], ["ascendc"], [target], options.names(dtype))
     chosen = (options.shape(shape), options.flags(flags), options.config(config))
     jobs = list(check.jobs(*where, *chosen, seed))
@@ -128,10 +237,43 @@ def run(
         raise typer.Exit(3)
 
 
+def _sources(job: Job) -> Any:
+    """Finds the files that findings of a family name."""
+    from tilewright.ascendc.twin.diagnostics import locate_in
+    from tilewright.registry import package_folder
+
+    return locate_in(
+        ("ascendc/", package_folder("tilewright.ascendc")),
+        (f"{job.family.name}/ascendc/", job.family.ascendc_folder),
+    )
+
+
+def _chip(name: str) -> str:
+    """`910b1` and `ascend:910b1` are the same chip."""
+    from tilewright.errors import unknown
+    from tilewright.targets import ALL
+
+    chips = [t for t in ALL if t.startswith("ascend:")]
+    full = name if ":" in name else f"ascend:{name}"
+    if full.startswith("ascend:") and full not in ALL:
+        raise unknown("chip", name, chips)
+    return full
+
+
+def _refuse(given: dict[str, Any], what: str, of: str) -> None:
+    """Options of the one kind of run that were given to the other."""
+    from tilewright.errors import UsageError
+
+    named = [name for name, value in given.items() if value is not None]
+    if named:
+        raise UsageError(f"{what}; {', '.join(named)} belong{'s' * (len(named) == 1)} to {of}")
+
+
 def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
     from dataclasses import asdict
 
     from tilewright import check
+    from tilewright.ascendc.twin.diagnostics import render
     from tilewright.backends.ascendc import AscendC
     from tilewright.document import plain
     from tilewright.errors import CRASHES, Refused, TilewrightError
@@ -190,7 +332,9 @@ def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
         "cycles": launch.details["cycles"],
         "cycles_evidence": "modelled: a floor from instruction counts",
         "reason": verdict.reason or (f"{len(result.findings)} findings" if result.findings else ""),
-        "findings_list": [{**plain(asdict(f)), "text": str(f)} for f in result.findings],
+        "findings_list": [
+            {**plain(asdict(f)), "text": render(f, _sources(job))} for f in result.findings
+        ],
     }
 
 
