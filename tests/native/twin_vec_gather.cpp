@@ -52,3 +52,14 @@ KERNEL gather_mask(GM_ADDR x, GM_ADDR bits, GM_ADDR y, GM_ADDR params) {
     Gm<uint64_t>(y + ys).SetValue(1, twi_state()->counter);
   });
 }
+
+// A buffer of two halves of 256 bytes: gathers from the first while a copy fills the one asked for.
+KERNEL gather_beside(GM_ADDR x, GM_ADDR offsets, GM_ADDR y, int32_t half) {
+  const LocalTensor<float> both = At<float>(0, 512), dst = At<float>(1024, 256);
+  Load<float>(x, 0, 256);
+  const LocalTensor<uint32_t> offset = Load<uint32_t>(offsets, 512, 256);
+  Ready();
+  Gather<float>(dst, both, offset, 0, 64);
+  DataCopy(both[static_cast<uint32_t>(half) * 64], Gm<float>(x), 64);
+  Store(y, 1024, 256);
+}
