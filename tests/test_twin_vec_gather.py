@@ -11,7 +11,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "native"))
 import twin_across as across
+import twin_build
 from twin_across import TYPES, WIDE
+from twin_build import runner
 
 SOURCE = "twin_vec_gather.cpp"
 
@@ -149,3 +151,20 @@ def test_a_full_destination_is_reported() -> None:
     params = [0, 256, 32, y.nbytes, 0, 0, 0, 1, 1, 8, 0, 0]
     words = across.refused(SOURCE, "gather_mask", [x, bits, y], params, "out-of-bounds")
     assert "full after 32 kept elements" in words
+
+
+@pytest.mark.parametrize("half", [0, 1])
+def test_a_gather_reads_what_its_offsets_say(half: int) -> None:
+    """Of a buffer in two halves it reads the first: the other may be empty, or just being filled."""
+    x, y = np.arange(64, dtype=np.float32), np.zeros(64, np.float32)
+    offsets = np.arange(0, 256, 4, dtype=np.uint32)[::-1].copy()
+    buffers = [runner.Buffer.of(n, b) for n, b in (("x", x), ("offsets", offsets), ("y", y))]
+    result = runner.run(
+        twin_build.twin(),
+        "gather_beside",
+        1,
+        [*buffers, runner.Scalar("half", half)],
+        kernel_library=twin_build.kernels(SOURCE),
+    )
+    assert [f.kind for f in result.findings] == ([] if half else ["race"])
+    np.testing.assert_array_equal(y, x[::-1])

@@ -105,6 +105,9 @@ void Core::GoMemory(Record& record) {
   Clock& clock = order_.Of(record.pipe);
   if (shadow_ != nullptr) {
     sites_[static_cast<int>(record.pipe)].push_back(SiteOf(record));
+    // Where memory decides what is read, it can be asked as long as everything before has run.
+    if (record.op == Op::Vector && deferred_ == nullptr && !machine_.options.skip_data)
+      ResolveVector(*this, record);
     // What it reads is looked at before what it writes: source and destination may be one.
     for (const bool write : {false, true})
       for (int i = 0; i < record.operands; ++i)

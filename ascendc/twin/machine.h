@@ -27,6 +27,7 @@ void ExecuteFixpipe(Core& core, const Record& record);
 void DescribeVector(Record& record);
 bool CheckVector(Core& core, const Record& record);
 void ExecuteVector(Core& core, const Record& record);
+void ResolveVector(Core& core, Record& record);
 bool IsNopVector(const Record& record);
 // Bytes that the address of an operand of a vector instruction must be a multiple of.
 uint32_t VectorAlignment(const Record& record, int operand);

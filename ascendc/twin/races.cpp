@@ -6,6 +6,22 @@ namespace tilewright::twin {
 
 namespace {
 
+// Vector instructions that move what they read, the useless rest of a block or a repeat along with it.
+bool MovesLanes(const Record& r) {
+  switch (r.op == Op::Vector ? r.vec.op : VecOp::None) {
+    case VecOp::Gather:
+    case VecOp::Gatherb:
+    case VecOp::GatherMask:
+    case VecOp::Brcb:
+    case VecOp::CopyRepeat:
+    case VecOp::Transpose:
+    case VecOp::TransDataTo5HD:
+      return true;
+    default:
+      return false;
+  }
+}
+
 std::string Bytes(uint64_t begin, uint64_t end) { return std::to_string(begin) + ".." + std::to_string(end); }
 
 std::string InstructionName(const Record& r) { return SlotName(SlotOf(r)); }
@@ -76,7 +92,7 @@ void Core::ReportRace(const Record& record, Mem mem, const Conflict& c) {
 void Core::ReportUndefined(const Record& r, const Operand& o, const Access& a) {
   // Loads and copies take whole blocks, so some of what they move may be nothing; what is computed may not.
   const bool moves = r.pipe == Pipe::MTE1 || r.pipe == Pipe::MTE2 || r.pipe == Pipe::MTE3 ||
-                     r.op == Op::Copy || r.op == Op::Mmad;
+                     r.op == Op::Copy || r.op == Op::Mmad || MovesLanes(r);
   if (moves && a.undefined < a.bytes) return;
   Finding f{a.padding ? FindingKind::ShortRow : FindingKind::Uninitialized,
             "",

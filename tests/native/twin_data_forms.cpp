@@ -32,13 +32,14 @@ KERNEL nz2nd(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
     using T = decltype(zero);
     const LocalTensor<T> src = Load<T>(x, 0, static_cast<uint32_t>(p[1]));
     Ready();
-    DataCopy(Gm<T>(y), src,
-             Nz2NdParamsFull(p.Short(2), p.Short(3), p.Short(4), p.Short(5), p.Short(6), p.Short(7), p.Short(8)));
+    DataCopy(
+        Gm<T>(y), src,
+        Nz2NdParamsFull(p.Short(2), p.Short(3), p.Short(4), p.Short(5), p.Short(6), p.Short(7), p.Short(8)));
   });
 }
 
-// p: type, bytes on chip, dims, then five numbers a dimension of the chip's side, then of GM's. Goes in, and out to
-// z by the same slices.
+// p: type, bytes on chip, dims, then five numbers a dimension of the chip's side, then of GM's. Goes in, and
+// out to z by the same slices.
 KERNEL slices(GM_ADDR x, GM_ADDR y, GM_ADDR z, GM_ADDR params) {
   const Params p(params);
   Any(p[0], [&](auto zero) {
@@ -48,9 +49,9 @@ KERNEL slices(GM_ADDR x, GM_ADDR y, GM_ADDR z, GM_ADDR params) {
     for (uint32_t d = 0; d < dims; ++d) {
       for (uint32_t side = 0; side < 2; ++side) {
         const uint32_t at = 3 + 5 * (side * dims + d);
-        (side == 0 ? chip : gm)[d] =
-            SliceInfo(static_cast<uint32_t>(p[at]), static_cast<uint32_t>(p[at + 1]), static_cast<uint32_t>(p[at + 2]),
-                      static_cast<uint32_t>(p[at + 3]), static_cast<uint32_t>(p[at + 4]));
+        (side == 0 ? chip : gm)[d] = SliceInfo(
+            static_cast<uint32_t>(p[at]), static_cast<uint32_t>(p[at + 1]), static_cast<uint32_t>(p[at + 2]),
+            static_cast<uint32_t>(p[at + 3]), static_cast<uint32_t>(p[at + 4]));
       }
     }
     const LocalTensor<T> there = Load<T>(y, 0, bytes);
@@ -69,7 +70,8 @@ KERNEL enhanced(GM_ADDR x, GM_ADDR y, int32_t blocks) {
   Ready();
   DataCopy(second, ub, DataCopyParams(static_cast<uint16_t>(blocks), 1, 0, 0), DataCopyEnhancedParams());
   Ready();
-  DataCopy(Gm<half>(y), second, DataCopyParams(static_cast<uint16_t>(blocks), 1, 0, 1), DataCopyEnhancedParams());
+  DataCopy(Gm<half>(y), second, DataCopyParams(static_cast<uint16_t>(blocks), 1, 0, 1),
+           DataCopyEnhancedParams());
 }
 
 KERNEL out_of_l0c(GM_ADDR) {
@@ -86,7 +88,8 @@ KERNEL fill_l1(GM_ADDR y, GM_ADDR params) {
     const auto l1 = All<T>(TPosition::A1, bytes);
     DataCopy(l1, Gm<T>(y), bytes / sizeof(T));
     Ready();
-    Fill(l1, InitConstValueParams<T>(p.Short(2), p.Short(3), p.Short(4), FromBits<T>(static_cast<uint64_t>(p[5]))));
+    Fill(l1, InitConstValueParams<T>(p.Short(2), p.Short(3), p.Short(4),
+                                     FromBits<T>(static_cast<uint64_t>(p[5]))));
     Ready();
     DataCopy(Gm<T>(y), l1, bytes / sizeof(T));
   });
@@ -103,8 +106,9 @@ KERNEL fill_l0(GM_ADDR y) {
 
 static constexpr IsResetLoad3dConfig kFromRegisters = {false, false};
 
-// p: bytes of x, where it goes in L1, form (0 V2, 1 registers, 2 Pro), h, w, c, kExt, mExt, kStart, mStart, filterW,
-// filterH, padding on all sides, boundary, repeat stride, time, mode, m and k of the result, start in L1
+// p: bytes of x, where it goes in L1, form (0 V2, 1 registers, 2 Pro), h, w, c, kExt, mExt, kStart, mStart,
+// filterW, filterH, padding on all sides, boundary, repeat stride, time, mode, m and k of the result, start
+// in L1
 KERNEL load_3d(GM_ADDR x, GM_ADDR eye, GM_ADDR y, GM_ADDR params) {
   const Params p(params);
   const uint32_t bytes = static_cast<uint32_t>(p[0]), m = static_cast<uint32_t>(p[17]);

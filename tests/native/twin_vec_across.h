@@ -1,5 +1,5 @@
-// What the kernels for one vector instruction share: parameters from GM, tensors at fixed addresses of UB, the
-// element type as a template argument.
+// What the kernels for one vector instruction share: parameters from GM, tensors at fixed addresses of UB,
+// the element type as a template argument.
 #pragma once
 
 #include "kernel_operator.h"

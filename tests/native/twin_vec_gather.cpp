@@ -3,8 +3,8 @@
 
 using namespace across;
 
-// p: type, bytes of x, bytes of offsets, bytes of y, op (0 Gather, 1 Gatherb), count form, how, mask, mask, repeat,
-// base, dstBlk, dstRep
+// p: type, bytes of x, bytes of offsets, bytes of y, op (0 Gather, 1 Gatherb), count form, how, mask, mask,
+// repeat, base, dstBlk, dstRep
 KERNEL gather(GM_ADDR x, GM_ADDR offsets, GM_ADDR y, GM_ADDR params) {
   const Params p(params);
   Wide(p[0], [&](auto zero) {
@@ -20,16 +20,15 @@ KERNEL gather(GM_ADDR x, GM_ADDR offsets, GM_ADDR y, GM_ADDR params) {
     } else if (p[5] != 0) {
       Gather<T>(dst, src, offset, base, static_cast<uint32_t>(p[7]));
     } else {
-      Masked<T>(p, 6, [&](auto mask, auto) {
-        Gather<T>(dst, src, offset, base, mask, p.Byte(9), p.Short(12));
-      });
+      Masked<T>(p, 6,
+                [&](auto mask, auto) { Gather<T>(dst, src, offset, base, mask, p.Byte(9), p.Short(12)); });
     }
     Store(y, xs + os, ys);
   });
 }
 
-// p: type, bytes of x, bytes of bits (0: built in), bytes of y, pattern, reduceMode, mask, blk, repeat, rep, rep of
-// the bits, whether dst is src. y ends in 32 bytes for the count.
+// p: type, bytes of x, bytes of bits (0: built in), bytes of y, pattern, reduceMode, mask, blk, repeat, rep,
+// rep of the bits, whether dst is src. y ends in 32 bytes for the count.
 KERNEL gather_mask(GM_ADDR x, GM_ADDR bits, GM_ADDR y, GM_ADDR params) {
   const Params p(params);
   Wide(p[0], [&](auto zero) {
@@ -51,4 +50,15 @@ KERNEL gather_mask(GM_ADDR x, GM_ADDR bits, GM_ADDR y, GM_ADDR params) {
     Gm<uint64_t>(y + ys).SetValue(0, kept);
     Gm<uint64_t>(y + ys).SetValue(1, twi_state()->counter);
   });
+}
+
+// A buffer of two halves of 256 bytes: gathers from the first while a copy fills the one asked for.
+KERNEL gather_beside(GM_ADDR x, GM_ADDR offsets, GM_ADDR y, int32_t half) {
+  const LocalTensor<float> both = At<float>(0, 512), dst = At<float>(1024, 256);
+  Load<float>(x, 0, 256);
+  const LocalTensor<uint32_t> offset = Load<uint32_t>(offsets, 512, 256);
+  Ready();
+  Gather<float>(dst, both, offset, 0, 64);
+  DataCopy(both[static_cast<uint32_t>(half) * 64], Gm<float>(x), 64);
+  Store(y, 1024, 256);
 }

@@ -25,9 +25,8 @@ KERNEL copy_lanes(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
     const LocalTensor<T> src = Load<T>(x, 0, xs), dst = Load<T>(y, xs, ys);
     Ready();
     const CopyRepeatParams c(p.Short(7), p.Short(8), p.Short(9), p.Short(10));
-    Masked<T>(p, 3, [&](auto mask, auto set) {
-      Copy<T, decltype(set)::value>(dst, src, mask, p.Byte(6), c);
-    });
+    Masked<T>(p, 3,
+              [&](auto mask, auto set) { Copy<T, decltype(set)::value>(dst, src, mask, p.Byte(6), c); });
     Store(y, xs, ys);
   });
 }
@@ -50,8 +49,8 @@ KERNEL transpose(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
   });
 }
 
-// p: type, bytes of x, bytes of y, form (0 tensors, 1 addresses, 2 tensors of addresses), dstHigh, srcHigh, repeat,
-// dstRep, srcRep, 16 places in y, 16 places in x, in bytes
+// p: type, bytes of x, bytes of y, form (0 tensors, 1 addresses, 2 tensors of addresses), dstHigh, srcHigh,
+// repeat, dstRep, srcRep, 16 places in y, 16 places in x, in bytes
 KERNEL trans_data(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
   const Params p(params);
   Any(p[0], [&](auto zero) {
@@ -79,8 +78,8 @@ KERNEL trans_data(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
   });
 }
 
-// p: bytes of x, bytes of offsets, bytes of weights, bytes of y, how, mask, mask, hRepeat, repeatMode, dstBlk,
-// vROffset, vRepeat
+// p: bytes of x, bytes of offsets, bytes of weights, bytes of y, how, mask, mask, hRepeat, repeatMode,
+// dstBlk, vROffset, vRepeat
 KERNEL bilinear(GM_ADDR x, GM_ADDR offsets, GM_ADDR weights, GM_ADDR y, GM_ADDR params) {
   const Params p(params);
   const uint32_t xs = static_cast<uint32_t>(p[0]), os = static_cast<uint32_t>(p[1]);

@@ -9,8 +9,8 @@ enum Op { kWholeSum, kWholeMax, kWholeMin, kBlockSum, kBlockMax, kBlockMin, kPai
 
 }  // namespace
 
-// p: type, bytes of x, bytes of y, op, old or new names, how, mask, mask, repeat, dstRep, srcBlk, srcRep, order,
-// dst offset in bytes
+// p: type, bytes of x, bytes of y, op, old or new names, how, mask, mask, repeat, dstRep, srcBlk, srcRep,
+// order, dst offset in bytes
 KERNEL reduce_lanes(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
   const Params p(params);
   Floats(p[0], [&](auto zero) {
@@ -54,8 +54,8 @@ KERNEL reduce_lanes(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
   });
 }
 
-// p: type, bytes of x, bytes of work, op (0 sum, 1 max, 2 min), calIndex, count form, how, mask, mask (the count
-// stands in the first), repeat, srcRep. y: 32 bytes of results, 32 of what the registers hold.
+// p: type, bytes of x, bytes of work, op (0 sum, 1 max, 2 min), calIndex, count form, how, mask, mask (the
+// count stands in the first), repeat, srcRep. y: 32 bytes of results, 32 of what the registers hold.
 KERNEL reduce_all(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
   const Params p(params);
   Floats(p[0], [&](auto zero) {

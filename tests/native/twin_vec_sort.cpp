@@ -18,8 +18,8 @@ KERNEL sort32(GM_ADDR x, GM_ADDR indices, GM_ADDR y, GM_ADDR params) {
   });
 }
 
-// p: type, bytes of x, bytes of y, four starts in bytes, four lengths, suspension, validBit, repeat. y ends in 32
-// bytes for the counts.
+// p: type, bytes of x, bytes of y, four starts in bytes, four lengths, suspension, validBit, repeat. y ends
+// in 32 bytes for the counts.
 KERNEL mrgsort(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
   const Params p(params);
   Floats(p[0], [&](auto zero) {

@@ -27,10 +27,12 @@ uint32_t AlignMrgSort(const Record& r, int operand);
 void DescribeGather(Record& r);
 bool CheckGather(Core& core, const Record& r);
 void ExecuteGather(Core& core, const Record& r);
+void ResolveGather(Core& core, Record& r);
 
 void DescribeGatherb(Record& r);
 bool CheckGatherb(Core& core, const Record& r);
 void ExecuteGatherb(Core& core, const Record& r);
+void ResolveBlocks(Core& core, Record& r);  // of Gatherb and BilinearInterpolation
 
 void DescribeGatherMask(Record& r);
 bool CheckGatherMask(Core& core, const Record& r);

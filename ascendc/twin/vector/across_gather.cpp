@@ -12,16 +12,19 @@ namespace {
 
 constexpr int kDst = 0, kSrc = 1, kOffsets = 2;
 
-// What a gather reads is known when it runs: all from the source's address to the end of its buffer.
-void DescribeRest(Operand& src) {
-  src.unit = static_cast<uint32_t>(src.hi > src.base ? src.hi - src.base : 0);
+// Narrows operand 1 to what lies between the lowest and the highest offset, if that is in the buffer.
+void Narrow(Record& r, uint64_t low, uint64_t high) {
+  Operand& src = r.operand[kSrc];
+  if (low >= high || high > src.unit) return;  // the executor says what is wrong
+  src.base += low;
+  src.unit = static_cast<uint32_t>(high - low);
 }
 
 template <class T>
 void GatherElements(Core& core, const Record& r) {
   const VecArgs& v = r.vec;
   constexpr uint32_t kLanes = kRepeatBytes / sizeof(T);
-  const uint8_t* src = core.At(r.operand[kSrc]);
+  const uint8_t* src = core.At(r.operand[kSrc].mem, v.scalar);
   const uint8_t* offsets = core.At(r.operand[kOffsets]);
   for (uint32_t i = 0; i < v.repeat; ++i) {
     const LaneBits bits = BitsOfRepeat(v, i, kLanes);
@@ -92,7 +95,7 @@ void DescribeGather(Record& r) {
   const uint32_t size = SizeOf(r.operand[kDst].type);
   if (size != 2 && size != 4) return;  // refused by the check
   DescribeLanes(r, kDst, 0, size);
-  DescribeRest(r.operand[kSrc]);
+  DescribeRest(r);
   const uint32_t lanes = kRepeatBytes / size;
   r.operand[kOffsets].unit =
       ((r.vec.repeat - 1) * lanes + EndOfLanes(BitsOfRepeat(r.vec, r.vec.repeat - 1, lanes))) * 4;
@@ -117,12 +120,30 @@ void ExecuteGather(Core& core, const Record& r) {
     GatherElements<uint32_t>(core, r);
 }
 
+void ResolveGather(Core& core, Record& r) {
+  const VecArgs& v = r.vec;
+  const uint32_t size = SizeOf(r.operand[kDst].type), lanes = kRepeatBytes / size;
+  const uint8_t* offsets = core.At(r.operand[kOffsets]);
+  uint64_t low = UINT64_MAX, high = 0;
+  for (uint32_t i = 0; i < v.repeat; ++i) {
+    const LaneBits bits = BitsOfRepeat(v, i, lanes);
+    for (uint32_t lane = 0, end = EndOfLanes(bits); lane < end; ++lane) {
+      if (!bits.Has(lane)) continue;
+      uint32_t offset;
+      std::memcpy(&offset, offsets + (uint64_t{i} * lanes + lane) * 4, 4);
+      low = std::min<uint64_t>(low, uint64_t{v.arg[0]} + offset);
+      high = std::max<uint64_t>(high, uint64_t{v.arg[0]} + offset + size);
+    }
+  }
+  Narrow(r, low, high);
+}
+
 void DescribeGatherb(Record& r) {
   Operand& dst = r.operand[kDst];
   dst.unit = kBlockBytes;
   RepeatRange(dst, kRepeatBlocks, int64_t{r.vec.block_stride[0]} * kBlockBytes);
   RepeatRange(dst, r.vec.repeat, int64_t{r.vec.repeat_stride[0]} * kBlockBytes);
-  DescribeRest(r.operand[kSrc]);
+  DescribeRest(r);
   r.operand[kOffsets].unit = r.vec.repeat * kRepeatBlocks * 4;
 }
 
@@ -138,7 +159,7 @@ bool CheckGatherb(Core& core, const Record& r) {
 
 void ExecuteGatherb(Core& core, const Record& r) {
   const VecArgs& v = r.vec;
-  const uint8_t* src = core.At(r.operand[kSrc]);
+  const uint8_t* src = core.At(r.operand[kSrc].mem, v.scalar);
   const uint8_t* offsets = core.At(r.operand[kOffsets]);
   for (uint32_t i = 0; i < v.repeat * kRepeatBlocks; ++i) {
     uint32_t offset;
@@ -149,6 +170,18 @@ void ExecuteGatherb(Core& core, const Record& r) {
                                                kBlockBytes,
                 src + offset, kBlockBytes);
   }
+}
+
+void ResolveBlocks(Core& core, Record& r) {
+  const uint8_t* offsets = core.At(r.operand[kOffsets]);
+  uint64_t low = UINT64_MAX, high = 0;
+  for (uint32_t i = 0; i < r.operand[kOffsets].unit / 4; ++i) {
+    uint32_t offset;
+    std::memcpy(&offset, offsets + uint64_t{i} * 4, 4);
+    low = std::min<uint64_t>(low, offset);
+    high = std::max<uint64_t>(high, uint64_t{offset} + kBlockBytes);
+  }
+  Narrow(r, low, high);
 }
 
 void DescribeGatherMask(Record& r) {

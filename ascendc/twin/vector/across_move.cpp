@@ -121,8 +121,7 @@ void DescribeBilinear(Record& r) {
   const uint32_t steps = v.repeat * v.arg[0],
                  weights = v.mode != 0 ? steps * kRepeatBlocks : AlignUp(steps, 8);
   DescribeLanes(r, 0, 0, 2);
-  Operand& src = r.operand[1];
-  src.unit = static_cast<uint32_t>(src.hi > src.base ? src.hi - src.base : 0);
+  DescribeRest(r);
   r.operand[2].unit = steps * kRepeatBlocks * 4;
   r.operand[3].unit = weights * 2;
   r.operand[4].unit = steps * kRepeatBytes + weights * kBlockBytes;
@@ -157,7 +156,7 @@ void ExecuteBilinear(Core& core, const Record& r) {
         std::memcpy(&offset, core.At(r.operand[2]) + uint64_t{at} * 4, 4);
         if (!Reaches(core, r, offset, kBlockBytes, kBlockBytes)) return;
         uint16_t block[16], weight;
-        std::memcpy(block, core.At(r.operand[1]) + offset, sizeof block);
+        std::memcpy(block, core.At(Mem::UB, v.scalar + offset), sizeof block);
         std::memcpy(&weight, weights + (v.mode != 0 ? at : step) * 2, 2);
         for (uint32_t e = 0; e < 16; ++e) {
           const float product = RoundHalf(HalfToFloat(block[e]) * HalfToFloat(weight), v.saturate);

@@ -4,17 +4,22 @@ namespace tilewright::twin {
 
 bool Reaches(Core& core, const Record& r, uint64_t offset, uint32_t bytes, uint32_t align) {
   const Operand& src = r.operand[1];
-  const uint64_t begin = src.base + offset;
-  const bool aligned = begin % align == 0, inside = begin + bytes <= src.base + src.unit;
+  const uint64_t begin = r.vec.scalar + offset;
+  const bool aligned = begin % align == 0, inside = begin + bytes <= src.hi;
   if (aligned && inside) return true;
   const std::string where = std::string(Name(r.vec.op)) + ": offset " + std::to_string(offset) +
                             " leads to ub address " + std::to_string(begin);
-  core.ReportAccess(
-      aligned ? FindingKind::OutOfBounds : FindingKind::Misaligned,
-      aligned ? where + ", beyond the end of the source's buffer at " + std::to_string(src.base + src.unit)
-              : where + ", not a multiple of " + std::to_string(align),
-      r, src.mem, begin, begin + bytes, src.base, src.base + src.unit);
+  core.ReportAccess(aligned ? FindingKind::OutOfBounds : FindingKind::Misaligned,
+                    aligned ? where + ", beyond the end of the source's buffer at " + std::to_string(src.hi)
+                            : where + ", not a multiple of " + std::to_string(align),
+                    r, src.mem, begin, begin + bytes, r.vec.scalar, src.hi);
   return false;
+}
+
+void DescribeRest(Record& r) {
+  Operand& src = r.operand[1];
+  r.vec.scalar = src.base;
+  src.unit = static_cast<uint32_t>(src.hi > src.base ? src.hi - src.base : 0);
 }
 
 void VecChecker::Type(const Operand& o, std::initializer_list<DType> allowed) {

@@ -92,7 +92,10 @@ inline const uint8_t* FetchRepeat(const uint8_t* src, int64_t block, uint32_t bl
   return buffer;
 }
 
-// Whether `bytes` at `offset` from operand 1 lie in its buffer, and at a multiple of `align`; reports if not.
+// What a gather reads is known when it runs: operand 1 is all from its address to the end of its buffer, and
+// offsets count from VecArgs::scalar.
+void DescribeRest(Record& r);
+// Whether `bytes` at `offset` lie in that buffer, and at a multiple of `align`; reports if not.
 bool Reaches(Core& core, const Record& r, uint64_t offset, uint32_t bytes, uint32_t align);
 
 // What the checks of these instructions share: one sentence a finding.

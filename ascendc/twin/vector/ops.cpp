@@ -72,15 +72,15 @@ constexpr VecTraits kTraits[] = {
     {"MrgSort", DescribeMrgSort, CheckMrgSort, ExecuteMrgSort, AlignMrgSort},
     {"ProposalConcat"},
     {"ProposalExtract"},
-    {"Gather", DescribeGather, CheckGather, ExecuteGather},
-    {"Gatherb", DescribeGatherb, CheckGatherb, ExecuteGatherb},
+    {"Gather", DescribeGather, CheckGather, ExecuteGather, nullptr, ResolveGather},
+    {"Gatherb", DescribeGatherb, CheckGatherb, ExecuteGatherb, nullptr, ResolveBlocks},
     {"GatherMask", DescribeGatherMask, CheckGatherMask, ExecuteGatherMask},
     {"Scatter"},
     {"Brcb", DescribeBrcb, CheckBrcb, ExecuteBrcb},
     {"Transpose", DescribeTranspose, CheckTranspose, ExecuteTranspose},
     {"TransDataTo5HD", DescribeTransData, CheckTransData, ExecuteTransData, AlignTransData},
     {"CopyRepeat", DescribeCopyRepeat, CheckCopyRepeat, ExecuteCopyRepeat},
-    {"BilinearInterpolation", DescribeBilinear, CheckBilinear, ExecuteBilinear},
+    {"BilinearInterpolation", DescribeBilinear, CheckBilinear, ExecuteBilinear, nullptr, ResolveBlocks},
 };
 static_assert(sizeof(kTraits) / sizeof(VecTraits) == kVecOps);
 
@@ -105,6 +105,10 @@ bool CheckVector(Core& core, const Record& r) {
 }
 
 void ExecuteVector(Core& core, const Record& r) { TraitsOf(r.vec.op).execute(core, r); }
+
+void ResolveVector(Core& core, Record& r) {
+  if (const auto resolve = TraitsOf(r.vec.op).resolve) resolve(core, r);
+}
 
 uint32_t VectorAlignment(const Record& r, int operand) {
   const auto alignment = TraitsOf(r.vec.op).alignment;

@@ -11,6 +11,7 @@ struct VecTraits {
   bool (*check)(Core& core, const Record& record) = nullptr;  // reports what the documentation forbids
   void (*execute)(Core& core, const Record& record) = nullptr;
   uint32_t (*alignment)(const Record& record, int operand) = nullptr;  // null: 32 bytes
+  void (*resolve)(Core& core, Record& record) = nullptr;               // narrows ranges that memory decides
 };
 
 // Null functions: an instruction that this build of the twin does not have.
