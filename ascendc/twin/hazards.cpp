@@ -18,7 +18,7 @@ const char* Name(Hazard hazard) {
 }
 
 Site SiteOf(const Record& r) {
-  Site site{r.at, r.op, false, false};
+  Site site{r.at, static_cast<uint16_t>(SlotOf(r)), false, false};
   if (r.op == Op::Mmad) {
     site.unit_flag = r.mmad.unit_flag != 0;
     site.small_tile = CeilDiv(r.mmad.m, 16) * CeilDiv(r.mmad.n, 16) < kOrderedTile;

@@ -34,7 +34,7 @@ struct Access {
 // What hazards and the adversarial schedule must know about an instruction after it is gone.
 struct Site {
   Place at;
-  Op op;
+  uint16_t slot;    // SlotName(slot) is its name
   bool unit_flag;   // hands L0C over by unit flags
   bool small_tile;  // an Mmad that the hardware does not order against the next one
 };

@@ -83,7 +83,7 @@ void Core::ReportRace(const Record& record, Mem mem, const Conflict& c) {
   f.other_pipe = c.pipe;
   const bool small = c.pipe == Pipe::M && record.pipe == Pipe::M;
   f.message = std::string(Name(c.hazard)) + ": " + InstructionName(record) + " on pipe " + Name(record.pipe) +
-              " may start before " + Name(before.op) + " on pipe " + Name(c.pipe) + " at " +
+              " may start before " + SlotName(before.slot) + " on pipe " + Name(c.pipe) + " at " +
               PlaceName(before.at) + " has finished with the same bytes; missing " + f.missing +
               (small ? ": tiles of fewer than 10 fractals of C are not ordered by the hardware" : "");
   Add(std::move(f));

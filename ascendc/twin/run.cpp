@@ -229,10 +229,10 @@ void AddGmRaces(Shared& shared, bool mixed) {
     f.other_pipe = a.pipe;
     f.missing = same ? SyncName(a.pipe, b.pipe) : "CrossCoreSetFlag/CrossCoreWaitFlag or SyncAll";
     f.core = !mixed ? "" : b.core % kCoresOfGroup == 0 ? "aic" : "aiv";
-    f.message = std::string(Name(race.hazard)) + " in '" + buffer->name + "': " + Name(b.site.op) +
+    f.message = std::string(Name(race.hazard)) + " in '" + buffer->name + "': " + SlotName(b.site.slot) +
                 " on pipe " + Name(b.pipe) + " of " + CoreName(b.core, mixed) + " is not ordered after " +
-                Name(a.site.op) + " on pipe " + Name(a.pipe) + " of " + CoreName(a.core, mixed) + " at " +
-                PlaceName(a.site.at) + "; missing " + f.missing;
+                SlotName(a.site.slot) + " on pipe " + Name(a.pipe) + " of " + CoreName(a.core, mixed) +
+                " at " + PlaceName(a.site.at) + "; missing " + f.missing;
     shared.outcome.findings.push_back(std::move(f));
   }
 }

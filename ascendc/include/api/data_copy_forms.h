@@ -112,16 +112,18 @@ inline void EmitSlices(const Dst& dst, const Src& src, const SliceInfo* dstInfo,
                        uint32_t dims, tilewright::twin::Place at) {
   constexpr uint32_t kPer = 32 / sizeof(T);
   if (dims == 0 || dims > kMaxSliceDims)
-    return RejectParameter("dimValue is " + std::to_string(dims) + ", allowed are 1..8", at);
+    return RejectParameter(at, "dimValue is %lld, allowed are 1..8", dims);
   const SliceSide to(dstInfo, dims, kPer), from(srcInfo, dims, kPer);
   uint64_t rows = 1;
   for (uint32_t d = 0; d < dims; ++d) {
     if (dstInfo[d].burstLen != srcInfo[d].burstLen || (d > 0 && dstInfo[d].burstLen != 1))
-      return RejectParameter("burstLen of both sides must be equal, and 1 beyond the first dimension", at);
+      return RejectParameter(
+          at, "burstLen of dimension %lld: both sides must be equal, and 1 beyond the first dimension", d);
     if (to.count(d) == 0 || to.count(d) != from.count(d))
-      return RejectParameter("startIndex, endIndex, stride and burstLen of dimension " + std::to_string(d) +
-                                 " do not describe one number of slices on both sides",
-                             at);
+      return RejectParameter(at,
+                             "startIndex, endIndex, stride and burstLen of dimension %lld do not describe "
+                             "one number of slices on both sides",
+                             d);
     if (d > 0) rows *= to.count(d);
   }
   const uint32_t bytes = dstInfo[0].burstLen * 32;

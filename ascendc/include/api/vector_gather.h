@@ -50,9 +50,8 @@ inline uint64_t EmitGatherMask(const LocalTensor<T>& dst, const LocalTensor<T>& 
                                const tilewright::twin::Operand* bits, bool reduceMode, uint32_t mask,
                                const GatherMaskParams& p, tilewright::twin::Place at) {
   const uint32_t elements = reduceMode ? mask : LanesOf<T>();
-  if (elements == 0) RejectParameter("mask is 0, allowed are 1..4294967295 in Counter mode", at);
-  if (p.repeatTimes > 255)
-    RejectParameter("repeatTimes is " + std::to_string(p.repeatTimes) + ", allowed are 0..255", at);
+  if (elements == 0) RejectParameter(at, "mask is %lld, allowed are 1..4294967295 in Counter mode", 0);
+  if (p.repeatTimes > 255) RejectParameter(at, "repeatTimes is %lld, allowed are 0..255", p.repeatTimes);
   auto v = MakeUnmasked(tilewright::twin::VecOp::GatherMask,
                         elements == 0 || p.repeatTimes > 255 ? 0 : p.repeatTimes);
   v.mode = pattern;
@@ -117,7 +116,7 @@ template <typename T, GatherMaskMode mode = defaultGatherMaskMode>
 inline void GatherMask(const LocalTensor<T>& dst, const LocalTensor<T>& src0, const uint8_t src1Pattern,
                        const bool reduceMode, const uint32_t mask, const GatherMaskParams& gatherMaskParams,
                        uint64_t& rsvdCnt, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-  if (src1Pattern == 0) return detail::RejectParameter("src1Pattern is 0, allowed are 1..7", at);
+  if (src1Pattern == 0) return detail::RejectParameter(at, "src1Pattern is %lld, allowed are 1..7", 0);
   rsvdCnt = detail::EmitGatherMask(dst, src0, src1Pattern, nullptr, reduceMode, mask, gatherMaskParams, at);
 }
 

@@ -23,7 +23,7 @@ inline void EmitReduce(tilewright::twin::VecOp op, const LocalTensor<T>& dst, co
   auto v = MakeVector(op, LanesOf<T>());
   for (const int32_t stride : {dstRepStride, srcBlkStride, srcRepStride})
     if (stride < 0 || stride > 65535)
-      return RejectParameter("a stride is " + std::to_string(stride) + ", allowed are 0..65535", at);
+      return RejectParameter(at, "a stride is %lld, allowed are 0..65535", stride);
   v.mode = static_cast<uint8_t>(order);
   v.repeat_stride[0] = static_cast<uint16_t>(dstRepStride);
   v.block_stride[1] = static_cast<uint16_t>(srcBlkStride);
@@ -60,7 +60,10 @@ inline tilewright::twin::VecArgs MaskedAll(tilewright::twin::VecOp op, const Mas
                                            tilewright::twin::Place at) {
   auto v = MakeVector(op, LanesOf<T>());
   if (repeatTime < 0 || srcRepStride < 0 || srcRepStride > 65535)
-    RejectParameter("repeatTime or srcRepStride is negative, or srcRepStride beyond 65535", at);
+    RejectParameter(
+        at,
+        "repeatTime is %lld and srcRepStride %lld; neither may be negative, nor srcRepStride beyond 65535",
+        repeatTime, srcRepStride);
   v.repeat_stride[1] = static_cast<uint16_t>(srcRepStride);
   SetMask(v, true, mask, 1, at);
   if (!v.counter && v.repeat != 0) v.repeat = repeatTime < 0 ? 0 : static_cast<uint32_t>(repeatTime);

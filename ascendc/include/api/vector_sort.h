@@ -48,8 +48,7 @@ inline tilewright::twin::VecArgs MakeUnmasked(tilewright::twin::VecOp op, uint32
 template <typename T>
 inline void Sort32(const LocalTensor<T>& dst, const LocalTensor<T>& src0, const LocalTensor<uint32_t>& src1,
                    const int32_t repeatTime, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-  if (repeatTime < 0)
-    detail::RejectParameter("repeatTime is " + std::to_string(repeatTime) + ", allowed are 0..255", at);
+  if (repeatTime < 0) detail::RejectParameter(at, "repeatTime is %lld, allowed are 0..255", repeatTime);
   const auto v = detail::MakeUnmasked(tilewright::twin::VecOp::Sort32,
                                       repeatTime < 0 ? 0 : static_cast<uint32_t>(repeatTime));
   detail::EmitVector(v, {dst.AsOperand(true), src0.AsOperand(false), src1.AsOperand(false)}, at);

@@ -206,7 +206,7 @@ void ExecuteUnary(Core& core, const Record& record);
 void ExecuteBinary(Core& core, const Record& record);
 void ExecuteScalar(Core& core, const Record& record);
 void ExecuteMulAdd(Core& core, const Record& record);
-void ExecuteFill(Core& core, const Record& record);
+void ExecuteDuplicate(Core& core, const Record& record);
 void ExecuteCast(Core& core, const Record& record);
 void ExecuteCastDeq(Core& core, const Record& record);
 void ExecuteToCast(Core& core, const Record& record);  // AddReluCast and its like

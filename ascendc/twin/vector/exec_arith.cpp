@@ -242,7 +242,7 @@ void ExecuteMulAdd(Core& core, const Record& r) {
   MulAdd<half, half>(core, r, left, right, addend);
 }
 
-void ExecuteFill(Core& core, const Record& r) {
+void ExecuteDuplicate(Core& core, const Record& r) {
   const Layout layout[1] = {LayoutOf(core, r, 0)};
   const uint64_t bits = r.vec.scalar;
   if (r.vec.op == VecOp::Duplicate) {
