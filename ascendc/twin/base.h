@@ -104,6 +104,9 @@ struct Extent {
 };
 Extent ExtentOf(const Operand& operand);
 uint64_t BytesOf(const Operand& operand);
+// The same of the active lanes alone.
+Extent ExtentOf(const Record& record, const Operand& operand);
+uint64_t BytesOf(const Record& record, const Operand& operand);
 
 // Whether element `lane` of repeat `repeat` is computed.
 inline bool Active(const VecArgs& v, uint32_t repeat, uint32_t lane, uint32_t lanes) {

@@ -49,7 +49,7 @@ class Checker {
 
   void Address(int index) {
     const Operand& o = r_.operand[index];
-    const Extent e = ExtentOf(o);
+    const Extent e = ExtentOf(r_, o);
     if (o.mem == Mem::GM) return Gm(o, e);
     const uint64_t capacity = core_.machine().soc->capacity[static_cast<int>(o.mem)];
     const bool scalar = r_.op == Op::ScalarGet || r_.op == Op::ScalarSet;

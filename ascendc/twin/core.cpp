@@ -141,11 +141,11 @@ void Core::Count(const Record& record) {
     const Operand& o = record.operand[i];
     if (o.mem == Mem::GM) continue;
     uint64_t& peak = counts_.peak[static_cast<int>(o.mem)];
-    peak = std::max(peak, ExtentOf(o).end);
+    peak = std::max(peak, ExtentOf(record, o).end);
   }
   if (record.operands > 0 && record.operand[0].write)
     counts_.bytes_written[static_cast<int>(record.pipe)][static_cast<int>(record.operand[0].mem)] +=
-        BytesOf(record.operand[0]);
+        BytesOf(record, record.operand[0]);
   if (record.op == Op::Mmad) counts_.macs += uint64_t{record.mmad.m} * record.mmad.n * record.mmad.k;
 }
 

@@ -193,4 +193,21 @@ uint64_t BytesOf(const Operand& o) {
   return bytes;
 }
 
+Extent ExtentOf(const Record& r, const Operand& o) {
+  if (o.lane == 0) return ExtentOf(o);
+  Extent e{UINT64_MAX, 0};
+  ForEachRange(r, o, [&](uint64_t begin, uint64_t bytes) {
+    e.begin = std::min(e.begin, begin);
+    e.end = std::max(e.end, begin + bytes);
+  });
+  return e;
+}
+
+uint64_t BytesOf(const Record& r, const Operand& o) {
+  if (o.lane == 0) return BytesOf(o);
+  uint64_t bytes = 0;
+  ForEachRange(r, o, [&](uint64_t, uint64_t n) { bytes += n; });
+  return bytes;
+}
+
 }  // namespace tilewright::twin

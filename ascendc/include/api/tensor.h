@@ -8,6 +8,9 @@
 namespace AscendC {
 
 template <typename T>
+class LocalTensor;
+
+template <typename T>
 constexpr tilewright::twin::DType DTypeOf() {
   using D = tilewright::twin::DType;
   using U = std::remove_cv_t<T>;
@@ -22,6 +25,7 @@ constexpr tilewright::twin::DType DTypeOf() {
   if constexpr (std::is_same_v<U, uint32_t>) return D::U32;
   if constexpr (std::is_same_v<U, int64_t>) return D::S64;
   if constexpr (std::is_same_v<U, uint64_t>) return D::U64;
+  if constexpr (std::is_same_v<U, int4b_t>) return D::S4;
   return D::None;
 }
 
@@ -38,6 +42,24 @@ inline T FromBits(uint64_t bits) {
   std::memcpy(&value, &bits, sizeof(T));
   return value;
 }
+
+namespace detail {
+
+// Bytes that `count` elements take: two of int4b_t share one.
+template <typename T>
+constexpr uint64_t BytesOf(uint64_t count) {
+  return std::is_same_v<T, int4b_t> ? count / 2 : count * sizeof(T);
+}
+
+// What a + b and the like stand for until they are assigned to a tensor; vector_binary.h says what that does.
+template <typename T, tilewright::twin::VecOp op>
+struct BinaryExpression;
+template <typename D, typename T, tilewright::twin::VecOp op>
+void Assign(const LocalTensor<D>& dst, const BinaryExpression<T, op>& expression);
+
+}  // namespace detail
+
+enum class CMPMODE : uint8_t { LT = 0, GT, EQ, LE, GE, NE };
 
 template <typename T>
 class GlobalTensor {
@@ -93,7 +115,7 @@ class LocalTensor {
   LocalTensor() = default;
   // Static tensor programming: `tileSize` elements at byte `addr` of the memory behind `pos`.
   LocalTensor(TPosition pos, uint32_t addr, uint32_t tileSize)
-      : base_(addr), lo_(addr), hi_(uint64_t{addr} + uint64_t{tileSize} * sizeof(T)), position_(pos) {}
+      : base_(addr), lo_(addr), hi_(uint64_t{addr} + detail::BytesOf<T>(tileSize)), position_(pos) {}
 
   static LocalTensor FromBuffer(TPosition pos, uint64_t base, uint64_t lo, uint64_t hi) {
     LocalTensor t;
@@ -106,7 +128,7 @@ class LocalTensor {
 
   LocalTensor operator[](uint32_t offset) const {
     LocalTensor part = *this;
-    part.base_ = base_ + uint64_t{offset} * sizeof(T);
+    part.base_ = base_ + detail::BytesOf<T>(offset);
     return part;
   }
   template <typename U>
@@ -114,17 +136,73 @@ class LocalTensor {
     return LocalTensor<U>::FromBuffer(position_, base_, lo_, hi_);
   }
   TPosition GetPosition() const { return position_; }
-  uint32_t GetSize() const { return size_ != 0 ? size_ : GetLength() / static_cast<uint32_t>(sizeof(T)); }
+  uint32_t GetSize() const {
+    const uint32_t elements = GetLength() / static_cast<uint32_t>(sizeof(T));
+    return size_ != 0 ? size_ : std::is_same_v<T, int4b_t> ? 2 * elements : elements;
+  }
   uint32_t GetLength() const { return static_cast<uint32_t>(hi_ > base_ ? hi_ - base_ : 0); }
   void SetSize(uint32_t size) { size_ = size; }
   uint64_t GetPhyAddr() const { return base_; }
-  uint64_t GetPhyAddr(uint32_t offset) const { return base_ + uint64_t{offset} * sizeof(T); }
+  uint64_t GetPhyAddr(uint32_t offset) const { return base_ + detail::BytesOf<T>(offset); }
   void SetAddrWithOffset(const LocalTensor& src, uint32_t offset) { *this = src[offset]; }
   void SetUserTag(int64_t tag) { tag_ = tag; }
   int64_t GetUserTag() const { return tag_; }
 
   T GetValue(uint32_t offset, tilewright::twin::Place at = tilewright::twin::Place::Here()) const;
   void SetValue(uint32_t offset, T value, tilewright::twin::Place at = tilewright::twin::Place::Here()) const;
+
+  // dst = a + b and the like: an operator takes no default argument, but the constructor of its operand does,
+  // which is how the line of the kernel gets here.
+  using VecOp = tilewright::twin::VecOp;
+  template <VecOp op>
+  using Expression = detail::BinaryExpression<T, op>;
+  struct Placed {
+    const LocalTensor& tensor;
+    tilewright::twin::Place at;
+    Placed(const LocalTensor& t, tilewright::twin::Place here = tilewright::twin::Place::Here())
+        : tensor(t), at(here) {}
+  };
+  template <typename U, VecOp op>
+  LocalTensor& operator=(const detail::BinaryExpression<U, op>& expression) {
+    detail::Assign(*this, expression);
+    return *this;
+  }
+  friend Expression<VecOp::Add> operator+(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::LT, b.at};
+  }
+  friend Expression<VecOp::Sub> operator-(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::LT, b.at};
+  }
+  friend Expression<VecOp::Mul> operator*(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::LT, b.at};
+  }
+  friend Expression<VecOp::Div> operator/(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::LT, b.at};
+  }
+  friend Expression<VecOp::And> operator&(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::LT, b.at};
+  }
+  friend Expression<VecOp::Or> operator|(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::LT, b.at};
+  }
+  friend Expression<VecOp::Compare> operator<(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::LT, b.at};
+  }
+  friend Expression<VecOp::Compare> operator>(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::GT, b.at};
+  }
+  friend Expression<VecOp::Compare> operator==(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::EQ, b.at};
+  }
+  friend Expression<VecOp::Compare> operator<=(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::LE, b.at};
+  }
+  friend Expression<VecOp::Compare> operator>=(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::GE, b.at};
+  }
+  friend Expression<VecOp::Compare> operator!=(const LocalTensor& a, Placed b) {
+    return {a, b.tensor, CMPMODE::NE, b.at};
+  }
 
   tilewright::twin::Operand AsOperand(bool write, uint32_t offset = 0) const {
     tilewright::twin::Operand o{};
@@ -144,5 +222,17 @@ class LocalTensor {
   uint32_t size_ = 0;
   TPosition position_ = TPosition::MAX;
 };
+
+namespace detail {
+
+template <typename T, tilewright::twin::VecOp op>
+struct BinaryExpression {
+  const LocalTensor<T>& src0;
+  const LocalTensor<T>& src1;
+  CMPMODE mode;
+  tilewright::twin::Place at;
+};
+
+}  // namespace detail
 
 }  // namespace AscendC

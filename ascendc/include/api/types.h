@@ -76,4 +76,8 @@ struct bfloat16_t {
   explicit bfloat16_t(float value) : bits(tilewright::twin::FloatToBf16(value)) {}
   operator float() const { return tilewright::twin::Bf16ToFloat(bits); }
 };
+// Four bits, signed; tensors hold two in a byte, the first in the low half.
+struct int4b_t {
+  uint8_t bits;
+};
 static_assert(sizeof(half) == 2 && sizeof(bfloat16_t) == 2);

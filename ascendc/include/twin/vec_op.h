@@ -48,6 +48,9 @@ enum class VecOp : uint8_t {
   AddReluCast,
   SubReluCast,
   MulCast,
+  AddDeqRelu,
+  SetCmpMask,  // 16 bytes into the CMPMASK register
+  GetCmpMask,
   // Across lanes and addresses: vector_reduce.h, vector_sort.h, vector_gather.h, vector_move.h.
   WholeReduceSum,
   WholeReduceMax,
