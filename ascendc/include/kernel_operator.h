@@ -4,6 +4,7 @@
 #pragma once
 
 #include "api/cross_core.h"
+#include "api/atomic.h"
 #include "api/cube.h"
 #include "api/data_copy.h"
 #include "api/enums.h"

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "api/types.h"
+#include "atomic.h"
 #include "machine.h"
 
 namespace tilewright::twin {
@@ -15,6 +16,10 @@ void ExecuteCopy(Core& core, const Record& r) {
   for (uint32_t i = 0; i < p.count; ++i) {
     uint8_t* to = dst + i * p.dst_step;
     const uint8_t* from = src + i * p.src_step;
+    if (r.atomic != Atomic::None) {
+      Combine(r.atomic, r.operand[0].type, to, from, p.bytes);
+      continue;
+    }
     if (!widen) {
       std::memmove(to, from, p.bytes);
       continue;
@@ -38,7 +43,10 @@ void ExecuteCopyPad(Core& core, const Record& r) {
   const uint8_t* from = core.At(r.operand[1]);
   for (uint32_t i = 0; i < p.count; ++i, to += p.dst_step, from += p.src_step) {
     if (to_gm) {
-      std::memcpy(to, from, p.bytes);
+      if (r.atomic != Atomic::None)
+        Combine(r.atomic, dst.type, to, from, p.bytes);
+      else
+        std::memcpy(to, from, p.bytes);
       continue;
     }
     // Without isPad the filler up to 32 B is documented as the row's first element.

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "api/types.h"
+#include "atomic.h"
 #include "machine.h"
 
 namespace tilewright::twin {
@@ -46,19 +47,27 @@ class Writer {
       : p_(r.fix),
         size_(SizeOf(r.operand[0].type)),
         scalar_(Decode(r.fix.scalar)),
+        atomic_(r.atomic),
+        type_(r.operand[0].type),
         is_float_(r.operand[1].type == DType::F32),
         vector_(r.operands > 2 ? reinterpret_cast<const uint64_t*>(core.At(r.operand[2])) : nullptr) {}
 
   // `count` neighbouring elements of column `n` onwards.
   void Put(uint8_t* to, const uint8_t* from, uint32_t n, uint32_t count) const {
+    if (atomic_ == Atomic::None) return Write(to, from, n, count);
+    uint8_t values[16 * 4];
+    Write(values, from, n, count);
+    Combine(atomic_, type_, to, values, count * size_);
+  }
+  bool Plain() const { return p_.quant == Quant::None && !p_.relu && atomic_ == Atomic::None; }
+
+ private:
+  void Write(uint8_t* to, const uint8_t* from, uint32_t n, uint32_t count) const {
     for (uint32_t i = 0; i < count; ++i, to += size_, from += 4) {
       const QuantParam q = vector_ != nullptr ? Decode(vector_[n + i]) : scalar_;
       One(to, from, q);
     }
   }
-  bool Plain() const { return p_.quant == Quant::None && !p_.relu; }
-
- private:
   void One(uint8_t* to, const uint8_t* from, const QuantParam& q) const {
     float f;
     int32_t v;
@@ -98,6 +107,8 @@ class Writer {
   const FixpipeArgs& p_;
   uint32_t size_;
   QuantParam scalar_;
+  Atomic atomic_;
+  DType type_;
   bool is_float_;
   const uint64_t* vector_;
 };

@@ -1,6 +1,7 @@
 // Mmad and Fixpipe.
 #pragma once
 
+#include "api/atomic.h"
 #include "api/params.h"
 #include "api/system.h"
 #include "api/tensor.h"
@@ -62,6 +63,7 @@ inline void EmitFixpipe(const tilewright::twin::Operand& dst, const LocalTensor<
   f.relu = p.reluEn;
   f.to_nd = layout == CO2Layout::ROW_MAJOR;
   f.channel_split = p.isChannelSplit;
+  r.atomic = AtomicTo(dst, r.pipe, at);
   twi_emit(&r);
 }
 

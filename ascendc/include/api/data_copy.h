@@ -1,6 +1,7 @@
 // DataCopy in its forms, and DataCopyPad.
 #pragma once
 
+#include "api/atomic.h"
 #include "api/params.h"
 #include "api/system.h"
 #include "api/tensor.h"
@@ -29,6 +30,7 @@ inline void EmitCopy(const tilewright::twin::Operand& dst, const tilewright::twi
   auto r = tilewright::twin::MakeRecord(tilewright::twin::Op::Copy, CopyPipe(src.mem, dst.mem), at);
   tilewright::twin::AddOperand(r, dst);
   tilewright::twin::AddOperand(r, src);
+  r.atomic = AtomicTo(dst, r.pipe, at);
   r.copy = params;
   twi_emit(&r);
 }
@@ -66,6 +68,7 @@ inline void EmitPad(const tilewright::twin::Operand& dst, const tilewright::twin
       tilewright::twin::AlignUp(bytes + (left + right) * static_cast<uint32_t>(sizeof(T)), 32);
   const int64_t src_step = src.mem == Mem::GM ? bytes + srcGap : padded + srcGap * 32;
   const int64_t dst_step = dst.mem == Mem::GM ? bytes + dstGap : padded + dstGap * 32;
+  r.atomic = AtomicTo(dst, r.pipe, at);
   r.pad = {count, bytes, src_step, dst_step, value, left, right, isPad};
   twi_emit(&r);
 }

@@ -243,7 +243,7 @@ void HalvesTo8(Core& core, const Record& r, F f) {
 
 // float -> half: a NaN comes out as 0 here, unlike in Cast.
 template <class F>
-void FloatsToHalf(Core& core, const Record& r, F f) {
+void FloatsToHalfOrZero(Core& core, const Record& r, F f) {
   Map2<half, float>(core, r, [=](float a, float b) {
     const float x = f(a, b);
     return x > 0 ? x : 0.0f;
@@ -254,7 +254,7 @@ template <class F>
 void ReluCast(Core& core, const Record& r, F f) {
   switch (r.operand[1].type) {
     case DType::F32:
-      return FloatsToHalf(core, r, f);
+      return FloatsToHalfOrZero(core, r, f);
     case DType::F16:
       return HalvesTo8<int8_t>(core, r, [=](float a, float b) { return ReluOf(f(a, b)); });
     default:
