@@ -29,7 +29,7 @@ class Checker {
 
  private:
   void Bad(FindingKind kind, const std::string& message) {
-    core_.Report(kind, std::string(Name(r_.op)) + ": " + message, r_.pipe, r_.at);
+    core_.Report(kind, std::string(SlotName(SlotOf(r_))) + ": " + message, r_.pipe, r_.at);
     ok_ = false;
   }
   void Range(const char* name, uint64_t value, uint64_t low, uint64_t high) {
@@ -96,7 +96,8 @@ class Checker {
   }
 
   void Access(FindingKind kind, const std::string& message, Mem mem, Extent e, uint64_t low, uint64_t high) {
-    core_.ReportAccess(kind, std::string(Name(r_.op)) + ": " + message, r_, mem, e.begin, e.end, low, high);
+    core_.ReportAccess(kind, std::string(SlotName(SlotOf(r_))) + ": " + message, r_, mem, e.begin, e.end, low,
+                       high);
     ok_ = false;
   }
 

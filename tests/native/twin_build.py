@@ -88,7 +88,8 @@ def kernels(source: str) -> Path:
     """A shared object of ``tests/native/<source>``, compiled as a user's kernel file is."""
     path = NATIVE / source
     twin()
-    out = _cache() / f"{path.stem}-{_digest([path, *_sources()])}.so"
+    digest = _digest([path, *NATIVE.glob("*.h"), *_sources()])
+    out = _cache() / f"{path.stem}-{digest}.so"
     if not out.exists():
         temporary = out.with_suffix(f".{os.getpid()}")
         _run(

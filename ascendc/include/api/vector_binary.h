@@ -22,7 +22,7 @@ inline void EmitBinary(const tilewright::twin::VecArgs& v, const LocalTensor<T>&
 template <tilewright::twin::VecOp op, bool reads_dst = false, typename T, typename U>
 inline void BinaryCount(const LocalTensor<T>& dst, const LocalTensor<U>& src0, const LocalTensor<U>& src1,
                         bool isSetMask, int64_t count, tilewright::twin::Place at) {
-  auto v = MakeVector(op, LanesOf<T, U>());
+  auto v = MakeVector<T, U>(op);
   v.scalar = twi_state()->deq_scale;
   SetCount(v, isSetMask, count, at);
   EmitBinary(v, dst, src0, src1, reads_dst, at);
@@ -32,7 +32,7 @@ template <tilewright::twin::VecOp op, bool reads_dst = false, typename T, typena
 inline void BinaryRepeat(const LocalTensor<T>& dst, const LocalTensor<U>& src0, const LocalTensor<U>& src1,
                          bool isSetMask, const MaskArg& mask, int64_t repeat, const BinaryRepeatParams& p,
                          tilewright::twin::Place at) {
-  auto v = MakeVector(op, LanesOf<T, U>());
+  auto v = MakeVector<T, U>(op);
   v.scalar = twi_state()->deq_scale;
   SetStrides(v, p);
   SetMask(v, isSetMask, mask, repeat, at);

@@ -29,7 +29,7 @@ inline uint64_t DeqBits(float scale, int16_t offset, bool signMode) {
 
 template <typename T, typename U>
 inline tilewright::twin::VecArgs CastArgs(RoundMode mode) {
-  auto v = MakeVector(tilewright::twin::VecOp::Cast, LanesOf<T, U>());
+  auto v = MakeVector<T, U>(tilewright::twin::VecOp::Cast);
   v.mode = static_cast<uint8_t>(mode);
   v.scalar = twi_state()->deq_scale;
   return v;
@@ -37,7 +37,8 @@ inline tilewright::twin::VecArgs CastArgs(RoundMode mode) {
 
 template <typename T, typename U>
 inline tilewright::twin::VecArgs DeqArgs(bool half, bool vector) {
-  auto v = MakeVector(tilewright::twin::VecOp::CastDeq, LanesOf<T, U>());
+  auto v = MakeVector<T, U>(tilewright::twin::VecOp::CastDeq);
+  if (sizeof(T) == 1) v.repeat_stride[0] = DEFAULT_REPEAT_STRIDE;  // every block is half filled
   v.scalar = twi_state()->deq_scale;
   v.arg[0] = half && sizeof(T) == 1;
   v.arg[1] = vector && sizeof(T) == 1;

@@ -102,6 +102,22 @@ inline tilewright::twin::VecArgs MakeVector(tilewright::twin::VecOp op, uint32_t
   return v;
 }
 
+// Elements one repeat computes: those of the larger type that fill 8 blocks of 32 B.
+template <typename T, typename U = T>
+constexpr uint32_t LanesOf() {
+  return 256 / static_cast<uint32_t>(sizeof(T) > sizeof(U) ? sizeof(T) : sizeof(U));
+}
+
+// The same where dst of type T and sources of type U differ in size: contiguous repeats of each.
+template <typename T, typename U>
+inline tilewright::twin::VecArgs MakeVector(tilewright::twin::VecOp op) {
+  auto v = MakeVector(op, LanesOf<T, U>());
+  const auto blocks = [&](uint32_t bits) { return static_cast<uint16_t>(v.lanes * bits / 256); };
+  v.repeat_stride[0] = blocks(std::is_same_v<T, int4b_t> ? 4 : 8 * sizeof(T));
+  v.repeat_stride[1] = v.repeat_stride[2] = blocks(std::is_same_v<U, int4b_t> ? 4 : 8 * sizeof(U));
+  return v;
+}
+
 inline void SetStrides(tilewright::twin::VecArgs& v, const BinaryRepeatParams& p) {
   v.block_stride[0] = p.dstBlkStride;
   v.block_stride[1] = p.src0BlkStride;
@@ -179,12 +195,6 @@ inline void EmitVector(const tilewright::twin::VecArgs& v,
   for (const tilewright::twin::Operand& o : operands) tilewright::twin::AddOperand(r, o);
   r.vec = v;
   twi_emit(&r);
-}
-
-// Elements one repeat computes: those of the larger type that fill 8 blocks of 32 B.
-template <typename T, typename U = T>
-constexpr uint32_t LanesOf() {
-  return 256 / static_cast<uint32_t>(sizeof(T) > sizeof(U) ? sizeof(T) : sizeof(U));
 }
 
 }  // namespace detail

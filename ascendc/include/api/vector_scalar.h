@@ -9,7 +9,7 @@ namespace detail {
 
 template <tilewright::twin::VecOp op, typename T, typename U>
 inline tilewright::twin::VecArgs ScalarArgs(const U& scalar) {
-  auto v = MakeVector(op, LanesOf<T, U>());
+  auto v = MakeVector<T, U>(op);
   v.scalar = BitsOf(scalar);
   return v;
 }
