@@ -3,8 +3,8 @@
 // here as with CANN.
 #pragma once
 
-#include "api/cross_core.h"
 #include "api/atomic.h"
+#include "api/cross_core.h"
 #include "api/cube.h"
 #include "api/data_copy.h"
 #include "api/enums.h"

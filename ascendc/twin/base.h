@@ -125,10 +125,12 @@ void ForEachRange(const Record& r, const Operand& o, Visit&& visit) {
     if (o.lane == 0) {
       visit(begin, uint64_t{o.unit});
     } else {
-      const uint32_t lanes = 32u / o.lane, blocks = o.dims > 0 ? o.dim[0].count : 1;
-      uint32_t first = lanes;  // of a run of active lanes within this block
+      const uint32_t lanes = o.unit / o.lane, blocks = o.dims > 0 ? o.dim[0].count : 1;
+      const uint32_t elements = o.type == DType::S4 ? 2 : 1;  // of a lane; their mask bits are the same
+      uint32_t first = lanes;                                 // of a run of active lanes within this block
       for (uint32_t i = 0; i <= lanes; ++i) {
-        const bool on = i < lanes && Active(r.vec, at[1], at[0] * lanes + i, blocks * lanes);
+        const bool on =
+            i < lanes && Active(r.vec, at[1], (at[0] * lanes + i) * elements, blocks * lanes * elements);
         if (on && first == lanes) first = i;
         if (!on && first < i && first != lanes) {
           visit(begin + first * o.lane, uint64_t{i - first} * o.lane);

@@ -70,8 +70,8 @@ struct Operand {
   DType type;
   bool write;
   uint8_t dims;
-  // Not 0: `unit` is 32 and dim[0] runs over the blocks of one repeat, of whose elements, `lane` bytes each,
-  // only those in the record's mask are touched.
+  // Not 0: `unit` is a block and dim[0] runs over those of one repeat, of whose elements, `lane` bytes each
+  // (two in one byte of S4), only those in the record's mask are touched.
   uint8_t lane;
 };
 

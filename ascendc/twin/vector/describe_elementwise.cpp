@@ -54,7 +54,7 @@ void Elements(const Record& r, Operand& o, int stride, uint32_t bits, uint32_t p
     AddDim(o, blocks, block);
     return AddDim(o, repeats, repeat);
   }
-  if (bits >= 8 && block_bytes == 32) o.lane = static_cast<uint8_t>(bits / 8);
+  o.lane = static_cast<uint8_t>(bits < 8 ? 1 : bits / 8);
   o.dims = 2;
   o.dim[0] = {blocks, block};
   o.dim[1] = {repeats, repeat};
