@@ -1,7 +1,7 @@
 // Atomic operations of transfers to GM (原子操作): what later copies and Fixpipes do with the value there.
 #pragma once
 
-#include <string>
+#include <type_traits>
 
 #include "api/system.h"
 #include "api/tensor.h"

@@ -2,8 +2,8 @@
 // Memory矢量计算/SIMD计算说明 and 掩码操作), and the way from a call to a record.
 #pragma once
 
+#include <cstdio>
 #include <initializer_list>
-#include <string>
 
 #include "api/system.h"
 #include "api/tensor.h"
@@ -83,9 +83,13 @@ constexpr uint64_t FirstLanes(uint64_t count, int word) {
   return count <= before ? 0 : count - before >= 64 ? ~uint64_t{0} : (uint64_t{1} << (count - before)) - 1;
 }
 
-inline void RejectParameter(const std::string& message, tilewright::twin::Place at) {
-  twi_finding(tilewright::twin::FindingKind::IllegalParameter, message.c_str(), tilewright::twin::Pipe::V,
-              at);
+// `format` takes one or two numbers.
+inline void RejectParameter(tilewright::twin::Place at, const char* format, int64_t value,
+                            int64_t limit = 0) {
+  char message[160];
+  std::snprintf(message, sizeof message, format, static_cast<long long>(value),
+                static_cast<long long>(limit));
+  twi_finding(tilewright::twin::FindingKind::IllegalParameter, message, tilewright::twin::Pipe::V, at);
 }
 
 // An instruction of `lanes` elements a repeat, contiguous until the strides are set.
@@ -157,9 +161,8 @@ inline void SetMask(tilewright::twin::VecArgs& v, bool isSetMask, const MaskArg&
       state.mask[1] = 0;
     } else if (mask.contiguous()) {
       if (mask.count() > v.lanes)
-        RejectParameter("mask is " + std::to_string(mask.count()) + ", one repeat has " +
-                            std::to_string(v.lanes) + " elements of this type",
-                        at);
+        RejectParameter(at, "mask is %lld, one repeat has %lld elements of this type",
+                        static_cast<int64_t>(mask.count()), v.lanes);
       for (int i = 0; i < 2; ++i)
         state.mask[i] = FirstLanes(mask.count() < v.lanes ? mask.count() : v.lanes, i);
     } else {
@@ -167,7 +170,7 @@ inline void SetMask(tilewright::twin::VecArgs& v, bool isSetMask, const MaskArg&
     }
   }
   if (!state.counter && (repeat < 0 || repeat > 255))
-    RejectParameter("repeatTime is " + std::to_string(repeat) + ", allowed are 0..255", at);
+    RejectParameter(at, "repeatTime is %lld, allowed are 0..255", repeat);
   SetMaskFromState(v, static_cast<uint8_t>(repeat));
 }
 
@@ -177,7 +180,7 @@ inline void SetCount(tilewright::twin::VecArgs& v, bool isSetMask, int64_t count
                      tilewright::twin::Place at) {
   if (!isSetMask) return SetMaskFromState(v, 1);
   if (count < 0) {
-    RejectParameter("count is " + std::to_string(count) + ", it must not be negative", at);
+    RejectParameter(at, "count is %lld, it must not be negative", count);
     count = 0;
   }
   tilewright::twin::CoreState& state = *twi_state();
@@ -216,16 +219,14 @@ inline void SetVectorMask(const uint64_t maskHigh, const uint64_t maskLow) {
 template <typename T, MaskMode mode = MaskMode::NORMAL>
 inline void SetVectorMask(int32_t len, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
   if (len < 0) {
-    detail::RejectParameter("len of SetVectorMask is " + std::to_string(len) + ", it must not be negative",
-                            at);
+    detail::RejectParameter(at, "len of SetVectorMask is %lld, it must not be negative", len);
     len = 0;
   }
   const uint64_t count = static_cast<uint64_t>(len);
   if (mode == MaskMode::COUNTER) return SetVectorMask<T, mode>(0, count);
   if (count > detail::LanesOf<T>())
-    detail::RejectParameter("len of SetVectorMask is " + std::to_string(len) + ", one repeat has " +
-                                std::to_string(detail::LanesOf<T>()) + " elements of this type",
-                            at);
+    detail::RejectParameter(at, "len of SetVectorMask is %lld, one repeat has %lld elements of this type",
+                            len, detail::LanesOf<T>());
   SetVectorMask<T, mode>(detail::FirstLanes(count, 1), detail::FirstLanes(count, 0));
 }
 
