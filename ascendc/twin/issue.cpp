@@ -105,7 +105,11 @@ void Core::GoMemory(Record& record) {
   Clock& clock = order_.Of(record.pipe);
   if (shadow_ != nullptr) {
     sites_[static_cast<int>(record.pipe)].push_back(SiteOf(record));
-    for (int i = 0; i < record.operands; ++i) CheckOperand(record, i, index, clock);
+    // Sources first: what an instruction writes it has not written when it reads.
+    for (int i = 0; i < record.operands; ++i)
+      if (!record.operand[i].write) CheckOperand(record, i, index, clock);
+    for (int i = 0; i < record.operands; ++i)
+      if (record.operand[i].write) CheckOperand(record, i, index, clock);
   }
   Perform(record, index, clock);
 }

@@ -35,11 +35,24 @@ LocalTensor<T> Region(const Params& p, int i) {
   return LocalTensor<T>(TPosition::VECCALC, at, elements);
 }
 
-inline void In(const Params& p, int i, GM_ADDR from) {
-  if (p.bytes[i] != 0) DataCopy(Region<uint8_t>(p, i), Gm<uint8_t>(from), p.bytes[i]);
+// Pipe V waits for all of them, given in order.
+template <class... Address>
+void In(const Params& p, Address... from) {
+  uint8_t* const addresses[] = {from...};
+  for (int i = 0; i < static_cast<int>(sizeof...(from)); ++i)
+    if (p.bytes[i] != 0) DataCopy(Region<uint8_t>(p, i), Gm<uint8_t>(addresses[i]), p.bytes[i]);
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);
 }
-inline void Out(const Params& p, int i, GM_ADDR to) {
-  DataCopy(Gm<uint8_t>(to), Region<uint8_t>(p, i), p.bytes[i]);
+inline void Out(const Params& p, GM_ADDR to) {
+  SetFlag<HardEvent::V_MTE3>(EVENT_ID0);
+  WaitFlag<HardEvent::V_MTE3>(EVENT_ID0);
+  DataCopy(Gm<uint8_t>(to), Region<uint8_t>(p, 0), p.bytes[0]);
+}
+// After the scalar unit has written what pipe V will read.
+inline void ScalarToVector() {
+  SetFlag<HardEvent::S_V>(EVENT_ID1);
+  WaitFlag<HardEvent::S_V>(EVENT_ID1);
 }
 
 // call(isSetMask, arguments after the operands...) in the form wanted; T is the type that a mask counts.
