@@ -11,6 +11,7 @@ namespace vec {
 struct Params {
   int32_t op, type, to, form, mode, flag;
   int32_t count, repeat;
+  int32_t alias, unused;  // alias: the operand that is the destination as well; 0: none
   uint64_t mask[2];
   uint64_t scalar;
   uint32_t bytes[4];  // of dst, src0, src1, src2
@@ -29,6 +30,7 @@ GlobalTensor<T> Gm(GM_ADDR address) {
 // Region `i` of UB: the operands lie one after the other.
 template <typename T>
 LocalTensor<T> Region(const Params& p, int i) {
+  if (i == p.alias) i = 0;
   uint32_t at = 0;
   for (int k = 0; k < i; ++k) at += p.bytes[k];
   const uint32_t elements = std::is_same_v<T, int4b_t> ? p.bytes[i] * 2 : p.bytes[i] / sizeof(T);
@@ -40,7 +42,8 @@ template <class... Address>
 void In(const Params& p, Address... from) {
   uint8_t* const addresses[] = {from...};
   for (int i = 0; i < static_cast<int>(sizeof...(from)); ++i)
-    if (p.bytes[i] != 0) DataCopy(Region<uint8_t>(p, i), Gm<uint8_t>(addresses[i]), p.bytes[i]);
+    if (p.bytes[i] != 0 && (i == 0 || i != p.alias))
+      DataCopy(Region<uint8_t>(p, i), Gm<uint8_t>(addresses[i]), p.bytes[i]);
   SetFlag<HardEvent::MTE2_V>(EVENT_ID0);
   WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);
 }
