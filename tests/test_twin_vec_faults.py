@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,6 +109,19 @@ def test_atomic_fixpipe_of_many_cores() -> None:
     result = launch("atomic_fixpipe", y, x, eye, blocks=6)
     assert result.ok, "\n".join(map(str, result.findings))
     np.testing.assert_array_equal(y, 5 + 6 * x.astype(np.float32))
+
+
+def test_a_large_add_takes_microseconds() -> None:
+    """Plain loops over contiguous data; the bound is loose, for hosts that are busy."""
+    x = np.ones(16384, np.float16)
+
+    def seconds(times: int) -> float:
+        start = time.perf_counter()
+        assert launch("many", x, 0, times, threads=1, hazards=False).ok
+        return time.perf_counter() - start
+
+    spent = [seconds(220) - seconds(20) for _ in range(5)]
+    assert min(spent) / 200 < 100e-6
 
 
 def test_atomic_registers() -> None:

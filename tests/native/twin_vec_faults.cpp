@@ -187,13 +187,19 @@ KERNEL atomic_fixpipe(GM_ADDR y, GM_ADDR x, GM_ADDR eye) {
   SetAtomicNone();
 }
 
-KERNEL many_adds(GM_ADDR x, int32_t times) {
+// `times` instructions of 16384 elements, for the clock.
+KERNEL many(GM_ADDR x, int32_t what, int32_t times) {
   LocalTensor<half> a(TPosition::VECCALC, 0, 16384), b(TPosition::VECCALC, 32768, 16384);
+  LocalTensor<float> f(TPosition::VECCALC, 65536, 16384);
   DataCopy(a, Gm<half>(x), 16384);
   SetFlag<HardEvent::MTE2_V>(EVENT_ID0);
   WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);
   for (int32_t i = 0; i < times; ++i) {
-    Add(b, a, a, 16384);
+    if (what == 0) Add(b, a, a, 16384);
+    if (what == 1) Exp(b, a, 16384);
+    if (what == 2) Cast(f, a, RoundMode::CAST_NONE, 16384);
+    if (what == 3) Cast(b.ReinterpretCast<int8_t>(), a, RoundMode::CAST_RINT, 16384);
+    if (what == 4) Compare(b.ReinterpretCast<uint8_t>(), a, a, CMPMODE::LT, 16384);
     PipeBarrier<PIPE_V>();
   }
 }
