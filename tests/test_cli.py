@@ -50,7 +50,11 @@ def test_the_overview_names_every_command_and_exit_code(tilewright: CommandLine)
     ("arguments", "code", "sentence"),
     [
         (("twin", "run", "kernel.cpp"), 2, "there is no file kernel.cpp"),
-        (("twin", "run", "gemm", "--entry", "add"), 2, "gemm is a family; --entry belongs to a file"),
+        (
+            ("twin", "run", "gemm", "--entry", "add"),
+            2,
+            "gemm is a family; --entry belongs to a file",
+        ),
         (("nonsense",), 2, "unknown command 'nonsense'; accepted: list, doctor"),
         (("check", "gemmm"), 2, "unknown family 'gemmm'; accepted: gemm"),
         (("check", "gemm", "--shape", "M=2"), 2, "gemm needs a size for N, K"),

@@ -47,10 +47,22 @@ CASES: dict[str, tuple[tuple[str, ...], Callable[[Array, Array], Array]]] = {
 
 
 @pytest.mark.parametrize("form", vec.FORMS, ids=vec.NAMES)
-@pytest.mark.parametrize(("op", "dtype"), [(op, t) for op, (types, _) in CASES.items() for t in types])
+@pytest.mark.parametrize(
+    ("op", "dtype"), [(op, t) for op, (types, _) in CASES.items() for t in types]
+)
 def test_two_sources(op: str, dtype: str, form: int) -> None:
     for seed in range(4):
         vec.check(SOURCE, "arith", op, (dtype, dtype, dtype), CASES[op][1], form, seed)
+
+
+@pytest.mark.parametrize("form", vec.FORMS, ids=vec.NAMES)
+@pytest.mark.parametrize("alias", [1, 2])
+@pytest.mark.parametrize(
+    ("op", "dtype"), [("Add", "f16"), ("Sub", "f32"), ("Max", "s16"), ("Or", "u16")]
+)
+def test_in_place(op: str, dtype: str, alias: int, form: int) -> None:
+    for seed in range(4):
+        vec.check(SOURCE, "arith", op, (dtype,) * 3, CASES[op][1], form, seed, alias=alias)
 
 
 def saturated(op: str, dtype: str, a: Array, b: Array) -> Array:

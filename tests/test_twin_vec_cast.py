@@ -121,7 +121,14 @@ CASES = [(s, t, mode) for (s, t), modes in PAIRS.items() for mode in modes]
 def test_cast(src: str, to: str, mode: int) -> None:
     for form in vec.FORMS:
         vec.check(
-            SOURCE, "cast", "Cast", (to, src), lambda x: convert(x, src, to, mode), form, form, mode=mode
+            SOURCE,
+            "cast",
+            "Cast",
+            (to, src),
+            lambda x: convert(x, src, to, mode),
+            form,
+            form,
+            mode=mode,
         )
 
 
@@ -131,7 +138,9 @@ def test_every_kind_of_tie_to_half(mode: int) -> None:
     halves = np.array([0x0001, 0x0002, 0x03FF, 0x0400, 0x3C00, 0x3C01, 0x7BFE, 0x7BFF], np.uint16)
     base = halves.view(np.float16).astype(np.float32)
     step = np.ldexp(np.float32(1), np.maximum(np.frexp(base)[1] - 12, -25))
-    points = np.concatenate([base, base + step, base + step * np.float32(0.999), base + step * 1.001])
+    points = np.concatenate(
+        [base, base + step, base + step * np.float32(0.999), base + step * 1.001]
+    )
     x = np.concatenate([points, -points]).astype(np.float32)
     x = np.resize(x, 64)
     got = [np.zeros(128, np.uint8), x.view(np.uint8).copy(), np.zeros(0, np.uint8)]
@@ -149,7 +158,10 @@ def test_int4_to_half(form: int) -> None:
         dst = vec.image(rng, "f16", made.bytes(0, 16))
         src = rng.integers(0, 256, made.bytes(1, 4), dtype=np.uint8)
         nibbles = np.stack([src & 15, src >> 4], axis=1).reshape(-1)
-        at = made.offsets(1, 4) * 2 + np.arange(made.lanes)[None].repeat(made.repeat, 0)[made.active] % 2
+        at = (
+            made.offsets(1, 4) * 2
+            + np.arange(made.lanes)[None].repeat(made.repeat, 0)[made.active] % 2
+        )
         values = nibbles[at].astype(np.int8)
         values = np.where(values > 7, values - 16, values)
         want = vec.scatter(dst, made.offsets(0, 16), values.astype(np.float16))
@@ -176,7 +188,9 @@ def test_half_to_int4(form: int, mode: int) -> None:
         else:
             out.append(min(max(whole(Fraction(finite), mode), -8), 7))
     want = np.stack([dst & 15, dst >> 4], axis=1).reshape(-1)
-    at = made.offsets(0, 4) * 2 + np.arange(made.lanes)[None].repeat(made.repeat, 0)[made.active] % 2
+    at = (
+        made.offsets(0, 4) * 2 + np.arange(made.lanes)[None].repeat(made.repeat, 0)[made.active] % 2
+    )
     want[at] = np.array(out) & 15
     packed = (want[::2] | want[1::2] << 4).astype(np.uint8)
     p = vec.params(made, op=vec.OPS["Cast"], type=2, to=12, mode=mode)
@@ -252,7 +266,13 @@ def test_relu_cast(op: str, src: str, to: str, form: int) -> None:
 def test_mul_cast(to: str, form: int) -> None:
     for seed in range(3):
         vec.check(
-            SOURCE, "cast", "MulCast", (to, "f16", "f16"), lambda a, b: to_int(a * b, to), form, seed
+            SOURCE,
+            "cast",
+            "MulCast",
+            (to, "f16", "f16"),
+            lambda a, b: to_int(a * b, to),
+            form,
+            seed,
         )
 
 

@@ -68,7 +68,16 @@ def test_with_a_scalar(op: str, dtype: str, form: int) -> None:
     for seed in range(6):
         s, bits = scalar(dtype, seed)
         f = SCALAR[op][1]
-        vec.check(SOURCE, "arith", op, (dtype, dtype), lambda x, f=f, s=s: f(x, s), form, seed, scalar=bits)
+        vec.check(
+            SOURCE,
+            "arith",
+            op,
+            (dtype, dtype),
+            lambda x, f=f, s=s: f(x, s),
+            form,
+            seed,
+            scalar=bits,
+        )
 
 
 @pytest.mark.parametrize("form", vec.FORMS, ids=vec.NAMES)
@@ -81,7 +90,9 @@ def test_axpy(src: str, to: str, form: int) -> None:
             wide = vec.NUMPY[to]
             return x.astype(wide) * s.astype(wide) + d
 
-        vec.check(SOURCE, "arith", "Axpy", (to, src), oracle, form, seed, reads_dst=True, scalar=bits)
+        vec.check(
+            SOURCE, "arith", "Axpy", (to, src), oracle, form, seed, reads_dst=True, scalar=bits
+        )
 
 
 def shifted(op: str, x: Array, n: int, rounded: bool) -> Array:
@@ -121,7 +132,9 @@ def test_shifts(op: str, dtype: str, form: int) -> None:
 def test_duplicate(dtype: str, form: int) -> None:
     for seed in range(4):
         s, bits = scalar(dtype, seed)
-        fill(seed, "Duplicate", dtype, form, bits, lambda index, s=s: np.broadcast_to(s, index.shape))
+        fill(
+            seed, "Duplicate", dtype, form, bits, lambda index, s=s: np.broadcast_to(s, index.shape)
+        )
 
 
 @pytest.mark.parametrize("form", vec.FORMS[:3], ids=vec.NAMES[:3])

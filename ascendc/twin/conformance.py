@@ -1,8 +1,61 @@
-"""Which test compares each API name with an independent oracle: name -> pytest node id."""
+"""The conformance test of each API name: it holds the instruction against an independent oracle."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
+
+
+def _all(test: str, *names: str) -> dict[str, str]:
+    return dict.fromkeys(names, test)
+
+
+_BINARY = "tests/test_twin_vec_binary.py::"
+_UNARY = "tests/test_twin_vec_unary.py::"
+_CAST = "tests/test_twin_vec_cast.py::"
+_SELECT = "tests/test_twin_vec_select.py::"
+_FAULTS = "tests/test_twin_vec_faults.py::"
+
+ELEMENTWISE: Mapping[str, str] = MappingProxyType(
+    {
+        **_all(
+            _BINARY + "test_two_sources",
+            *("Add", "Sub", "Mul", "Div", "Max", "Min", "And", "Or", "AddRelu", "SubRelu"),
+            *("SetMaskNorm", "SetMaskCount", "SetVectorMask", "ResetMask"),
+        ),
+        **_all(_BINARY + "test_saturation_mode", "SetSaturationFlag"),
+        **_all(_BINARY + "test_mul_add_dst", "MulAddDst"),
+        **_all(_BINARY + "test_fused_mul_add", "FusedMulAdd", "FusedMulAddRelu", "MulAddRelu"),
+        **_all(
+            _UNARY + "test_one_source",
+            *("Abs", "Exp", "Ln", "Sqrt", "Rsqrt", "Reciprocal", "Relu", "Not"),
+        ),
+        **_all(_UNARY + "test_with_a_scalar", "Adds", "Muls", "Maxs", "Mins", "LeakyRelu"),
+        **_all(_UNARY + "test_axpy", "Axpy"),
+        **_all(_UNARY + "test_shifts", "ShiftLeft", "ShiftRight"),
+        **_all(_UNARY + "test_duplicate", "Duplicate"),
+        **_all(_UNARY + "test_create_vec_index", "CreateVecIndex"),
+        **_all(_CAST + "test_cast", "Cast"),
+        **_all(_CAST + "test_int32_to_half_with_a_scale", "SetDeqScale", "AddDeqRelu"),
+        **_all(_CAST + "test_relu_cast", "AddReluCast", "SubReluCast"),
+        **_all(_CAST + "test_mul_cast", "MulCast"),
+        **_all(_CAST + "test_dequant_to_8_bits", "CastDequant", "CastDeq"),
+        **_all(_SELECT + "test_compare", "Compare", "Compares", "CompareScalar"),
+        **_all(_SELECT + "test_compare_to_the_register", "GetCmpMask"),
+        **_all(_SELECT + "test_select", "Select"),
+        **_all(_SELECT + "test_select_by_registers", "SetCmpMask"),
+        **_all(
+            _FAULTS + "test_atomic_copies_of_many_cores",
+            *("SetAtomicAdd", "SetAtomicMax", "SetAtomicMin", "DisableDmaAtomic"),
+        ),
+        **_all(_FAULTS + "test_atomic_fixpipe_of_many_cores", "SetAtomicNone"),
+        **_all(
+            _FAULTS + "test_atomic_registers",
+            *("SetAtomicType", "SetStoreAtomicConfig", "GetStoreAtomicConfig"),
+            "GetSaturationFlag",
+        ),
+    }
+)
 
 _REDUCE = "tests/test_twin_vec_reduce.py"
 _SORT = "tests/test_twin_vec_sort.py"
@@ -51,4 +104,4 @@ _DATA_FORMS = {
     "SetLoadDataRepeat": f"{_FORMS}::test_load_3d_repeats",
 }
 
-CONFORMANCE = MappingProxyType({**_ACROSS_LANES, **_DATA_FORMS})
+CONFORMANCE: Mapping[str, str] = MappingProxyType({**ELEMENTWISE, **_ACROSS_LANES, **_DATA_FORMS})

@@ -152,7 +152,7 @@ void Core::Count(const Record& record) {
 void Core::UseAfterFree(const Record& record) {
   for (int i = 0; i < record.operands; ++i) {
     const Operand& o = record.operand[i];
-    const Extent e = ExtentOf(o);
+    const Extent e = ExtentOf(record, o);
     for (const Freed& f : freed_) {
       if (f.mem != o.mem || e.begin >= f.end || f.begin >= e.end) continue;
       Finding found{FindingKind::UseAfterFree,

@@ -53,8 +53,8 @@ struct Shadow::Visitor {
            HardwareOrders(hazard, mem, q, sites[static_cast<int>(q)][index], pipe, site);
   }
   void Clash(Hazard hazard, Pipe q, uint32_t other, uint32_t bytes) {
-    const bool own = q == pipe && other == mark;  // repeats of one instruction follow each other
-    if (other == 0 || own || access.conflict.hazard != Hazard::None || Ordered(hazard, q, other - 1)) return;
+    if (other == 0 || (q == pipe && other == mark)) return;  // nothing waits for itself
+    if (access.conflict.hazard != Hazard::None || Ordered(hazard, q, other - 1)) return;
     access.conflict = {hazard, q, other - 1, at, at + bytes};
   }
   void Look(Cell& cell, uint32_t bytes) {

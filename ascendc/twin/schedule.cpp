@@ -26,6 +26,10 @@ bool Overlap(const Record& a, const Record& b, Hazard* hazard, Mem* mem) {
 
 // Registers that vector instructions leave results in: their order is the pipe's.
 bool LeavesState(const Record& r) { return r.op == Op::Vector; }
+bool UsesCmpMask(const Record& r) {
+  return r.vec.op == VecOp::CompareToMask || r.vec.op == VecOp::SetCmpMask || r.vec.op == VecOp::GetCmpMask ||
+         r.vec.op == VecOp::Select;
+}
 
 class Random : public Deferred {
  public:
@@ -65,7 +69,8 @@ bool Deferred::MustPrecede(const Held& first, const Held& second) const {
   Hazard hazard;
   Mem mem;
   if (first.record.pipe == second.record.pipe && LeavesState(first.record) && LeavesState(second.record) &&
-      (first.record.vec.op == second.record.vec.op))
+      (first.record.vec.op == second.record.vec.op ||
+       (UsesCmpMask(first.record) && UsesCmpMask(second.record))))
     return true;
   if (!Overlap(first.record, second.record, &hazard, &mem)) return false;
   return HardwareOrders(hazard, mem, first.record.pipe, SiteOf(first.record), second.record.pipe,

@@ -11,6 +11,7 @@ namespace vec {
 struct Params {
   int32_t op, type, to, form, mode, flag;
   int32_t count, repeat;
+  int32_t alias, unused;  // alias: the operand that is the destination as well; 0: none
   uint64_t mask[2];
   uint64_t scalar;
   uint32_t bytes[4];  // of dst, src0, src1, src2
@@ -29,17 +30,32 @@ GlobalTensor<T> Gm(GM_ADDR address) {
 // Region `i` of UB: the operands lie one after the other.
 template <typename T>
 LocalTensor<T> Region(const Params& p, int i) {
+  if (i == p.alias) i = 0;
   uint32_t at = 0;
   for (int k = 0; k < i; ++k) at += p.bytes[k];
   const uint32_t elements = std::is_same_v<T, int4b_t> ? p.bytes[i] * 2 : p.bytes[i] / sizeof(T);
   return LocalTensor<T>(TPosition::VECCALC, at, elements);
 }
 
-inline void In(const Params& p, int i, GM_ADDR from) {
-  if (p.bytes[i] != 0) DataCopy(Region<uint8_t>(p, i), Gm<uint8_t>(from), p.bytes[i]);
+// Pipe V waits for all of them, given in order.
+template <class... Address>
+void In(const Params& p, Address... from) {
+  uint8_t* const addresses[] = {from...};
+  for (int i = 0; i < static_cast<int>(sizeof...(from)); ++i)
+    if (p.bytes[i] != 0 && (i == 0 || i != p.alias))
+      DataCopy(Region<uint8_t>(p, i), Gm<uint8_t>(addresses[i]), p.bytes[i]);
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);
 }
-inline void Out(const Params& p, int i, GM_ADDR to) {
-  DataCopy(Gm<uint8_t>(to), Region<uint8_t>(p, i), p.bytes[i]);
+inline void Out(const Params& p, GM_ADDR to) {
+  SetFlag<HardEvent::V_MTE3>(EVENT_ID0);
+  WaitFlag<HardEvent::V_MTE3>(EVENT_ID0);
+  DataCopy(Gm<uint8_t>(to), Region<uint8_t>(p, 0), p.bytes[0]);
+}
+// After the scalar unit has written what pipe V will read.
+inline void ScalarToVector() {
+  SetFlag<HardEvent::S_V>(EVENT_ID1);
+  WaitFlag<HardEvent::S_V>(EVENT_ID1);
 }
 
 // call(isSetMask, arguments after the operands...) in the form wanted; T is the type that a mask counts.

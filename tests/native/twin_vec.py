@@ -54,6 +54,8 @@ class Params(ctypes.Structure):
         *((name, ctypes.c_int32) for name in ("op", "type", "to", "form", "mode", "flag")),
         ("count", ctypes.c_int32),
         ("repeat", ctypes.c_int32),
+        ("alias", ctypes.c_int32),
+        ("unused", ctypes.c_int32),
         ("mask", ctypes.c_uint64 * 2),
         ("scalar", ctypes.c_uint64),
         ("bytes", ctypes.c_uint32 * 4),
@@ -93,9 +95,7 @@ def pack_bits(active: np.ndarray) -> tuple[int, int]:
     return number & (2**64 - 1), number >> 64
 
 
-def shape(
-    rng: np.random.Generator, form: int, bits: Sequence[int], pairs: bool = False
-) -> Shape:
+def shape(rng: np.random.Generator, form: int, bits: Sequence[int], pairs: bool = False) -> Shape:
     """A random shape for operands of ``bits`` an element: dst and sources. ``pairs``: even masks."""
     lanes = 2048 // max(bits)
     repeat = int(rng.integers(1, 7))
@@ -185,7 +185,7 @@ def params(made: Shape, **fields: int) -> Params:
 
 
 def launch(
-    source: str, kernel: str, p: Params, images: Sequence[np.ndarray], ok: bool = True
+    source: str, kernel: str, p: Params, images: Sequence[np.ndarray], schedule: str = "program"
 ) -> runner.TwinResult:
     for i, one in enumerate(images):
         p.bytes[i] = one.size
@@ -198,9 +198,9 @@ def launch(
         tiling_bytes=bytes(p),
         kernel_library=twin_build.kernels(source),
         threads=1,
+        schedule=schedule,
     )
-    if ok:
-        assert result.ok, "\n".join(map(str, result.findings))
+    assert result.ok, "\n".join(map(str, result.findings))
     return result
 
 
@@ -237,13 +237,23 @@ def check(
     *,
     ulps: int = 0,
     reads_dst: bool = False,
+    alias: int = 0,
     **fields: int,
 ) -> None:
-    """One random call of ``op``. ``types``: of dst and the sources; ``oracle`` takes theirs, then dst."""
+    """One random call of ``op``. ``types``: of dst and the sources; ``oracle`` takes theirs, then dst.
+
+    ``alias``: the source that is the destination as well.
+    """
     rng = np.random.default_rng(seed)
     widths = [8 * np.dtype(NUMPY[t]).itemsize for t in types]
     made = shape(rng, form, widths)
+    if alias:
+        block, rep = list(made.block), list(made.rep)
+        block[alias], rep[alias] = block[0], rep[0]
+        made = dataclasses.replace(made, block=tuple(block), rep=tuple(rep))
     images = [image(rng, t, made.bytes(i, widths[i])) for i, t in enumerate(types)]
+    if alias:
+        images[alias] = images[0]
     offsets = [made.offsets(i, widths[i]) for i in range(len(types))]
     sources = [gather(images[i], offsets[i], types[i]) for i in range(1, len(types))]
     if reads_dst:
@@ -252,8 +262,7 @@ def check(
         result = oracle(*sources).astype(NUMPY[types[0]])
     want = scatter(images[0], offsets[0], result)
     got = [one.copy() for one in images] + [np.zeros(0, np.uint8)] * (3 - len(images))
-    p = params(
-        made, op=OPS[op], type=DTYPES.index(types[-1]), to=DTYPES.index(types[0]), **fields
-    )
-    launch(source, kernel, p, got)
+    numbers = {"op": OPS[op], "type": DTYPES.index(types[-1]), "to": DTYPES.index(types[0])}
+    p = params(made, alias=alias, **numbers, **fields)
+    launch(source, kernel, p, got, ("program", "random")[seed % 2])
     equal(got[0], want, types[0], ulps)

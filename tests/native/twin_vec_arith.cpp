@@ -217,19 +217,15 @@ void Dispatch(const Params& p) {
 
 KERNEL arith(GM_ADDR dst, GM_ADDR src0, GM_ADDR src1, GM_ADDR params) {
   const Params p = *reinterpret_cast<const Params*>(params);
-  In(p, 0, dst);
-  In(p, 1, src0);
-  In(p, 2, src1);
+  In(p, dst, src0, src1);
   SetSaturationFlag<SaturationMode::FLOAT>(p.flag != 0);
   Dispatch(p);
-  Out(p, 0, dst);
+  Out(p, dst);
 }
 
 KERNEL operators(GM_ADDR dst, GM_ADDR src0, GM_ADDR src1, GM_ADDR params) {
   const Params p = *reinterpret_cast<const Params*>(params);
-  In(p, 0, dst);
-  In(p, 1, src0);
-  In(p, 2, src1);
+  In(p, dst, src0, src1);
   LocalTensor<float> d = Region<float>(p, 0);
   const auto a = Region<float>(p, 1), b = Region<float>(p, 2);
   LocalTensor<int16_t> w = Region<int16_t>(p, 0);
@@ -272,5 +268,5 @@ KERNEL operators(GM_ADDR dst, GM_ADDR src0, GM_ADDR src1, GM_ADDR params) {
     default:
       bits = a != b;
   }
-  Out(p, 0, dst);
+  Out(p, dst);
 }

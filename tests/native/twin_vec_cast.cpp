@@ -90,6 +90,7 @@ void DequantTo8(const Params& p, GM_ADDR table) {
       info.vdeqSignMode[i] = kSigned;
     }
     SetDeqScale(LocalTensor<uint64_t>(TPosition::VECCALC, 160 * 1024, 16), info);
+    ScalarToVector();
     return half_block ? Dequant<T, true, true>(p) : Dequant<T, true, false>(p);
   }
   SetDeqScale(scales[0], -7, kSigned);
@@ -100,9 +101,7 @@ void DequantTo8(const Params& p, GM_ADDR table) {
 
 KERNEL cast(GM_ADDR dst, GM_ADDR src, GM_ADDR src1, GM_ADDR params) {
   const Params p = *reinterpret_cast<const Params*>(params);
-  In(p, 0, dst);
-  In(p, 1, src);
-  In(p, 2, src1);
+  In(p, dst, src, src1);
   SetSaturationFlag<SaturationMode::FLOAT>((p.flag & 1) != 0);
   SetSaturationFlag<SaturationMode::CAST>((p.flag & 2) == 0);
   if (static_cast<VecOp>(p.op) == VecOp::Cast) {
@@ -147,13 +146,12 @@ KERNEL cast(GM_ADDR dst, GM_ADDR src, GM_ADDR src1, GM_ADDR params) {
   } else {
     TwoSources<int8_t, half>(p);
   }
-  Out(p, 0, dst);
+  Out(p, dst);
 }
 
 KERNEL dequant(GM_ADDR dst, GM_ADDR src, GM_ADDR table, GM_ADDR params) {
   const Params p = *reinterpret_cast<const Params*>(params);
-  In(p, 0, dst);
-  In(p, 1, src);
+  In(p, dst, src);
   if (static_cast<DType>(p.to) == DType::F16) {
     SetDeqScale(Scalar<half>(p));
     const auto d = Region<half>(p, 0);
@@ -164,5 +162,5 @@ KERNEL dequant(GM_ADDR dst, GM_ADDR src, GM_ADDR table, GM_ADDR params) {
   } else {
     DequantTo8<uint8_t>(p, table);
   }
-  Out(p, 0, dst);
+  Out(p, dst);
 }

@@ -32,6 +32,7 @@ void CompareToRegister(const Params& p) {
     Compare(a, b, static_cast<CMPMODE>(p.mode), p.mask[0], Binary(p));
   else
     Compare(a, b, static_cast<CMPMODE>(p.mode), mask, Binary(p));
+  PipeBarrier<PIPE_V>();
   GetCmpMask(Region<uint8_t>(p, 0));
 }
 
@@ -47,15 +48,21 @@ void SelectAs(const Params& p) {
     const auto room = LocalTensor<uint8_t>(TPosition::VECCALC, 180 * 1024, 256);
     if (mode == SELMODE::VSEL_CMPMASK_SPR) {
       SetCmpMask(bits);
+      PipeBarrier<PIPE_V>();
       Select<T, SELMODE::VSEL_CMPMASK_SPR>(d, a, b, repeat, Binary(p));
     } else if (mode == SELMODE::VSEL_TENSOR_SCALAR_MODE) {
       Duplicate(room.ReinterpretCast<T>(), Scalar<T>(p), 32);
+      PipeBarrier<PIPE_V>();
       SetVectorMask<T>(p.mask[1], p.mask[0]);
       SetCmpMask(room.ReinterpretCast<T>());
+      PipeBarrier<PIPE_V>();
       Select(d, bits, a, repeat, Binary(p));
     } else {
       room.ReinterpretCast<uint64_t>().SetValue(0, bits.GetPhyAddr());
+      room.ReinterpretCast<uint64_t>().SetValue(1, 0);
+      ScalarToVector();
       SetCmpMask(room.ReinterpretCast<uint64_t>());
+      PipeBarrier<PIPE_V>();
       Select<T, SELMODE::VSEL_TENSOR_TENSOR_MODE>(d, a, b, repeat, Binary(p));
     }
     return ResetMask();
@@ -79,12 +86,9 @@ void SelectAs(const Params& p) {
 template <class F>
 void Around(GM_ADDR dst, GM_ADDR src0, GM_ADDR src1, GM_ADDR bits, GM_ADDR params, F f) {
   const Params p = *reinterpret_cast<const Params*>(params);
-  In(p, 0, dst);
-  In(p, 1, src0);
-  In(p, 2, src1);
-  In(p, 3, bits);
+  In(p, dst, src0, src1, bits);
   f(p);
-  Out(p, 0, dst);
+  Out(p, dst);
 }
 
 }  // namespace

@@ -57,12 +57,13 @@ struct ThenRelu {
   }
 };
 
-// Rsqrt and the like: through double, then rounded once or twice; the silicon's last bits are not public.
+// The silicon's last bits of these are not public: they are computed in float, to within one unit of its last
+// place, and rounded once more for half.
 template <class F>
 void Function(Core& core, const Record& r, F f) {
   ByFloat(r.operand[0].type, [&](auto t) {
     using T = decltype(t);
-    Map<T, T>(core, r, [=](float x) { return static_cast<float>(f(static_cast<double>(x))); });
+    Map<T, T>(core, r, f);
   });
 }
 
@@ -184,15 +185,15 @@ void ExecuteUnary(Core& core, const Record& r) {
     case VecOp::Not:
       return Map<uint16_t, uint16_t>(core, r, [](uint16_t x) { return static_cast<uint16_t>(~x); });
     case VecOp::Exp:
-      return Function(core, r, [](double x) { return std::exp(x); });
+      return Function(core, r, [](float x) { return std::exp(x); });
     case VecOp::Ln:
-      return Function(core, r, [](double x) { return std::log(x); });
+      return Function(core, r, [](float x) { return std::log(x); });
     case VecOp::Sqrt:
-      return Function(core, r, [](double x) { return std::sqrt(x); });
+      return Function(core, r, [](float x) { return std::sqrt(x); });
     case VecOp::Rsqrt:
-      return Function(core, r, [](double x) { return 1.0 / std::sqrt(x); });
+      return Function(core, r, [](float x) { return static_cast<float>(1.0 / std::sqrt(double{x})); });
     default:
-      return Function(core, r, [](double x) { return 1.0 / x; });
+      return Function(core, r, [](float x) { return 1.0f / x; });
   }
 }
 

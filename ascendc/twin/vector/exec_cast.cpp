@@ -67,6 +67,18 @@ D Converted(S x, uint8_t mode, bool truncate, bool saturate) {
   }
 }
 
+// Small numbers to integers of 8 and 16 bits, to nearest: adding and taking away 1.5 * 2^23 rounds them.
+template <class D>
+void NearestIntegers(const float* from, D* to, uint32_t n) {
+  constexpr float kLow = std::numeric_limits<D>::min(), kHigh = std::numeric_limits<D>::max();
+  constexpr float kMagic = 12582912.0f;
+  for (uint32_t i = 0; i < n; ++i) {
+    const float x = from[i] == from[i] ? from[i] : 0.0f;
+    const float inside = x < kLow ? kLow : x > kHigh ? kHigh : x;
+    to[i] = static_cast<D>(static_cast<int32_t>((inside + kMagic) - kMagic));
+  }
+}
+
 template <class D, class S>
 void Convert(Core& core, const Record& r) {
   const Layout layout[2] = {LayoutOf(core, r, 0), LayoutOf(core, r, 1)};
@@ -84,6 +96,27 @@ void Convert(Core& core, const Record& r) {
       } else if constexpr (kHalfOrBf16<D> && kFloat<S>) {
         if (nearest)
           Store<D>(from, reinterpret_cast<uint8_t*>(to), m, saturate);
+        else
+          for (uint32_t i = 0; i < m; ++i) to[i] = Converted<D>(from[i], mode, truncate, saturate);
+      } else if constexpr (std::is_same_v<S, half> && std::is_integral_v<D> && sizeof(D) <= 2) {
+        if (nearest && !truncate) {
+          alignas(32) float wide[kChunk];
+          Load<half>(reinterpret_cast<const uint8_t*>(from), m, wide, false);
+          NearestIntegers(wide, to, m);
+        } else {
+          for (uint32_t i = 0; i < m; ++i) to[i] = Converted<D>(from[i], mode, truncate, saturate);
+        }
+      } else if constexpr (std::is_same_v<D, half> && std::is_integral_v<S>) {
+        if (nearest) {  // these integers are floats without loss
+          alignas(32) float wide[kChunk];
+          for (uint32_t i = 0; i < m; ++i) wide[i] = static_cast<float>(from[i]);
+          Store<half>(wide, reinterpret_cast<uint8_t*>(to), m, saturate);
+        } else {
+          for (uint32_t i = 0; i < m; ++i) to[i] = Converted<D>(from[i], mode, truncate, saturate);
+        }
+      } else if constexpr (kFloat<D> && std::is_integral_v<S>) {
+        if (nearest)
+          for (uint32_t i = 0; i < m; ++i) to[i] = static_cast<float>(from[i]);
         else
           for (uint32_t i = 0; i < m; ++i) to[i] = Converted<D>(from[i], mode, truncate, saturate);
       } else {

@@ -34,6 +34,18 @@ void PutBit(uint8_t* bits, uint32_t i, bool on) {
 }
 bool GetBit(const uint8_t* bits, uint32_t i) { return (bits[i / 8] >> (i % 8) & 1) != 0; }
 
+void PutBits(uint8_t* bits, uint32_t first, const uint8_t* on, uint32_t n) {
+  uint32_t i = 0;
+  if (first % 8 == 0) {
+    for (; i + 8 <= n; i += 8) {
+      uint32_t byte = 0;
+      for (uint32_t k = 0; k < 8; ++k) byte |= static_cast<uint32_t>(on[i + k]) << k;
+      bits[(first + i) / 8] = static_cast<uint8_t>(byte);
+    }
+  }
+  for (; i < n; ++i) PutBit(bits, first + i, on[i] != 0);
+}
+
 // Bits of all elements compared to `bits`; the second source is operand `second`, or the scalar.
 template <class T>
 void CompareTo(Core& core, const Record& r, uint8_t* bits, int first, int second) {
@@ -52,7 +64,7 @@ void CompareTo(Core& core, const Record& r, uint8_t* bits, int first, int second
           const Compute<T>* y = Load<T>(at[1] + done * sizeof(T), m, b, false);
           for (uint32_t i = 0; i < m; ++i) hit[i] = holds(x[i], y[i]);
         }
-        for (uint32_t i = 0; i < m; ++i) PutBit(bits, index + done + i, hit[i] != 0);
+        PutBits(bits, index + done, hit, m);
       }
     });
   });
