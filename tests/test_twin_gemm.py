@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent / "native"))
@@ -92,6 +92,27 @@ def test_any_shape_under_any_legal_config(
             run(case, precision, b_layout, config)
     else:
         check(case, precision, b_layout, config)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(
+    st.integers(1, 100),
+    st.integers(1, 200),
+    st.integers(1, 300),
+    st.sampled_from(KINDS),
+    configs(),
+    st.integers(0, 10**6),
+)
+def test_any_order_that_its_flags_permit_gives_the_same_bits(
+    m: int, n: int, k: int, kind: tuple[str, str, bool], config: Config, seed: int
+) -> None:
+    precision, b_layout, bias = kind
+    assume(not host.illegal(precision, b_layout, config, bias=bias))
+    plain, shuffled = (make(m, n, k, precision, b_layout, bias=bias, seed=seed) for _ in range(2))
+    check(plain, precision, b_layout, config)
+    with runner.running(runner.How("random", seed)):
+        check(shuffled, precision, b_layout, config)
+    assert plain.out.tobytes() == shuffled.out.tobytes()
 
 
 def test_default_is_32x32_double_buffered() -> None:

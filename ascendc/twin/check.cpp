@@ -51,7 +51,7 @@ class Checker {
     const Operand& o = r_.operand[index];
     const Extent e = ExtentOf(r_, o);
     if (o.mem == Mem::GM) return Gm(o, e);
-    const uint64_t capacity = core_.machine().soc->capacity[static_cast<int>(o.mem)];
+    const uint64_t capacity = core_.Capacity(o.mem);
     const bool scalar = r_.op == Op::ScalarGet || r_.op == Op::ScalarSet;
     const uint32_t align = scalar                                   ? r_.scalar.size
                            : r_.op == Op::Vector                    ? VectorAlignment(r_, index)

@@ -71,7 +71,7 @@ void Core::Begin(const CoreInfo& info, int block, int place, std::function<bool(
   last_ = {"", 0};
   kind_ = info.kind == 1 ? CoreKind::Cube : info.kind == 2 ? CoreKind::Vector : CoreKind::Unknown;
   kind_at_ = {"", 0};
-  stopped_ = let_through_ = false;
+  stopped_ = let_through_ = mixed_ = false;
   if (!machine_.options.skip_data)
     for (int m = 1; m < kMems; ++m) std::memset(memory_[m].get(), kPoison, machine_.soc->capacity[m]);
   for (auto& row : flags_)
@@ -90,7 +90,8 @@ void Core::Begin(const CoreInfo& info, int block, int place, std::function<bool(
   ReleaseAll();
 }
 
-void Core::Become(const CoreInfo& info, CoreKind kind, Place at) {
+void Core::Become(const CoreInfo& info, CoreKind kind, bool mixed, Place at) {
+  mixed_ = mixed;
   info_ = info;
   kind_ = kind;
   kind_at_ = at;
@@ -305,7 +306,7 @@ Region Core::Reserve(Mem mem, uint32_t bytes, const char* holder, Place at) {
   const uint32_t base = next_[m], rounded = AlignUp(bytes, 32);
   const uint64_t end = uint64_t{base} + rounded;
   holders_.push_back({mem, base, rounded, holder, at});
-  const uint32_t capacity = machine_.soc->capacity[m];
+  const uint32_t capacity = Capacity(mem);
   if (end > capacity && mem != Mem::GM) {
     Finding f{FindingKind::Capacity, "", at, block_, Pipe::S, mem, true, base, end, 0, capacity, 1};
     f.message = std::string(holder) + " needs " + std::to_string(rounded) + " bytes of " + Name(mem) +

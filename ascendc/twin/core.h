@@ -33,7 +33,12 @@ class Core {
   void Stop() { stopped_ = true; }
   bool stopped() const { return stopped_; }
   // The cube core of a group that has just become one.
-  void Become(const CoreInfo& info, CoreKind kind, Place at);
+  void Become(const CoreInfo& info, CoreKind kind, bool mixed, Place at);
+  // Usable bytes of a memory; in a mixed kernel the system keeps the last 256 of L1.
+  uint32_t Capacity(Mem mem) const {
+    const uint32_t all = machine_.soc->capacity[static_cast<int>(mem)];
+    return mixed_ && mem == Mem::L1 ? all - 256 : all;
+  }
 
   bool Emit(Record& record);
   Region Reserve(Mem mem, uint32_t bytes, const char* holder, Place at);
@@ -138,7 +143,7 @@ class Core {
   Place last_{"", 0};  // of the latest instruction
   CoreKind kind_ = CoreKind::Unknown;
   Place kind_at_{"", 0};
-  bool stopped_ = false, let_through_ = false;
+  bool stopped_ = false, let_through_ = false, mixed_ = false;
   std::function<bool()> block_on_;
   std::unique_ptr<uint8_t[]> memory_[kMems];
   uint32_t next_[kMems] = {};

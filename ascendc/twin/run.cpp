@@ -192,7 +192,7 @@ void Worker::Declare(TaskType type, Place at) {
   const int vectors = type == TaskType::Mix12 ? 2 : type == TaskType::Mix11 ? 1 : 0;
   info.kind = vector ? 2 : 1;
   info.sub_block_num = 1;
-  core.Become(info, vector ? CoreKind::Vector : CoreKind::Cube, at);
+  core.Become(info, vector ? CoreKind::Vector : CoreKind::Cube, vectors > 0, at);
   shared_.machine.board->Shape(vectors > 0, vectors);
   const int block = running_[at_]->block;
   for (int v = 0; v < vectors; ++v)
@@ -327,9 +327,7 @@ TW_EXPORT void twi_release_all() {
 TW_EXPORT void twi_release(Mem mem, uint64_t begin, uint64_t end, bool released, Place at) {
   if (current != nullptr) current->Release(mem, begin, end, released, at);
 }
-TW_EXPORT uint32_t twi_capacity(Mem mem) {
-  return current != nullptr ? current->machine().soc->capacity[static_cast<int>(mem)] : 0;
-}
+TW_EXPORT uint32_t twi_capacity(Mem mem) { return current != nullptr ? current->Capacity(mem) : 0; }
 TW_EXPORT void twi_finding(FindingKind kind, const char* message, Pipe pipe, Place at) {
   if (current != nullptr && !current->stopped()) current->Report(kind, message, pipe, at);
 }

@@ -11,9 +11,9 @@ namespace {
 constexpr uint32_t K = 1024;
 
 // On-chip sizes: asc-devkit docs/zh/guide, architecture page of NPU 2201 (L1 512K, L0A/L0B 64K, L0C 128K, UB
-// 192K, BT 1K), of which the system keeps the last 256 bytes of UB (and of L1 in mixed kernels, which are not
-// run here); fixpipe buffer for quantisation vectors 2K: the public Ascend910B3.ini (fb0..fb3 = 2+1+2+2K,
-// of which fb0 serves quantPre).
+// 192K, BT 1K), of which the system keeps the last 256 bytes of UB (and of L1 in mixed kernels:
+// Core::Capacity); fixpipe buffer for quantisation vectors 2K: the public Ascend910B3.ini (fb0..fb3 =
+// 2+1+2+2K, of which fb0 serves quantPre).
 #define TW_2201_MEMORIES {0, 512 * K, 64 * K, 64 * K, 128 * K, 192 * K - 256, 1 * K, 2 * K}
 
 constexpr Soc kSocs[] = {

@@ -11,6 +11,7 @@ from tilewright.cli import options
 from tilewright.cli.output import emit, number, progress, quiet, say, table
 
 if TYPE_CHECKING:
+    from tilewright.ascendc.twin.runner import How
     from tilewright.check import Job
 
 app = options.application()
@@ -45,8 +46,8 @@ def twin() -> None:
     """Run AscendC kernels on the host twin of the Ascend 910B: no NPU, no CANN.
 
     The twin executes every instruction of the kernel with the values, rounding and limits of the
-    hardware, and reports what would fail there: memory overruns, misalignment, illegal parameters,
-    capacity, flags that do not pair. It measures no time.
+    hardware, and reports what would fail there: missing synchronisation, deadlocks, memory overruns,
+    misalignment, illegal parameters, capacity, flags that do not pair. It measures no time.
     """
 
 
@@ -62,12 +63,21 @@ def run(
     flags: options.Flags = None,
     config: options.ConfigText = None,
     schedule: Annotated[
-        str, typer.Option("--schedule", help="program: instructions take effect in program order.")
+        str,
+        typer.Option(
+            "--schedule",
+            metavar="program|timeline|random",
+            help="When instructions take effect: in program order, in simulated time, or as late and early as the "
+            "kernel's synchronisation allows, drawn from --seed. Findings do not depend on it; values do.",
+        ),
     ] = "program",
     auto_sync: Annotated[
         str,
         typer.Option(
-            "--auto-sync", metavar="on|off", help="off: only the synchronisation the kernel writes."
+            "--auto-sync",
+            metavar="on|off",
+            help="on: also what CANN's compiler inserts by default, between vector instructions and between the "
+            "scalar unit and other pipes of a vector core.",
         ),
     ] = "off",
     seed: options.Seed = 0,
@@ -141,24 +151,12 @@ def run(
     """
     from tilewright import check
     from tilewright.document import require_writable
-    from tilewright.errors import Unavailable, UsageError, unknown
+    from tilewright.errors import UsageError
     from tilewright.registry import family
 
     if trace is not None:
         require_writable(trace)
-    if schedule in ("timeline", "random"):
-        raise Unavailable(
-            f"schedule '{schedule}' is not in this version of the twin; it has program"
-        )
-    if schedule != "program":
-        raise unknown("schedule", schedule, ["program"])
-    if auto_sync == "on":
-        raise Unavailable(
-            "inserting synchronisation needs the pipes' schedule, which this version of the twin does not have; "
-            "it has --auto-sync off"
-        )
-    if auto_sync != "off":
-        raise unknown("value of --auto-sync", auto_sync, ["off"])
+    how = _how(schedule, seed, auto_sync)
     from tilewright.cli import twin_file
 
     chosen_of = {"--shape": shape, "--dtype": dtype, "--flags": flags, "--config": config}
@@ -188,7 +186,13 @@ def run(
                 expect=expect or (),
                 tolerance=tolerance,
                 save=save,
-                launch={"threads": threads, "trace": trace},
+                launch={
+                    "threads": threads,
+                    "trace": trace,
+                    "schedule": how.schedule,
+                    "seed": how.seed,
+                    "auto_sync": how.auto_sync,
+                },
             ),
             json,
         )
@@ -208,7 +212,7 @@ def run(
     with progress("twin", len(jobs), json) as step:
         try:
             for job in jobs:
-                rows.append(_run(job, threads, trace))
+                rows.append(_run(job, threads, trace, how))
                 step(f"{job.case.precision} {job.case}")
         except KeyboardInterrupt:
             interrupted = True
@@ -269,11 +273,23 @@ def _refuse(given: dict[str, Any], what: str, of: str) -> None:
         raise UsageError(f"{what}; {', '.join(named)} belong{'s' * (len(named) == 1)} to {of}")
 
 
-def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
+def _how(schedule: str, seed: int, auto_sync: str) -> How:
+    from tilewright.ascendc.twin.runner import SCHEDULES, How
+    from tilewright.errors import unknown
+
+    if schedule not in SCHEDULES:
+        raise unknown("schedule", schedule, list(SCHEDULES))
+    if auto_sync not in ("on", "off"):
+        raise unknown("value of --auto-sync", auto_sync, ["on", "off"])
+    return How(schedule, seed, auto_sync == "on")
+
+
+def _run(job: Job, threads: int, trace: Path | None, how: How) -> dict[str, Any]:
     from dataclasses import asdict
 
     from tilewright import check
     from tilewright.ascendc.twin.diagnostics import render
+    from tilewright.ascendc.twin.runner import running
     from tilewright.backends.ascendc import AscendC
     from tilewright.document import plain
     from tilewright.errors import CRASHES, Refused, TilewrightError
@@ -286,7 +302,8 @@ def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
         "case": str(job.case),
         "dtype": job.case.precision,
         "config": dict(job.config),
-        "schedule": "program",
+        "schedule": how.schedule,
+        "auto_sync": how.auto_sync,
         "seed": job.seed,
     }
     nothing: dict[str, Any] = {
@@ -304,10 +321,11 @@ def _run(job: Job, threads: int, trace: Path | None) -> dict[str, Any]:
     }
     try:
         inputs = draw(job.family, job.case, job.seed)
-        launch = job.backend.prepare(
-            job.family, job.case, inputs, job.config, job.target, threads, trace
-        )
-        launch.run()
+        with running(how):
+            launch = job.backend.prepare(
+                job.family, job.case, inputs, job.config, job.target, threads, trace
+            )
+            launch.run()
         verdict = check.compare_outputs(job, inputs, launch.outputs)
     except Refused as error:
         return {**base, **nothing, "state": check.REFUSED, "reason": str(error)}

@@ -92,6 +92,8 @@ def run_file(request: Request, json: str | None) -> None:
         "entry": called,
         "target": request.target,
         "seed": request.seed,
+        "schedule": request.launch.get("schedule", "program"),
+        "auto_sync": request.launch.get("auto_sync", False),
         "state": "twin",
         "evidence": "modelled",
         "ok": not reason,
