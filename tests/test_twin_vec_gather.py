@@ -121,6 +121,15 @@ def test_gather_mask_in_place() -> None:
     assert y[-32:].view(np.uint64)[0] == 128
 
 
+def test_the_count_waits_for_its_instruction() -> None:
+    x, none = np.arange(1, 257, dtype=np.uint32), np.zeros(0, np.uint8)
+    for seed in range(12):
+        y = np.zeros(512 + 32, np.uint8)
+        params = [6, 1024, 0, y.nbytes, 2, 0, 0, 1, 4, 8, 0, 1]
+        result = across.launch(SOURCE, "gather_mask", [x, none, y], params, seed)
+        assert result.ok and y[-32:].view(np.uint64)[0] == 128
+
+
 @pytest.mark.parametrize(
     ("at", "value", "base", "kind", "words"),
     [
