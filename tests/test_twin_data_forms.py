@@ -126,6 +126,23 @@ def test_enhanced_parameters() -> None:
     assert "there is no path from l0c to ub" in str(result.findings[0])
 
 
+@pytest.mark.parametrize("n", [1, 5, 15])
+def test_padding_from_the_register(n: int) -> None:
+    x, y = np.arange(3 * n, dtype=np.float16), np.zeros(48, np.float16)
+    arguments = [runner.Buffer.of("x", x), runner.Buffer.of("y", y), runner.Scalar("n", n)]
+    result = runner.run(
+        twin_build.twin(),
+        "pad_from_register",
+        1,
+        arguments,
+        kernel_library=twin_build.kernels(SOURCE),
+    )
+    assert result.ok, result.findings
+    want = np.full((3, 16), 7, np.float16)
+    want[:, 1 : n + 1] = x.reshape(3, n)
+    np.testing.assert_array_equal(y.reshape(3, 16), want)
+
+
 @pytest.mark.parametrize("dtype", WIDE)
 def test_fill_l1(dtype: str) -> None:
     code, kind = TYPES[dtype]

@@ -79,6 +79,15 @@ KERNEL out_of_l0c(GM_ADDR) {
            DataCopyEnhancedParams());
 }
 
+// Three rows of `n` halves, filled up to a block on both sides.
+KERNEL pad_from_register(GM_ADDR x, GM_ADDR y, int32_t n) {
+  const auto ub = At<half>(0, 96);
+  SetPadValue(half(7.0f));
+  DataCopyPad(ub, Gm<half>(x), DataCopyExtParams(3, static_cast<uint32_t>(n) * 2, 0, 0, 0),
+              DataCopyPadExtParams<half>(false, 1, static_cast<uint8_t>(15 - n), half(9.0f)));
+  Store(y, 0, 96);
+}
+
 // p: type, bytes of y, repeat, blocks, gap, value's bits
 KERNEL fill_l1(GM_ADDR y, GM_ADDR params) {
   const Params p(params);
