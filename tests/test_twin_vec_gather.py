@@ -177,3 +177,16 @@ def test_a_gather_reads_what_its_offsets_say(half: int) -> None:
     )
     assert [f.kind for f in result.findings] == ([] if half else ["race"])
     np.testing.assert_array_equal(y, x[::-1])
+
+
+def test_a_gather_in_place_is_reported_and_computed() -> None:
+    x, offsets = np.arange(64, dtype=np.float32), np.arange(64, dtype=np.uint32)
+    want = x[offsets ^ 1]
+    offsets = (offsets ^ 1) * np.uint32(4)
+    buffers = [runner.Buffer.of("x", x), runner.Buffer.of("offsets", offsets)]
+    library = twin_build.kernels(SOURCE)
+    result = runner.run(twin_build.twin(), "gather_in_place", 1, buffers, kernel_library=library)
+    assert ["source and destination are the same memory" in f.message for f in result.findings] == [
+        True
+    ]
+    np.testing.assert_array_equal(x, want)
