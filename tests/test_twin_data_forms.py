@@ -102,6 +102,15 @@ def test_slices(dtype: str, dims: int) -> None:
         np.testing.assert_array_equal(z.view(np.uint8), in_z.view(np.uint8))
 
 
+def test_forms_add_to_gm() -> None:
+    x, y = np.arange(256, dtype=np.float32), np.full(256, 1000, np.float32)
+    arguments = [runner.Buffer.of("x", x), runner.Buffer.of("y", y)]
+    library = twin_build.kernels(SOURCE)
+    result = runner.run(twin_build.twin(), "forms_add", 1, arguments, kernel_library=library)
+    assert result.ok, result.findings
+    np.testing.assert_array_equal(y, 1000 + 2 * x)
+
+
 def test_slices_are_checked() -> None:
     x, y = np.zeros(261, np.float32), np.zeros(96, np.float32)
     good = [0, 47, 0, 3, 48, 0, 1, 0, 1, 2, 16, 70, 7, 3, 87, 0, 2, 1, 1, 3]

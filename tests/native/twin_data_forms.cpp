@@ -38,6 +38,18 @@ KERNEL nz2nd(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
   });
 }
 
+// 16 x 16 floats, added to what y holds: as fractals, then as one slice.
+KERNEL forms_add(GM_ADDR x, GM_ADDR y) {
+  const LocalTensor<float> src = Load<float>(x, 0, 1024);
+  Ready();
+  SetAtomicAdd<float>();
+  DataCopy(Gm<float>(y), src, Nz2NdParamsFull(1, 16, 16, 1, 16, 16, 1));
+  PipeBarrier<PIPE_MTE3>();
+  const SliceInfo all[1] = {SliceInfo(0, 255, 0, 32, 256)};
+  DataCopy(Gm<float>(y), src, all, all, 1);
+  SetAtomicNone();
+}
+
 // p: type, bytes on chip, dims, then five numbers a dimension of the chip's side, then of GM's. Goes in, and
 // out to z by the same slices.
 KERNEL slices(GM_ADDR x, GM_ADDR y, GM_ADDR z, GM_ADDR params) {
