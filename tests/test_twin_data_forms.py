@@ -102,6 +102,15 @@ def test_slices(dtype: str, dims: int) -> None:
         np.testing.assert_array_equal(z.view(np.uint8), in_z.view(np.uint8))
 
 
+def test_forms_add_to_gm() -> None:
+    x, y = np.arange(256, dtype=np.float32), np.full(256, 1000, np.float32)
+    arguments = [runner.Buffer.of("x", x), runner.Buffer.of("y", y)]
+    library = twin_build.kernels(SOURCE)
+    result = runner.run(twin_build.twin(), "forms_add", 1, arguments, kernel_library=library)
+    assert result.ok, result.findings
+    np.testing.assert_array_equal(y, 1000 + 2 * x)
+
+
 def test_slices_are_checked() -> None:
     x, y = np.zeros(261, np.float32), np.zeros(96, np.float32)
     good = [0, 47, 0, 3, 48, 0, 1, 0, 1, 2, 16, 70, 7, 3, 87, 0, 2, 1, 1, 3]
@@ -124,6 +133,23 @@ def test_enhanced_parameters() -> None:
     np.testing.assert_array_equal(y, want.reshape(-1))
     result = runner.run(twin_build.twin(), "out_of_l0c", 1, arguments[:1], kernel_library=library)
     assert "there is no path from l0c to ub" in str(result.findings[0])
+
+
+@pytest.mark.parametrize("n", [1, 5, 15])
+def test_padding_from_the_register(n: int) -> None:
+    x, y = np.arange(3 * n, dtype=np.float16), np.zeros(48, np.float16)
+    arguments = [runner.Buffer.of("x", x), runner.Buffer.of("y", y), runner.Scalar("n", n)]
+    result = runner.run(
+        twin_build.twin(),
+        "pad_from_register",
+        1,
+        arguments,
+        kernel_library=twin_build.kernels(SOURCE),
+    )
+    assert result.ok, result.findings
+    want = np.full((3, 16), 7, np.float16)
+    want[:, 1 : n + 1] = x.reshape(3, n)
+    np.testing.assert_array_equal(y.reshape(3, 16), want)
 
 
 @pytest.mark.parametrize("dtype", WIDE)

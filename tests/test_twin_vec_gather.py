@@ -121,6 +121,15 @@ def test_gather_mask_in_place() -> None:
     assert y[-32:].view(np.uint64)[0] == 128
 
 
+def test_the_count_waits_for_its_instruction() -> None:
+    x, none = np.arange(1, 257, dtype=np.uint32), np.zeros(0, np.uint8)
+    for seed in range(12):
+        y = np.zeros(512 + 32, np.uint8)
+        params = [6, 1024, 0, y.nbytes, 2, 0, 0, 1, 4, 8, 0, 1]
+        result = across.launch(SOURCE, "gather_mask", [x, none, y], params, seed)
+        assert result.ok and y[-32:].view(np.uint64)[0] == 128
+
+
 @pytest.mark.parametrize(
     ("at", "value", "base", "kind", "words"),
     [
@@ -168,3 +177,16 @@ def test_a_gather_reads_what_its_offsets_say(half: int) -> None:
     )
     assert [f.kind for f in result.findings] == ([] if half else ["race"])
     np.testing.assert_array_equal(y, x[::-1])
+
+
+def test_a_gather_in_place_is_reported_and_computed() -> None:
+    x, offsets = np.arange(64, dtype=np.float32), np.arange(64, dtype=np.uint32)
+    want = x[offsets ^ 1]
+    offsets = (offsets ^ 1) * np.uint32(4)
+    buffers = [runner.Buffer.of("x", x), runner.Buffer.of("offsets", offsets)]
+    library = twin_build.kernels(SOURCE)
+    result = runner.run(twin_build.twin(), "gather_in_place", 1, buffers, kernel_library=library)
+    assert ["source and destination are the same memory" in f.message for f in result.findings] == [
+        True
+    ]
+    np.testing.assert_array_equal(x, want)

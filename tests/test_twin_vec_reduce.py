@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -234,3 +235,15 @@ def test_what_is_refused(changed: dict[int, int], kind: str, words: str) -> None
     for at, value in changed.items():
         params[at] = value
     assert words in across.refused(SOURCE, "reduce_lanes", [x, y], params, kind)
+
+
+@pytest.mark.parametrize("op", range(4))
+@pytest.mark.parametrize("dtype", ["half", "float"])
+def test_speed(dtype: str, op: int) -> None:
+    """A tenth of what a busy machine does, so that only a change of the order of work shows."""
+    code, kind = TYPES[dtype]
+    x = seed("speed").standard_normal(65280 // kind.itemsize).astype(kind)
+    y, times = np.zeros(32, np.uint8), 20
+    start = time.process_time()
+    across.run(SOURCE, "reduce_speed", [x, y], [code, op, times])
+    assert times * x.size / (time.process_time() - start) > 2e7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -157,3 +158,14 @@ def test_what_is_refused(changed: dict[int, int], kind: str, words: str) -> None
     for at, value in changed.items():
         params[at] = value
     assert words in across.refused(SOURCE, "mrgsort", [x, y], params, kind)
+
+
+@pytest.mark.parametrize("op", [0, 1])
+def test_speed(op: int) -> None:
+    """A tenth of what a busy machine does, so that only a change of the order of work shows."""
+    x = np.zeros((4, 2048, 2), np.float32)
+    x[:, :, 0] = -np.sort(-generator("speed").standard_normal((4, 2048)), axis=1)
+    y, times = np.zeros(32, np.uint8), 40
+    start = time.process_time()
+    across.run(SOURCE, "sort_speed", [x.reshape(-1), y], [op, times])
+    assert times * 8192 / (time.process_time() - start) > 1e7

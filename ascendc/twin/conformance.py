@@ -102,6 +102,7 @@ _DATA_FORMS = {
     "SetLoadDataBoundary": f"{_FORMS}::test_load_3d_beyond_the_boundary",
     "SetLoadDataPaddingValue": f"{_FORMS}::test_load_3d_forms",
     "SetLoadDataRepeat": f"{_FORMS}::test_load_3d_repeats",
+    "SetPadValue": f"{_FORMS}::test_padding_from_the_register",
 }
 
 CONFORMANCE: Mapping[str, str] = MappingProxyType({**ELEMENTWISE, **_ACROSS_LANES, **_DATA_FORMS})

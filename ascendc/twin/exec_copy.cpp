@@ -84,11 +84,15 @@ void ExecuteNz2Nd(Core& core, const Record& r) {
   const uint8_t* src = core.At(r.operand[1]);
   for (uint32_t nd = 0; nd < p.nd; ++nd)
     for (uint32_t n = 0; n < p.n; ++n)
-      for (uint32_t column = 0; column < p.d; column += 16)
-        std::memcpy(
-            dst + (uint64_t{nd} * p.dst_nd + uint64_t{n} * p.dst_d + column) * size,
-            src + (uint64_t{nd} * p.src_nd * 256 + uint64_t{column} * p.src_n + uint64_t{n} * 16) * size,
-            16 * size);
+      for (uint32_t column = 0; column < p.d; column += 16) {
+        uint8_t* to = dst + (uint64_t{nd} * p.dst_nd + uint64_t{n} * p.dst_d + column) * size;
+        const uint8_t* from =
+            src + (uint64_t{nd} * p.src_nd * 256 + uint64_t{column} * p.src_n + uint64_t{n} * 16) * size;
+        if (r.atomic != Atomic::None)
+          Combine(r.atomic, r.operand[0].type, to, from, 16 * size);
+        else
+          std::memcpy(to, from, 16 * size);
+      }
 }
 
 void ExecuteFill(Core& core, const Record& r) {

@@ -24,11 +24,53 @@ bool Overlap(const Record& a, const Record& b, Hazard* hazard, Mem* mem) {
   return false;
 }
 
-// Registers that vector instructions leave results in: their order is the pipe's.
-bool LeavesState(const Record& r) { return r.op == Op::Vector; }
-bool UsesCmpMask(const Record& r) {
-  return r.vec.op == VecOp::CompareToMask || r.vec.op == VecOp::SetCmpMask || r.vec.op == VecOp::GetCmpMask ||
-         r.vec.op == VecOp::Select;
+// Registers that vector instructions leave results in, and that they or the scalar unit read: 0 none. Their
+// order is that of issue.
+enum Register : uint8_t { kNoRegister, kReduced, kSummed, kKept, kMerged, kMask };
+
+Register RegisterOf(VecOp op) {
+  switch (op) {
+    case VecOp::WholeReduceMax:
+    case VecOp::WholeReduceMin:
+    case VecOp::ReduceMax:
+    case VecOp::ReduceMin:
+      return kReduced;
+    case VecOp::ReduceSum:
+      return kSummed;
+    case VecOp::GatherMask:
+      return kKept;
+    case VecOp::MrgSort:
+      return kMerged;
+    case VecOp::CompareToMask:
+    case VecOp::SetCmpMask:
+    case VecOp::GetCmpMask:
+    case VecOp::Select:
+      return kMask;
+    default:
+      return kNoRegister;
+  }
+}
+
+Register RegisterOf(StateWord word) {
+  switch (word) {
+    case StateWord::AccValue:
+      return kSummed;
+    case StateWord::ReduceValue:
+    case StateWord::ReduceIndex:
+      return kReduced;
+    case StateWord::RsvdCount:
+      return kKept;
+    case StateWord::CmpMask0:
+    case StateWord::CmpMask1:
+      return kMask;
+    default:
+      return kMerged;
+  }
+}
+
+Register RegisterOf(const Record& r) {
+  if (r.op == Op::Vector) return RegisterOf(r.vec.op);
+  return r.op == Op::ReadState ? RegisterOf(static_cast<StateWord>(r.state.what)) : kNoRegister;
 }
 
 class Random : public Deferred {
@@ -68,10 +110,8 @@ bool Deferred::MustPrecede(const Held& first, const Held& second) const {
   if (second.clock.Knows(first.record.pipe, first.index)) return true;
   Hazard hazard;
   Mem mem;
-  if (first.record.pipe == second.record.pipe && LeavesState(first.record) && LeavesState(second.record) &&
-      (first.record.vec.op == second.record.vec.op ||
-       (UsesCmpMask(first.record) && UsesCmpMask(second.record))))
-    return true;
+  const Register left = RegisterOf(first.record);
+  if (left != kNoRegister && left == RegisterOf(second.record)) return true;
   if (!Overlap(first.record, second.record, &hazard, &mem)) return false;
   return HardwareOrders(hazard, mem, first.record.pipe, SiteOf(first.record), second.record.pipe,
                         SiteOf(second.record));

@@ -25,11 +25,24 @@ HOWS = ("count", "bits", "counter", "register")
 
 
 def launch(
-    source: str, kernel: str, buffers: Sequence[np.ndarray], params: Sequence[int]
+    source: str,
+    kernel: str,
+    buffers: Sequence[np.ndarray],
+    params: Sequence[int],
+    seed: int | None = None,
 ) -> runner.TwinResult:
+    """In program order, or with ``seed`` in an order of the adversary's."""
     table = np.array(params, np.int64)
     made = [runner.Buffer.of(f"b{i}", b) for i, b in enumerate([*buffers, table])]
-    return runner.run(twin_build.twin(), kernel, 1, made, kernel_library=twin_build.kernels(source))
+    return runner.run(
+        twin_build.twin(),
+        kernel,
+        1,
+        made,
+        kernel_library=twin_build.kernels(source),
+        schedule="program" if seed is None else "random",
+        seed=seed or 0,
+    )
 
 
 def run(

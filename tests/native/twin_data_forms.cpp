@@ -38,6 +38,18 @@ KERNEL nz2nd(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
   });
 }
 
+// 16 x 16 floats, added to what y holds: as fractals, then as one slice.
+KERNEL forms_add(GM_ADDR x, GM_ADDR y) {
+  const LocalTensor<float> src = Load<float>(x, 0, 1024);
+  Ready();
+  SetAtomicAdd<float>();
+  DataCopy(Gm<float>(y), src, Nz2NdParamsFull(1, 16, 16, 1, 16, 16, 1));
+  PipeBarrier<PIPE_MTE3>();
+  const SliceInfo all[1] = {SliceInfo(0, 255, 0, 32, 256)};
+  DataCopy(Gm<float>(y), src, all, all, 1);
+  SetAtomicNone();
+}
+
 // p: type, bytes on chip, dims, then five numbers a dimension of the chip's side, then of GM's. Goes in, and
 // out to z by the same slices.
 KERNEL slices(GM_ADDR x, GM_ADDR y, GM_ADDR z, GM_ADDR params) {
@@ -77,6 +89,15 @@ KERNEL enhanced(GM_ADDR x, GM_ADDR y, int32_t blocks) {
 KERNEL out_of_l0c(GM_ADDR) {
   DataCopy(At<float>(0, 1024), All<float>(TPosition::CO1, 1024), DataCopyParams(1, 32, 0, 0),
            DataCopyEnhancedParams());
+}
+
+// Three rows of `n` halves, filled up to a block on both sides.
+KERNEL pad_from_register(GM_ADDR x, GM_ADDR y, int32_t n) {
+  const auto ub = At<half>(0, 96);
+  SetPadValue(half(7.0f));
+  DataCopyPad(ub, Gm<half>(x), DataCopyExtParams(3, static_cast<uint32_t>(n) * 2, 0, 0, 0),
+              DataCopyPadExtParams<half>(false, 1, static_cast<uint8_t>(15 - n), half(9.0f)));
+  Store(y, 0, 96);
 }
 
 // p: type, bytes of y, repeat, blocks, gap, value's bits

@@ -62,3 +62,12 @@ KERNEL gather_beside(GM_ADDR x, GM_ADDR offsets, GM_ADDR y, int32_t half) {
   DataCopy(both[static_cast<uint32_t>(half) * 64], Gm<float>(x), 64);
   Store(y, 1024, 256);
 }
+
+// Neighbours change places, source and destination one.
+KERNEL gather_in_place(GM_ADDR x, GM_ADDR offsets) {
+  const LocalTensor<float> both = Load<float>(x, 0, 256);
+  const LocalTensor<uint32_t> offset = Load<uint32_t>(offsets, 256, 256);
+  Ready();
+  Gather<float>(both, both, offset, 0, 64);
+  Store(x, 0, 256);
+}

@@ -105,6 +105,7 @@ KERNEL reduce_speed(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
       if (p[1] == 1) WholeReduceSum<T>(dst, src, lanes, 255, 1, 1, 8);
       if (p[1] == 2) ReduceMax<T>(dst, src, work, 255 * lanes, true);
       if (p[1] == 3) ReduceSum<T>(dst, src, work, 255 * lanes);
+      PipeBarrier<PIPE_V>();
     }
     Store(y, 65536, 32);
   });

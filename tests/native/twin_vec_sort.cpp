@@ -57,6 +57,7 @@ KERNEL sort_speed(GM_ADDR x, GM_ADDR y, GM_ADDR params) {
     else
       MrgSort<float>(dst, MrgSortSrcList<float>(src, src[4096], src[8192], src[12288]),
                      MrgSort4Info(lengths, false, 15, 1));
+    PipeBarrier<PIPE_V>();
   }
   Store(y, 65536, 32);
 }

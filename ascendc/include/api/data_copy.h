@@ -69,7 +69,16 @@ inline void EmitPad(const tilewright::twin::Operand& dst, const tilewright::twin
   const int64_t src_step = src.mem == Mem::GM ? bytes + srcGap : padded + srcGap * 32;
   const int64_t dst_step = dst.mem == Mem::GM ? bytes + dstGap : padded + dstGap * 32;
   r.atomic = AtomicTo(dst, r.pipe, at);
-  r.pad = {count, bytes, src_step, dst_step, value, left, right, isPad};
+  const tilewright::twin::CoreState& state = *twi_state();
+  const bool fromRegister = !isPad && state.pad_set && dst.mem != Mem::GM;
+  r.pad = {count,
+           bytes,
+           src_step,
+           dst_step,
+           fromRegister ? state.pad_value : value,
+           left,
+           right,
+           isPad || fromRegister};
   twi_emit(&r);
 }
 
@@ -121,6 +130,15 @@ inline void DataCopy(const LocalTensor<T>& dst, const GlobalTensor<T>& src, cons
   r.nd2nz = {p.ndNum,     p.nValue,        p.dValue,       p.srcNdMatrixStride,
              p.srcDValue, p.dstNzC0Stride, p.dstNzNStride, p.dstNzMatrixStride};
   twi_emit(&r);
+}
+
+// What DataCopyPad fills with from now on where isPad is false.
+template <typename T, TPosition pos = TPosition::MAX>
+inline void SetPadValue(T paddingValue) {
+  static_assert(pos == TPosition::MAX || pos == TPosition::VECIN || pos == TPosition::VECOUT,
+                "padding goes to VECIN or VECOUT");
+  twi_state()->pad_set = true;
+  twi_state()->pad_value = BitsOf(paddingValue);
 }
 
 template <typename T>

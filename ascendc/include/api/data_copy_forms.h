@@ -136,6 +136,7 @@ inline void EmitSlices(const Dst& dst, const Src& src, const SliceInfo* dstInfo,
         tilewright::twin::MakeRecord(tilewright::twin::Op::CopyPad, CopyPipe(from_row.mem, to_row.mem), at);
     tilewright::twin::AddOperand(r, to_row);
     tilewright::twin::AddOperand(r, from_row);
+    r.atomic = AtomicTo(to_row, r.pipe, at);
     r.pad = {to.count(0), bytes, src_step, dst_step, 0, 0, 0, false};
     twi_emit(&r);
   }
@@ -150,6 +151,7 @@ inline void DataCopy(const GlobalTensor<T>& dst, const LocalTensor<T>& src, cons
   auto r = tilewright::twin::MakeRecord(tilewright::twin::Op::Nz2Nd, tilewright::twin::Pipe::MTE3, at);
   tilewright::twin::AddOperand(r, dst.AsOperand(true));
   tilewright::twin::AddOperand(r, src.AsOperand(false));
+  r.atomic = detail::AtomicTo(r.operand[0], r.pipe, at);
   r.nz2nd = {p.ndNum,      p.nValue,     p.dValue,           p.srcNdMatrixStride,
              p.srcNStride, p.dstDStride, p.dstNdMatrixStride};
   twi_emit(&r);

@@ -57,6 +57,8 @@ struct CoreState {
   bool saturate = false;  // SetSaturationFlag: FLOAT
   bool truncate = false;  // SetSaturationFlag: CAST, switched off
   Load3dState load3d;
+  bool pad_set = false;  // SetPadValue was called, with pad_value
+  uint64_t pad_value = 0;
   void* pipe = nullptr;
 };
 

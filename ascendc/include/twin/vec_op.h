@@ -51,7 +51,9 @@ enum class VecOp : uint8_t {
   AddDeqRelu,
   SetCmpMask,  // 16 bytes into the CMPMASK register
   GetCmpMask,
-  // Across lanes and addresses: vector_reduce.h, vector_sort.h, vector_gather.h, vector_move.h.
+  // Across lanes and addresses: vector_reduce.h, vector_sort.h, vector_gather.h, vector_move.h. Region
+  // proposals (RpSort16, ProposalConcat, ProposalExtract) and Scatter are not on 2201. Strides of a
+  // reduction's destination count its results.
   WholeReduceSum,
   WholeReduceMax,
   WholeReduceMin,

@@ -1,6 +1,5 @@
 // Sort32 and MrgSort: descending lists of 8-byte (score, index) entries.
 #include <algorithm>
-#include <vector>
 
 #include "vector/across.h"
 #include "vector/reduce.h"
@@ -82,66 +81,73 @@ void MergePair(const uint64_t* a, size_t na, const uint64_t* b, size_t nb, uint6
   std::copy(b, b_end, std::copy(a, a_end, out));
 }
 
-// Merges once, into the places of the entries in the order written: list 0 first among equals.
+// What a merge works on: the entries of its lists one after the other, and their items before, between and
+// after the two rounds of pairs.
+struct Work {
+  uint64_t *entries, *items, *half;
+  uint32_t start[kListMax + 1];  // of each list
+};
+
+// Merges once: afterwards the items stand in the order in which their entries are written.
 template <class T>
-void Order(Core& core, const Record& r, uint64_t skip, std::vector<uint64_t>& items,
-           std::vector<uint64_t>& half) {
-  const VecArgs& v = r.vec;
-  size_t start[kListMax + 1] = {};
+void Order(Core& core, const Record& r, uint64_t skip, Work& w) {
   for (uint32_t l = 0; l < kListMax; ++l) {
-    const uint32_t length = l < Lists(v) ? v.arg[l] : 0;
-    start[l + 1] = start[l] + length;
-    const uint8_t* from = length == 0 ? nullptr : core.At(r.operand[1 + l]) + skip;
-    for (uint32_t e = 0; e < length; ++e) {
-      T score;
-      std::memcpy(&score, from + e * kEntry, sizeof score);
-      items[start[l] + e] = Item(ScoreKey(score), static_cast<uint32_t>(start[l] + e));
-    }
+    const uint32_t first = w.start[l], length = w.start[l + 1] - first;
+    if (length != 0)
+      std::memcpy(w.entries + first, core.At(r.operand[1 + l]) + skip, uint64_t{length} * kEntry);
   }
-  const auto length = [&](int l) { return start[l + 1] - start[l]; };
-  MergePair(&items[start[0]], length(0), &items[start[1]], length(1), &half[0]);
-  MergePair(&items[start[2]], length(2), &items[start[3]], length(3), &half[start[2]]);
-  MergePair(&half[0], start[2], &half[start[2]], start[4] - start[2], &items[0]);
+  const uint32_t total = w.start[kListMax];
+  for (uint32_t e = 0; e < total; ++e) w.items[e] = Item(ScoreKey(static_cast<T>(w.entries[e])), e);
+  const uint32_t* at = w.start;
+  MergePair(w.items, at[1], w.items + at[1], at[2] - at[1], w.half);
+  MergePair(w.items + at[2], at[3] - at[2], w.items + at[3], at[4] - at[3], w.half + at[2]);
+  MergePair(w.half, at[2], w.half + at[2], at[4] - at[2], w.items);
+}
+
+// How many of the ordered entries are written before a list is exhausted, and how many of each.
+uint32_t StopAt(const Work& w, uint32_t lists, uint32_t (&taken)[kListMax]) {
+  for (uint32_t l = 0; l < lists; ++l)
+    if (w.start[l + 1] == w.start[l]) return 0;
+  for (uint32_t e = 0; e < w.start[kListMax]; ++e) {
+    const uint32_t place = PlaceOf(w.items[e]);
+    const uint32_t l = (place >= w.start[1]) + (place >= w.start[2]) + (place >= w.start[3]);
+    if (++taken[l] == w.start[l + 1] - w.start[l]) return e + 1;
+  }
+  return w.start[kListMax];
 }
 
 template <class T>
 void MergeAll(Core& core, const Record& r) {
   const VecArgs& v = r.vec;
   const uint32_t lists = Lists(v);
-  uint64_t total = 0;
-  uint32_t start[kListMax + 1] = {};
-  for (uint32_t l = 0; l < kListMax; ++l) {
-    if (l < lists) total += v.arg[l];
-    start[l + 1] = static_cast<uint32_t>(total);
-  }
-  std::vector<uint64_t> items(total + 1), half(total + 1);
+  Work w{};
   uint32_t taken[kListMax] = {};
-  bool ended = false;  // a merge that stops has exhausted a list
-  for (uint32_t l = 0; l < lists; ++l) ended = ended || (Stops(v) && v.arg[l] == 0);
+  for (uint32_t l = 0; l < kListMax; ++l) {
+    if (l < lists && !Stops(v)) taken[l] = v.arg[l];
+    w.start[l + 1] = w.start[l] + (l < lists ? v.arg[l] : 0);
+  }
+  const uint32_t total = w.start[kListMax];
+  w.entries = reinterpret_cast<uint64_t*>(core.Scratch(0, size_t{total} * 2));
+  w.items = reinterpret_cast<uint64_t*>(core.Scratch(1, size_t{total} * 2));
+  w.half = reinterpret_cast<uint64_t*>(core.Scratch(2, size_t{total} * 2));
   for (uint32_t i = 0; i < v.repeat; ++i) {
-    Order<T>(core, r, i * total * kEntry, items, half);
-    const uint64_t most = Stops(v) ? r.operand[0].unit / kEntry : total;
-    uint8_t* dst = core.At(r.operand[0]) + i * total * kEntry;
-    std::fill(taken, taken + kListMax, 0);
-    for (uint64_t e = 0; e < total && !ended; ++e, dst += kEntry) {
-      if (e == most) {
-        core.ReportAccess(FindingKind::OutOfBounds,
-                          "MrgSort: the destination's buffer is full before a list is exhausted", r, Mem::UB,
-                          r.operand[0].base, r.operand[0].base + total * kEntry, r.operand[0].lo,
-                          r.operand[0].hi);
-        break;
-      }
-      const uint32_t place = PlaceOf(items[e]);
-      const uint32_t l = (place >= start[1]) + (place >= start[2]) + (place >= start[3]);
-      std::memcpy(dst, core.At(r.operand[1 + l]) + i * total * kEntry + (place - start[l]) * kEntry, kEntry);
-      ended = Stops(v) && ++taken[l] == v.arg[l];
+    const uint64_t skip = uint64_t{i} * total * kEntry;
+    Order<T>(core, r, skip, w);
+    uint32_t count = Stops(v) ? StopAt(w, lists, taken) : total;
+    const uint32_t most = Stops(v) ? r.operand[0].unit / kEntry : total;
+    if (count > most) {
+      core.ReportAccess(FindingKind::OutOfBounds,
+                        "MrgSort: the destination's buffer is full before a list is exhausted", r, Mem::UB,
+                        r.operand[0].base, r.operand[0].base + uint64_t{count} * kEntry, r.operand[0].lo,
+                        r.operand[0].hi);
+      count = most;
     }
+    uint8_t* dst = core.At(r.operand[0]) + skip;
+    for (uint32_t e = 0; e < count; ++e)
+      std::memcpy(dst + uint64_t{e} * kEntry, &w.entries[PlaceOf(w.items[e])], kEntry);
   }
   for (uint32_t l = 0; l < kListMax; ++l)
-    core.Word(static_cast<StateWord>(static_cast<int>(StateWord::MrgSort0) + static_cast<int>(l))) =
-        Stops(v)    ? taken[l]
-        : l < lists ? v.arg[l]
-                    : 0;
+    core.Word(static_cast<StateWord>(static_cast<int>(StateWord::MrgSort0) + static_cast<int>(l))) = taken[l];
 }
 
 }  // namespace
