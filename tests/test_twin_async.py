@@ -182,3 +182,22 @@ def test_a_wait_may_come_before_its_set() -> None:
         y = np.zeros(64, np.int32)
         assert run("wait_first", 1, x, y, **how).ok
         np.testing.assert_array_equal(y, x)
+
+
+@pytest.mark.parametrize("how", [PROGRAM, RANDOM], ids=["program", "random"])
+def test_one_vector_core_tells_another(how: dict[str, object]) -> None:
+    work, y = np.zeros(256, np.int32), np.zeros(8, np.int32)
+    assert run("tell", 2, work, y, 1, **how).ok
+    assert (y == 41).all()
+    assert kinds(run("tell", 2, work, y, 0, **how)) == ["deadlock", "race"]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_blocks_take_turns(threads: int) -> None:
+    work, y = np.zeros(256, np.int32), np.zeros(8, np.int32)
+    result = run("in_turn", 5, y, work, threads=threads)
+    assert result.ok, [str(f) for f in result.findings]
+    want = 0
+    for block in [*range(5), *range(5)]:
+        want = want * 2 + block
+    assert y[0] == want

@@ -81,6 +81,13 @@ bool Board::Raised(int core, int id) {
   return found != raised_.end() && !found->second.empty();
 }
 
+void Board::Signal(uint32_t key, const Remote* known, Place at) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  raised_[{kNoCore, static_cast<int>(key)}].push_back({known, at});
+  ++version_;
+  changed_.notify_all();
+}
+
 void Board::Force(int core, int id) {
   const std::lock_guard<std::mutex> lock(mutex_);
   raised_[{core, id}].push_back({nullptr, {"", 0}});

@@ -26,6 +26,12 @@ constexpr int kCoresOfGroup = 3;      // a cube core and up to two vector cores
 constexpr uint32_t kMostRaised = 15;  // of a counter
 
 // The number of a core in its launch: block and place in the group; an unmixed kernel's cores have place 0.
+// Signals through global memory belong to no core; their id is their key.
+constexpr int kNoCore = -1;
+inline std::pair<int, int> FlagOf(int core, const CrossParams& cross) {
+  return cross.mode == 3 ? std::pair{kNoCore, static_cast<int>(cross.key)} : std::pair{core, int{cross.id}};
+}
+
 inline int CoreId(int block, int place) { return block * kCoresOfGroup + place; }
 
 class Board {
@@ -48,6 +54,8 @@ class Board {
   // True where the counter was raised: it is lowered, and `known` says what that tells.
   bool TryWait(int core, int id, const Remote** known);
   bool Raised(int core, int id);
+  // A signal through global memory, which whoever waits for `key` takes.
+  void Signal(uint32_t key, const Remote* known, Place at);
   // Raises one core's counter, so that it goes on after its deadlock was reported.
   void Force(int core, int id);
 

@@ -228,6 +228,7 @@ bool Core::FlagIsLegal(const Record& record) {
 // asc-devkit docs/zh/api, CrossCoreSetFlag: ids 11..14 are SyncAll's; a pipe of its own must complete first.
 bool Core::CrossIsLegal(const Record& record) {
   const CrossParams& c = record.cross;
+  if (c.mode == 3) return true;
   const std::string name = record.op == Op::CrossSet ? "CrossCoreSetFlag" : "CrossCoreWaitFlag";
   const auto bad = [&](FindingKind kind, const std::string& why) {
     Report(kind, name + ": " + why, record.pipe, record.at);

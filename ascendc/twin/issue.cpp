@@ -5,7 +5,8 @@
 namespace tilewright::twin {
 
 void Core::Issue(Record& record) {
-  if (record.op == Op::SyncAll || (record.op == Op::Barrier && record.barrier.pipe == Pipe::ALL)) {
+  const bool signals = record.op == Op::CrossSet && record.cross.mode == 3;
+  if (record.op == Op::SyncAll || signals || (record.op == Op::Barrier && record.barrier.pipe == Pipe::ALL)) {
     AwaitEmpty();
     Go(record, order_.Scalar());
     return;
@@ -31,7 +32,10 @@ void Core::Issue(Record& record) {
 
 bool Core::CanGo(const Record& record) {
   if (record.op == Op::WaitFlag) return !flags_[record.flag.event][record.flag.id].raised.empty();
-  if (record.op == Op::CrossWait) return machine_.board->Raised(id_, record.cross.id);
+  if (record.op == Op::CrossWait) {
+    const auto [core, id] = FlagOf(id_, record.cross);
+    return machine_.board->Raised(core, id);
+  }
   return true;
 }
 
@@ -74,9 +78,15 @@ void Core::GoCross(const Record& record) {
   const CrossParams& c = record.cross;
   const Remote* known = nullptr;
   if (record.op == Op::CrossWait) {
-    machine_.board->TryWait(id_, c.id, &known);
+    const auto [core, id] = FlagOf(id_, c);
+    machine_.board->TryWait(core, id, &known);
     order_.Join(record.pipe, {{}, known});
     return;
+  }
+  if (c.mode == 3) {
+    order_.Barrier(Pipe::ALL);
+    if (deferred_ != nullptr) deferred_->Complete(order_.Scalar());
+    return machine_.board->Signal(c.key, Publish(order_.Scalar()), record.at);
   }
   const bool meeting = record.op == Op::SyncAll;
   if (meeting) order_.Barrier(Pipe::ALL);
@@ -168,7 +178,7 @@ void Core::AwaitOthers(const Record* scalar) {
     if (scalar->op == Op::WaitFlag)
       flags_[scalar->flag.event][scalar->flag.id].raised.push_back(Clock{});
     else if (scalar->op == Op::CrossWait)
-      machine_.board->Force(id_, scalar->cross.id);
+      std::apply([this](int core, int id) { machine_.board->Force(core, id); }, FlagOf(id_, scalar->cross));
     return;
   }
   for (auto& queue : queue_) {

@@ -29,6 +29,7 @@ std::string InstructionName(const Record& r) { return SlotName(SlotOf(r)); }
 std::string WaitName(const Record& r) {
   if (r.op == Op::WaitFlag) return "WaitFlag<" + FlagName(r.flag) + ">";
   if (r.op == Op::SyncAll) return "SyncAll";
+  if (r.cross.mode == 3) return "the wait for another block's signal";
   return "CrossCoreWaitFlag of flag " + std::to_string(r.cross.id);
 }
 

@@ -214,3 +214,38 @@ KERNEL wait_first(GM_ADDR x, GM_ADDR y) {
   DataCopy(ub, View<int32_t>(x), 64);
   SetFlag<HardEvent::MTE2_MTE3>(0);
 }
+
+// Block 0 tells block 1, which reads what block 0 wrote; `tell` 0 leaves the signal out.
+KERNEL tell(GM_ADDR work, GM_ADDR y, uint32_t tell) {
+  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
+  GlobalTensor<int32_t> room = View<int32_t>(work, 64);
+  const LocalTensor<int32_t> ub(TPosition::VECCALC, 0, 8), state(TPosition::VECCALC, 64, 8);
+  if (GetBlockIdx() == 0) {
+    for (uint32_t i = 0; i < 8; ++i) ub.SetValue(i, 41);
+    PipeBarrier<PIPE_ALL>();
+    DataCopy(View<int32_t>(work), ub, 8);
+    if (tell != 0) IBSet(room, state, 1, 0);
+    return;
+  }
+  IBWait(room, state, 1, 0);
+  DataCopy(ub, View<int32_t>(work), 8);
+  PipeBarrier<PIPE_ALL>();
+  DataCopy(View<int32_t>(y), ub, 8);
+}
+
+// Each block doubles what is there and adds its number, twice around: an order shows in the result.
+KERNEL in_turn(GM_ADDR y, GM_ADDR work) {
+  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
+  GlobalTensor<int32_t> room = View<int32_t>(work);
+  LocalTensor<int32_t> ub(TPosition::VECCALC, 0, 8), state(TPosition::VECCALC, 64, 64);
+  InitDetermineComputeWorkspace(room, state);
+  for (int turn = 0; turn < 2; ++turn) {
+    WaitPreBlock(room, state);
+    DataCopy(ub, View<int32_t>(y), 8);
+    PipeBarrier<PIPE_ALL>();
+    ub.SetValue(0, ub.GetValue(0) * 2 + static_cast<int32_t>(GetBlockIdx()));
+    PipeBarrier<PIPE_ALL>();
+    DataCopy(View<int32_t>(y), ub, 8);
+    NotifyNextBlock(room, state);
+  }
+}

@@ -67,6 +67,24 @@ inline void EmitSyncAll(bool vectorOnly, uint32_t cores, tilewright::twin::Place
   twi_emit(&r);
 }
 
+// In software: whatever this core did before has been done when the waiter goes on.
+inline void EmitSignal(tilewright::twin::Op op, uint32_t key, tilewright::twin::Place at) {
+  auto r = tilewright::twin::MakeRecord(op, tilewright::twin::Pipe::S, at);
+  r.cross.mode = 3;
+  r.cross.pipe = tilewright::twin::Pipe::ALL;
+  r.cross.key = key;
+  twi_emit(&r);
+}
+constexpr uint32_t kBlockOrder = 1u << 30;  // keys of NotifyNextBlock; those of IBSet lie below
+
+inline uint32_t SignalKey(int32_t blockIdx, int32_t eventID, tilewright::twin::Place at) {
+  if (blockIdx < 0 || blockIdx > 65535 || eventID < 0 || eventID > 4095)
+    twi_finding(tilewright::twin::FindingKind::FlagRange,
+                "IBSet/IBWait: blockIdx must be 0 or more and below the number of cores, eventID 0 or more",
+                tilewright::twin::Pipe::S, at);
+  return (static_cast<uint32_t>(eventID) << 16 | static_cast<uint32_t>(blockIdx & 65535)) & (kBlockOrder - 1);
+}
+
 }  // namespace detail
 
 // Once everything before it on `pipe` is done, raises flag `flagId` of the cores that `modeId` names.
@@ -91,6 +109,33 @@ inline void SyncAll(const GlobalTensor<int32_t>&, const LocalTensor<int32_t>&, c
                     tilewright::twin::Place at = tilewright::twin::Place::Here()) {
   static_assert(isAIVOnly, "SyncAll through a workspace is for kernels of vector cores alone");
   detail::EmitSyncAll(true, static_cast<uint32_t>(usedCores), at);
+}
+
+// One vector core tells another, which waits as `blockIdx`; all arguments but ubWorkspace must agree.
+template <bool isAIVOnly = true>
+inline void IBSet(const GlobalTensor<int32_t>&, const LocalTensor<int32_t>&, int32_t blockIdx,
+                  int32_t eventID, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  detail::EmitSignal(tilewright::twin::Op::CrossSet, detail::SignalKey(blockIdx, eventID, at), at);
+}
+template <bool isAIVOnly = true>
+inline void IBWait(const GlobalTensor<int32_t>&, const LocalTensor<int32_t>&, int32_t blockIdx,
+                   int32_t eventID, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  detail::EmitSignal(tilewright::twin::Op::CrossWait, detail::SignalKey(blockIdx, eventID, at), at);
+}
+
+// Vector cores one after the other, by block; after the last one the first may go on to its next turn.
+inline void InitDetermineComputeWorkspace(GlobalTensor<int32_t>&, LocalTensor<int32_t>&) {}
+inline void WaitPreBlock(GlobalTensor<int32_t>&, LocalTensor<int32_t>&,
+                         tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  const auto me = static_cast<uint32_t>(GetBlockIdx());
+  const bool first = me == 0 && !twi_state()->ordered;
+  twi_state()->ordered = true;
+  if (!first) detail::EmitSignal(tilewright::twin::Op::CrossWait, detail::kBlockOrder | me, at);
+}
+inline void NotifyNextBlock(GlobalTensor<int32_t>&, LocalTensor<int32_t>&,
+                            tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  const auto next = static_cast<uint32_t>((GetBlockIdx() + 1) % GetBlockNum());
+  detail::EmitSignal(tilewright::twin::Op::CrossSet, detail::kBlockOrder | next, at);
 }
 
 }  // namespace AscendC

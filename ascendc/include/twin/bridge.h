@@ -60,6 +60,7 @@ struct CoreState {
   bool pad_set = false;  // SetPadValue was called, with pad_value
   uint64_t pad_value = 0;
   void* pipe = nullptr;
+  bool ordered = false;  // WaitPreBlock has been called
 };
 
 // KERNEL_TASK_TYPE_DEFAULT: which cores a kernel runs on.

@@ -174,12 +174,13 @@ struct BlockLists {
 };
 struct CrossParams {
   uint8_t mode;  // 0: all cores of one kind; 1: the two vector cores of a group; 2: a cube core and its
-                 // vector cores
+                 // vector cores; 3: through global memory, `key` names the signal
   uint8_t id;
   Pipe pipe;
   bool internal;
   bool vector_only;  // SyncAll: only the vector cores of a mixed kernel meet
   uint32_t cores;    // SyncAll: how many meet; 0: all
+  uint32_t key;
 };
 struct StateParams {
   uint8_t what;  // of twin/vec_op.h: StateWord
