@@ -3,6 +3,7 @@
 // here as with CANN.
 #pragma once
 
+#include "api/adv_api.h"
 #include "api/atomic.h"
 #include "api/cross_core.h"
 #include "api/cube.h"

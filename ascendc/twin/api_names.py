@@ -27,6 +27,12 @@ CLASSES = {
     *("ListTensorDesc", "LocalMemAllocator", "TensorTrait", "Coordinate", "Layout", "ShapeInfo"),
     *("CubeResGroupHandle", "GroupBarrier", "KfcWorkspace", "TSCM", "RegTensor", "MaskReg"),
 }
+# Pages of advanced functions that are called by themselves; the others are methods of Matmul and its like.
+FUNCTIONS = (
+    *("激活函数", "数学计算", "归一化操作", "量化操作", "归约操作", "排序操作", "张量变换", "数据过滤"),
+    *("索引计算", "随机函数", "其他"),
+)
+_HOST_SIDE = re.compile(r"Get\w*(Size|Info)$|\w*TilingFunc$|GetSort\w+$")
 _KEYWORDS = {"if", "for", "while", "return", "sizeof", "static_assert", "decltype", "defined"}
 
 
@@ -107,7 +113,8 @@ def extract(repository: Path) -> dict[str, Any]:
             continue
         page = _git(repository, "show", f"HEAD:{path}")
         if path.startswith(ADVANCED):
-            advanced |= set(prototypes(page))
+            if path.removeprefix(f"{ADVANCED}/").partition("/")[0] in FUNCTIONS:
+                advanced |= {n for n in prototypes(page) if not _HOST_SIDE.match(n)}
             continue
         state = supported(page) if path.startswith(BASIC) else None
         if state is None or any(path.startswith(f"{BASIC}/{s}") for s in SKIPPED):
