@@ -94,9 +94,9 @@ inline void DumpAccChkPoint(const GlobalTensor<T>& tensor, uint32_t index, uint3
 }
 
 inline void PrintTimeStamp(uint32_t descId) {
-  twi_print(detail::Format("PrintTimeStamp %u: %llu\n", descId,
-                           static_cast<unsigned long long>(twi_system_cycle()))
-                .data());
+  twi_print(
+      detail::Format("PrintTimeStamp %u: %llu\n", descId, static_cast<unsigned long long>(twi_system_cycle()))
+          .data());
 }
 // Stops the core.
 inline void Trap(tilewright::twin::Place at = tilewright::twin::Place::Here()) {
@@ -125,17 +125,16 @@ inline void CheckLocalMemoryIA(const CheckLocalMemoryIAParam&) {}
 }  // namespace AscendC
 
 #define PRINTF(...) AscendC::printf(__VA_ARGS__)
-#define ascendc_assert(expr, ...)                                                        \
-  do {                                                                                   \
-    if (!(expr))                                                                         \
-      AscendC::detail::Assert(#expr, tilewright::twin::Place::Here(), ##__VA_ARGS__);    \
-  } while (0)
-#define ASCENDC_ASSERT(expr, ...)                                                                \
+#define ascendc_assert(expr, ...)                                                                \
   do {                                                                                           \
-    if (!(expr)) {                                                                               \
-      __VA_ARGS__;                                                                               \
-      AscendC::detail::Assert(#expr, tilewright::twin::Place::Here());                           \
-    }                                                                                            \
+    if (!(expr)) AscendC::detail::Assert(#expr, tilewright::twin::Place::Here(), ##__VA_ARGS__); \
+  } while (0)
+#define ASCENDC_ASSERT(expr, ...)                                      \
+  do {                                                                 \
+    if (!(expr)) {                                                     \
+      __VA_ARGS__;                                                     \
+      AscendC::detail::Assert(#expr, tilewright::twin::Place::Here()); \
+    }                                                                  \
   } while (0)
 #undef assert
 #define assert(expr, ...) \

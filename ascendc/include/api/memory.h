@@ -124,10 +124,11 @@ class TBufPool {
 
 // All of UB that no buffer holds.
 template <typename T, TPosition pos>
-inline bool PopStackBuffer(LocalTensor<T>& popLocal) {
-  const auto left = twi_unused(MemOf(pos));
-  popLocal = LocalTensor<T>::FromBuffer(pos, left.base, left.base, left.base + left.bytes);
-  return left.bytes != 0;
+inline bool PopStackBuffer(LocalTensor<T>& popLocal,
+                           tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  const uint64_t begin = twi_alloc(MemOf(pos), 0, "PopStackBuffer", at).base, end = twi_capacity(MemOf(pos));
+  popLocal = LocalTensor<T>::FromBuffer(pos, begin, begin, end);
+  return begin < end;
 }
 
 namespace detail {

@@ -14,6 +14,16 @@ inline int64_t GetSubBlockIdx() { return twi_core()->sub_block_idx; }
 inline int64_t GetSubBlockNum() { return twi_core()->sub_block_num; }
 inline int64_t GetTaskRatio() { return twi_core()->sub_block_num; }
 inline void InitSocState() {}
+inline void GetArchVersion(uint32_t& coreVersion) { coreVersion = 0x220; }
+constexpr int16_t GetDataBlockSizeInBytes() { return 32; }
+inline int64_t GetSystemCycle() { return static_cast<int64_t>(twi_system_cycle()); }
+// Caches of instructions, which the twin does not have.
+inline void ICachePreLoad(const int64_t) {}
+inline int64_t GetICachePreloadStatus() { return 0; }
+// What follows may start early on hardware; here a kernel starts when the one before has ended.
+template <pipe_t AIV_PIPE = PIPE_MTE3, pipe_t AIC_PIPE = PIPE_FIX, bool FORCE = false>
+inline void SetNextTaskStart() {}
+inline void WaitPreTaskEnd() {}
 
 template <typename A, typename B>
 inline A CeilDivision(A a, B b) {
@@ -33,6 +43,20 @@ struct IsSameType {
 
 inline int64_t get_block_idx() { return AscendC::GetBlockIdx(); }
 inline int64_t get_block_num() { return AscendC::GetBlockNum(); }
+inline int64_t get_subblockid() { return AscendC::GetSubBlockIdx(); }
+inline int64_t get_subblockdim() { return AscendC::GetSubBlockNum(); }
+
+// The compiler's own words for them.
+namespace tilewright::twin {
+struct BlockIdx {
+  operator int64_t() const { return twi_core()->block_idx; }
+};
+struct BlockNum {
+  operator int64_t() const { return twi_core()->block_num; }
+};
+}  // namespace tilewright::twin
+inline constexpr tilewright::twin::BlockIdx block_idx{};
+inline constexpr tilewright::twin::BlockNum block_num{};
 
 // Everything below the kernel goes through here: fill in the place, hand over.
 namespace tilewright::twin {
