@@ -20,6 +20,7 @@
 #include "api/scalar_utils.h"
 #include "api/sync.h"
 #include "api/system.h"
+#include "api/task.h"
 #include "api/tensor.h"
 #include "api/tiling.h"
 #include "api/types.h"

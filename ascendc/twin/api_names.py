@@ -86,10 +86,13 @@ def prototypes(page: str) -> Iterator[str]:
 
 def _names(page: str, path: str) -> list[str]:
     folder = next((p for p in reversed(path.split("/")[:-1]) if p in CLASSES), None)
-    title = re.match(r"#\s+([^<\n（(]*)", page.replace("\\", ""))
+    title = re.match(r"#\s+([^<\n（(]*)", page.replace("\\", "").replace("构造函数", ""))
     names = list(dict.fromkeys(prototypes(page)))
+    if title and title[1].startswith("operator"):
+        names = ["operator()" if "(" in path else "operator[]"]
     if not names and title and re.fullmatch(r"[A-Za-z_]\w*", title[1].strip(), re.ASCII):
         names = [title[1].strip()]
+    names = [n for n in names if n != "operator"]
     if folder is not None:
         names = [folder if n == folder else f"{folder}::{n}" for n in names]
     return names
