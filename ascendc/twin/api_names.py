@@ -29,7 +29,16 @@ CLASSES = {
 }
 # Pages of advanced functions that are called by themselves; the others are methods of Matmul and its like.
 FUNCTIONS = (
-    *("激活函数", "数学计算", "归一化操作", "量化操作", "归约操作", "排序操作", "张量变换", "数据过滤"),
+    *(
+        "激活函数",
+        "数学计算",
+        "归一化操作",
+        "量化操作",
+        "归约操作",
+        "排序操作",
+        "张量变换",
+        "数据过滤",
+    ),
     *("索引计算", "随机函数", "其他"),
 )
 _HOST_SIDE = re.compile(r"Get\w*(Size|Info)$|\w*TilingFunc$|GetSort\w+$")

@@ -68,6 +68,11 @@ def _data() -> dict[str, Any]:
     return loaded
 
 
+def advanced() -> list[str]:
+    """The functions of adv_api, which are refused."""
+    return list(_data()["advanced"])
+
+
 def _gxx(source: str, *flags: str) -> str:
     command = [compiler(), "-std=c++17", "-x", "c++", f"-I{_INCLUDE}", *flags, "-"]
     done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
@@ -91,7 +96,9 @@ def declared(names: Sequence[str]) -> set[str]:
     head = '#include "kernel_operator.h"\n'
     probes = [_probe(n, i) for i, n in enumerate(names)]
     output = _gxx(head + "\n".join(probes) + "\n", "-fsyntax-only", "-fmax-errors=0", "-w")
-    lines = {int(m[1]) - 2 for m in re.finditer(r"^<stdin>:(\d+):\d+: error:", output, re.MULTILINE)}
+    lines = {
+        int(m[1]) - 2 for m in re.finditer(r"^<stdin>:(\d+):\d+: error:", output, re.MULTILINE)
+    }
     macros = set(re.findall(r"^#define (\w+)", _gxx(head, "-E", "-dM"), re.MULTILINE))
     return {n for i, n in enumerate(names) if i not in lines or n in macros}
 
@@ -107,7 +114,9 @@ def tests_of(names: Iterable[str], tests: Path) -> dict[str, list[str]]:
     sources = {p.name: _code(p) for p in sorted((tests / "native").glob("twin_*.[ch]*"))}
     words = {file: set(re.findall(r"\w+", code)) for file, code in sources.items()}
     raw = {p.name: p.read_text(encoding="utf-8") for p in sorted(tests.glob("test_twin_*.py"))}
-    helpers = {p.name: p.read_text(encoding="utf-8") for p in sorted((tests / "native").glob("*.py"))}
+    helpers = {
+        p.name: p.read_text(encoding="utf-8") for p in sorted((tests / "native").glob("*.py"))
+    }
     used: dict[str, set[str]] = {}
     for test, text in raw.items():
         texts = [text, *(t for n, t in helpers.items() if re.search(rf"\b{Path(n).stem}\b", text))]
@@ -153,7 +162,10 @@ def _tests(name: str, used: Sequence[str]) -> str:
 def page(found: Sequence[Row]) -> str:
     """docs/twin-api.md."""
     data = _data()
-    counts = {state: sum(r.state == state for r in found) for state in (IMPLEMENTED, REFUSED, MISSING, ABSENT)}
+    counts = {
+        state: sum(r.state == state for r in found)
+        for state in (IMPLEMENTED, REFUSED, MISSING, ABSENT)
+    }
     untested = sum(r.state == IMPLEMENTED and not r.detail for r in found)
     compared = sum(r.name in CONFORMANCE for r in found if r.state == IMPLEMENTED)
     missing = f", {counts[MISSING]} missing" if counts[MISSING] else ""
@@ -174,7 +186,12 @@ def page(found: Sequence[Row]) -> str:
         if row.state != ABSENT:
             by_folder.setdefault(row.page.rpartition("/")[0], []).append(row)
     for folder, group in by_folder.items():
-        lines += [f"## {folder or 'API'}", "", "| name | state | conformance test, or why not |", "|---|---|---|"]
+        lines += [
+            f"## {folder or 'API'}",
+            "",
+            "| name | state | conformance test, or why not |",
+            "|---|---|---|",
+        ]
         for row in group:
             name = f"`{row.name}` (now `{row.now}`)" if row.now else f"`{row.name}`"
             detail = row.detail or ("no test" if row.state == IMPLEMENTED else "")

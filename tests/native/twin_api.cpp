@@ -78,7 +78,7 @@ KERNEL(printing) {
   ints.SetGlobalBuffer(reinterpret_cast<__gm__ int32_t*>(y), 64);
   ints.SetValue(0, -3);
   DumpAccChkPoint(ints, 9, 0, 1);
-  assert(local(1) == half(0.5f));
+  assert(local.GetValue(1) == half(0.5f));
   ascendc_assert(GetBlockNum() == 1, "one block, not %d", 2);
   MetricsProfStart();
   MetricsProfStop();
