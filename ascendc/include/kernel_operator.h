@@ -34,3 +34,9 @@
 #include "api/vector_select.h"
 #include "api/vector_sort.h"
 #include "api/vector_unary.h"
+
+namespace AscendC {
+using ::bfloat16_t;
+using ::half;
+using ::int4b_t;
+}  // namespace AscendC

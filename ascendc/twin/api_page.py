@@ -39,7 +39,6 @@ _REASONS = (
     (r"Layout|Coordinate|TensorTrait", "tensors with traits and layouts are not modelled"),
     (r"ListTensorDesc|TensorDesc", "how lists of tensors lie in memory is the runtime's own affair"),
     (r"(Get|Set)ShapeInfo", "shapes attached to tensors have no effect on a kernel"),
-    (r"SetPadValue", "DataCopyPad takes its padding value with each call"),
     (r"SpmBuffer", "spilling to a shared buffer is not modelled"),
     (r"BufHandle|EXTERN_IMPL_BUFPOOL", "pools with an allocator of the kernel's own are not modelled"),
     (r"LocalTensor::(Print|ToFile)|GetBaseAddr", "of CANN's own simulator only; printf and DumpTensor print"),

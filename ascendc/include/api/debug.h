@@ -66,6 +66,11 @@ inline void printf(const char* fmt, Args... args) {
   twi_print(detail::Format(fmt, args...).data());
 }
 
+template <class... Args>
+inline void PRINTF(const char* fmt, Args... args) {
+  printf(fmt, args...);
+}
+
 template <typename T>
 inline void DumpTensor(const LocalTensor<T>& tensor, uint32_t desc, uint32_t dumpSize) {
   detail::Dump<T>(tensor, detail::Format("DumpTensor %u: ", desc).data(), dumpSize);
@@ -124,7 +129,6 @@ inline void CheckLocalMemoryIA(const CheckLocalMemoryIAParam&) {}
 
 }  // namespace AscendC
 
-#define PRINTF(...) AscendC::printf(__VA_ARGS__)
 #define ascendc_assert(expr, ...)                                                                \
   do {                                                                                           \
     if (!(expr)) AscendC::detail::Assert(#expr, tilewright::twin::Place::Here(), ##__VA_ARGS__); \

@@ -147,3 +147,5 @@ class TPipe {
 inline TPipe* GetTPipePtr() { return static_cast<TPipe*>(twi_state()->pipe); }
 
 }  // namespace AscendC
+
+using AscendC::GetTPipePtr;

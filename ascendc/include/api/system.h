@@ -35,6 +35,41 @@ inline A CeilAlign(A a, B b) {
 }
 
 template <typename A, typename B>
+inline A DivCeil(A a, B b) {
+  return CeilDivision(a, b);
+}
+
+constexpr int32_t ONE_BLK_SIZE = 32;           // bytes of a block
+constexpr int32_t ONE_REPEAT_BYTE_SIZE = 256;  // bytes of one repeat
+constexpr int32_t DEFAULT_C0_SIZE = 32;        // bytes of a row of a fractal
+constexpr int32_t BLOCK_CUBE = 16;             // rows of a fractal
+constexpr int32_t TOTAL_VEC_LOCAL_SIZE = 184 * 1024;
+constexpr uint8_t K_MAX_DIM = 8;
+
+template <bool condition, typename A, typename B>
+struct Conditional {
+  using type = std::conditional_t<condition, A, B>;
+};
+// The parts of the standard library that kernels reach under this name.
+namespace Std {
+using std::conditional;
+using std::conditional_t;
+using std::enable_if;
+using std::enable_if_t;
+using std::false_type;
+using std::integral_constant;
+using std::is_base_of;
+using std::is_convertible;
+using std::is_floating_point;
+using std::is_integral;
+using std::is_same;
+using std::is_same_v;
+using std::remove_cv_t;
+using std::remove_reference_t;
+using std::true_type;
+}  // namespace Std
+
+template <typename A, typename B>
 struct IsSameType {
   static constexpr bool value = std::is_same_v<A, B>;
 };
