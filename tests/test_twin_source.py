@@ -85,7 +85,7 @@ using F = void (*)(int);
 struct S { void method() { if (1) {} } int a = 3; };
 enum class E { A, B };
 int table[] = {1, 2};
-extern "C" __tw_global__ void add(uint8_t* x, const float (*y)[4], uint32_t n = 3) { { } }
+extern "C" __tw_global__ void add([[maybe_unused]] uint8_t* x, const float (*y)[4], uint32_t n = 3) { { } }
 namespace a { namespace b {
 template <typename T, int N = (1 > 0)>
 __tw_mix__(1, 2) __tw_global__ inline void mixed(T* x, Tiling<int, 4> t) { for (;;) {} }

@@ -3,20 +3,26 @@
 // here as with CANN.
 #pragma once
 
+#include "api/adv_api.h"
 #include "api/atomic.h"
 #include "api/cross_core.h"
 #include "api/cube.h"
 #include "api/data_copy.h"
 #include "api/data_copy_forms.h"
+#include "api/debug.h"
 #include "api/enums.h"
 #include "api/load_data.h"
+#include "api/memory.h"
 #include "api/params.h"
 #include "api/pipe.h"
 #include "api/queue.h"
 #include "api/scalar.h"
+#include "api/scalar_utils.h"
 #include "api/sync.h"
 #include "api/system.h"
+#include "api/task.h"
 #include "api/tensor.h"
+#include "api/tiling.h"
 #include "api/types.h"
 #include "api/vector_binary.h"
 #include "api/vector_cast.h"
@@ -28,3 +34,9 @@
 #include "api/vector_select.h"
 #include "api/vector_sort.h"
 #include "api/vector_unary.h"
+
+namespace AscendC {
+using ::bfloat16_t;
+using ::half;
+using ::int4b_t;
+}  // namespace AscendC

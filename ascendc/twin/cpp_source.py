@@ -165,6 +165,9 @@ def _parameters(tokens: Sequence[Token]) -> tuple[Parameter, ...]:
     i = 0
     while i < len(tokens):
         text = tokens[i].text
+        if text == "[" and i + 1 < len(tokens) and tokens[i + 1].text == "[":  # an attribute
+            i = _close(tokens, i) + 1
+            continue
         if text in _OPEN or (text == "<" and i and re.match(r"\w", tokens[i - 1].text)):
             end = _close(tokens, i) if text in _OPEN else _close_angle(tokens, i)
             parts[-1] += tokens[i : end + 1]

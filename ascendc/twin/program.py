@@ -27,10 +27,13 @@ from .cpp_source import Function, Parameter, functions, rewrite_launches
 from .runner import Buffer, Call, TwinResult, run
 
 _INCLUDE = Path(__file__).resolve().parents[1] / "include"
-_FLAGS = ("-std=c++17", "-x", "c++", "-include", "twin/entry.h")
+# CANN's compiler is a clang, which takes one thing of C++20 in C++17 as well: f<T>(x) with an f that only the
+# namespace of x declares. g++ takes it in C++20 alone, so that is tried where C++17 fails.
+_STANDARDS = ("-std=c++17", "-std=c++20")
+_FLAGS = ("-x", "c++", "-include", "twin/entry.h")
 # -O1: what a kernel computes by itself is little, and its author waits for the compiler.
 _COMPILE = (
-    *("-std=c++17", "-O1", "-g0", "-fPIC", "-shared", "-ffp-contract=off"),
+    *("-O1", "-g0", "-fPIC", "-shared", "-ffp-contract=off"),
     *("-fvisibility=hidden", "-fpreprocessed", "-fdirectives-only"),
 )
 
@@ -210,16 +213,12 @@ def compile(
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     given = [*(f"-I{i}" for i in include), *(f"-D{d}" for d in define)]
-    text = _preprocess(path, ["-fdirectives-only", *given])
-    key = digest(words=[text, str(path), *_COMPILE, *entries])
+    text = _preprocess(path, [_STANDARDS[0], "-fdirectives-only", *given])
+    key = digest(words=[text, str(path), *_COMPILE, *_STANDARDS, *entries])
     folder = cache_folder("build", f"twin-{path.stem}-{key}")
     made = folder / "kernels.so"
     if not made.exists():
-        found = functions(_preprocess(path, ["-DTILEWRIGHT_LIST_KERNELS", *given]), [str(_INCLUDE)])
-        chosen = _entries(found, entries)
-        mixes = {f.base: f.mix for f in found if f.kernel}
-        rewritten, _ = rewrite_launches(text, mixes)
-        _build(path, rewritten + _thunks(chosen, found), folder, found, chosen)
+        _make(path, text, given, folder, entries)
     listed = json.loads((folder / "kernels.json").read_text(encoding="utf-8"))
     return Program(
         path,
@@ -233,8 +232,26 @@ def compile(
     )
 
 
+def _make(
+    path: Path, text: str, given: Sequence[str], folder: Path, entries: Sequence[str]
+) -> None:
+    listing = [_STANDARDS[0], "-DTILEWRIGHT_LIST_KERNELS", *given]
+    found = functions(_preprocess(path, listing), [str(_INCLUDE)])
+    chosen = _entries(found, entries)
+    mixes = {f.base: f.mix for f in found if f.kernel}
+    thunks = _thunks(chosen, found)
+    try:
+        _build(path, rewrite_launches(text, mixes)[0] + thunks, _STANDARDS[0], folder, found, chosen)
+    except CompileError as first:
+        try:
+            newer = _preprocess(path, [_STANDARDS[1], "-fdirectives-only", *given])
+            rewritten = rewrite_launches(newer, mixes)[0]
+            _build(path, rewritten + thunks, _STANDARDS[1], folder, found, chosen)
+        except CompileError:
+            raise first from None
+
+
 def _preprocess(path: Path, flags: Sequence[str]) -> str:
-    # -idirafter: where the user has headers of these names, theirs are meant.
     command = [compiler(), *_FLAGS, *flags, f"-I{_INCLUDE}", "-E", str(path)]
     done = subprocess.run(command, capture_output=True, check=False)
     errors = done.stderr.decode(errors="replace")
@@ -288,7 +305,12 @@ def _thunks(chosen: Sequence[Entry], found: Sequence[Function]) -> str:
 
 
 def _build(
-    path: Path, text: str, folder: Path, found: Sequence[Function], chosen: Sequence[Entry]
+    path: Path,
+    text: str,
+    standard: str,
+    folder: Path,
+    found: Sequence[Function],
+    chosen: Sequence[Entry],
 ) -> None:
     from tilewright import native
 
@@ -298,7 +320,7 @@ def _build(
         unit.write_bytes(text.encode(errors="surrogateescape"))
         colour = ["-fdiagnostics-color=always"] if sys.stderr.isatty() else []
         link = [str(native.library("twin")), "-Wl,-z,defs", "-Wl,--build-id=none"]
-        command = [compiler(), *_COMPILE, *colour, str(unit), "-o", str(made), *link]
+        command = [compiler(), standard, *_COMPILE, *colour, str(unit), "-o", str(made), *link]
         done = subprocess.run(command, capture_output=True, check=False)
         if done.returncode:
             errors = done.stderr.decode(errors="replace").replace(str(unit), str(path))

@@ -1,7 +1,9 @@
 // Each host thread owns some cores, each on a fiber: one that waits for another core makes room for the next.
 #include "run.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <thread>
 
@@ -338,6 +340,20 @@ TW_EXPORT bool twi_is(int32_t kind, Place at) {
   if (current == nullptr) return false;
   if (current->info().kind == 0) worker->Declare(TaskType::Mix12, at);
   return current->info().kind == kind;
+}
+TW_EXPORT bool twi_peek(Mem mem, uint64_t address, uint32_t bytes, void* into) {
+  if (current == nullptr) return false;
+  const Machine& machine = current->machine();
+  const auto holds = [&](uint64_t begin, uint64_t size) {
+    return address >= begin && bytes <= size && address - begin <= size - bytes;
+  };
+  const auto& buffers = machine.buffers;
+  const bool there = mem == Mem::GM
+                         ? std::any_of(buffers.begin(), buffers.end(),
+                                       [&](const GmBuffer& b) { return b.backed && holds(b.base, b.bytes); })
+                         : holds(0, machine.soc->capacity[static_cast<int>(mem)]);
+  if (there) std::memcpy(into, current->At(mem, address), bytes);
+  return there;
 }
 TW_EXPORT void twi_print(const char* text) {
   if (current != nullptr) current->Print(text);

@@ -184,6 +184,20 @@ struct FixpipeParamsV220 {  // srcStride in rows of 16 elements; dstStride in el
   FixpipeParamsV220() = default;
   FixpipeParamsV220(uint16_t n, uint16_t m, uint16_t srcStrideIn, uint32_t dstStrideIn, bool relu)
       : nSize(n), mSize(m), srcStride(srcStrideIn), dstStride(dstStrideIn), reluEn(relu) {}
+  FixpipeParamsV220(uint16_t n, uint16_t m, uint16_t srcStrideIn, uint32_t dstStrideIn, bool relu,
+                    QuantMode_t quant, uint64_t scalar, uint16_t nd, uint16_t srcNd, uint16_t dstNd,
+                    uint8_t flag)
+      : nSize(n),
+        mSize(m),
+        srcStride(srcStrideIn),
+        dstStride(dstStrideIn),
+        quantPre(quant),
+        deqScalar(scalar),
+        ndNum(nd),
+        srcNdStride(srcNd),
+        dstNdStride(dstNd),
+        reluEn(relu),
+        unitFlag(flag) {}
   uint16_t nSize = 0;
   uint16_t mSize = 0;
   uint16_t srcStride = 0;

@@ -8,6 +8,19 @@ namespace AscendC {
 
 class TPipe;
 
+namespace detail {
+
+template <class Pool, class Shared>
+inline void SharePool(Pool& pool, uint32_t len, const Shared& shared, tilewright::twin::Place at) {
+  if (len > shared.bytes())
+    twi_finding(tilewright::twin::FindingKind::Capacity,
+                "InitBufPool: the pool is larger than the one whose bytes it shares",
+                tilewright::twin::Pipe::S, at);
+  pool.SetRegion(shared.base(), len < shared.bytes() ? len : shared.bytes());
+}
+
+}  // namespace detail
+
 template <TPosition pos = TPosition::LCM>
 class TBuf {
  public:
@@ -28,8 +41,12 @@ class TBuf {
     return t;
   }
 
+  void SetRegion(uint64_t base, uint32_t bytes) {
+    base_ = base;
+    bytes_ = bytes;
+  }
+
  private:
-  friend class TPipe;
   uint64_t base_ = 0;
   uint32_t bytes_ = 0;
 };
@@ -49,14 +66,28 @@ class TPipe {
   void Destroy() {
     if (twi_state()->pipe == this) twi_state()->pipe = nullptr;
   }
+  void DestroyWithoutPipeAll() { Destroy(); }
   void Reset() { twi_release_all(); }
 
   template <TPosition pos>
   bool InitBuffer(TBuf<pos>& buf, uint32_t len,
                   tilewright::twin::Place at = tilewright::twin::Place::Here()) {
     const auto region = twi_alloc(MemOf(pos), len, "TBuf", at);
-    buf.base_ = region.base;
-    buf.bytes_ = region.bytes;
+    buf.SetRegion(region.base, region.bytes);
+    return true;
+  }
+  // A pool of `len` bytes, whose buffers it hands out itself; or one that shares the bytes of another.
+  template <template <TPosition, uint32_t> class Pool, TPosition pos, uint32_t ids>
+  bool InitBufPool(Pool<pos, ids>& bufPool, uint32_t len,
+                   tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    const auto region = twi_alloc(MemOf(pos), len, "TBufPool", at);
+    bufPool.SetRegion(region.base, region.bytes);
+    return true;
+  }
+  template <class Pool, class Shared>
+  bool InitBufPool(Pool& bufPool, uint32_t len, Shared& shareBuf,
+                   tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    detail::SharePool(bufPool, len, shareBuf, at);
     return true;
   }
   // A queue of `num` buffers of `len` bytes.
@@ -116,3 +147,5 @@ class TPipe {
 inline TPipe* GetTPipePtr() { return static_cast<TPipe*>(twi_state()->pipe); }
 
 }  // namespace AscendC
+
+using AscendC::GetTPipePtr;

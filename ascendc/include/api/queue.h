@@ -71,18 +71,20 @@ class TQueBind {
     return Tensor<T>(0);
   }
 
+  // In place: into a tensor that is there already.
+  template <typename T>
+  void AllocTensor(LocalTensor<T>& tensor, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    tensor = AllocTensor<T>(at);
+  }
+
   template <typename T>
   bool EnQue(const LocalTensor<T>& tensor, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-    const int slot = SlotOf(tensor.GetPhyAddr());
-    if (slot < 0 || state_[slot] != State::Held) {
-      Report("EnQue: the tensor was not allocated from this queue", at);
-      return false;
-    }
-    if (count_ == kSlots) return false;
-    state_[slot] = State::Queued;
-    Set(event_.filled, full_id_[slot], at);
-    ring_[(head_ + count_++) % kSlots] = slot;
-    return true;
+    return Put(tensor, event_.filled, at);
+  }
+  // One buffer on several legs of its way, as from GM to VECIN and then from VECOUT to GM.
+  template <TPosition srcUserPos, TPosition dstUserPos, typename T>
+  bool EnQue(const LocalTensor<T>& tensor, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    return Put(tensor, detail::EventsOf(srcUserPos, dstUserPos).filled, at);
   }
 
   template <typename T>
@@ -95,8 +97,16 @@ class TQueBind {
     head_ = (head_ + 1) % kSlots;
     --count_;
     state_[slot] = State::Held;
-    Wait(event_.filled, full_id_[slot], at);
+    Wait(full_event_[slot], full_id_[slot], at);
     return Tensor<T>(slot);
+  }
+  template <typename T>
+  void DeQue(LocalTensor<T>& tensor, tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    tensor = DeQue<T>(at);
+  }
+  template <TPosition srcUserPos, TPosition dstUserPos, typename T>
+  LocalTensor<T> DeQue(tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    return DeQue<T>(at);
   }
 
   template <typename T>
@@ -133,11 +143,20 @@ class TQueBind {
       Report("InitBuffer: a queue has 1 to 16 buffers", at);
       num = 1;
     }
-    num_ = num;
-    const auto region = twi_alloc(MemOf(position), tilewright::twin::AlignUp(len, 32) * num, "TQue", at);
-    base_ = region.base;
-    slot_bytes_ = tilewright::twin::AlignUp(len, 32);
+    const uint32_t bytes = tilewright::twin::AlignUp(len, 32);
+    return InitBuffersAt(twi_alloc(MemOf(position), bytes * num, "TQue", at).base, num, bytes, at);
+  }
+  // In memory that a pool has handed out.
+  bool InitBuffersAt(uint64_t base, uint8_t num, uint32_t bytes, tilewright::twin::Place at) {
+    at_ = at;
+    base_ = base;
+    num_ = num > kSlots ? kSlots : num;
+    slot_bytes_ = bytes;
     return true;
+  }
+  // Waits for what FreeTensor set, and gives the events back.
+  void FreeAllEvent(tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    for (int i = 0; i < num_; ++i) Wait(event_.emptied, free_id_[i], at);
   }
 
   ~TQueBind() {
@@ -149,6 +168,21 @@ class TQueBind {
   }
 
  private:
+  template <typename T>
+  bool Put(const LocalTensor<T>& tensor, HardEvent event, tilewright::twin::Place at) {
+    const int slot = SlotOf(tensor.GetPhyAddr());
+    if (slot < 0 || state_[slot] != State::Held) {
+      Report("EnQue: the tensor was not allocated from this queue", at);
+      return false;
+    }
+    if (count_ == kSlots) return false;
+    state_[slot] = State::Queued;
+    full_event_[slot] = event;
+    Set(event, full_id_[slot], at);
+    ring_[(head_ + count_++) % kSlots] = slot;
+    return true;
+  }
+
   enum class State : uint8_t { Idle, Held, Queued };
   static constexpr int kSlots = 16;
 
@@ -188,6 +222,7 @@ class TQueBind {
   tilewright::twin::Place at_{"", 0};
   State state_[kSlots] = {};
   int ring_[kSlots] = {};
+  HardEvent full_event_[kSlots] = {};
   TEventID full_id_[kSlots] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
   TEventID free_id_[kSlots] = {-1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1};
 };

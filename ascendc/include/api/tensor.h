@@ -61,10 +61,30 @@ void Assign(const LocalTensor<D>& dst, const BinaryExpression<T, op>& expression
 
 enum class CMPMODE : uint8_t { LT = 0, GT, EQ, LE, GE, NE };
 
+// One element, as tensor(offset): read as GetValue does, assigned as SetValue does.
+template <class Tensor, typename T>
+class Element {
+ public:
+  Element(Tensor tensor, uint64_t offset, tilewright::twin::Place at)
+      : tensor_(tensor), offset_(offset), at_(at) {}
+  operator T() const { return tensor_.GetValue(Offset(), at_); }
+  Element& operator=(T value) {
+    tensor_.SetValue(Offset(), value, at_);
+    return *this;
+  }
+
+ private:
+  auto Offset() const { return static_cast<typename Tensor::Index>(offset_); }
+  Tensor tensor_;
+  uint64_t offset_;
+  tilewright::twin::Place at_;
+};
+
 template <typename T>
 class GlobalTensor {
  public:
   using PrimType = T;
+  using Index = uint64_t;
 
   void SetGlobalBuffer(__gm__ T* buffer, uint64_t bufferSize) {
     address_ = buffer;
@@ -77,6 +97,10 @@ class GlobalTensor {
     part.address_ = reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(address_) + offset * sizeof(T));
     part.size_ = offset < size_ ? size_ - offset : 0;
     return part;
+  }
+  Element<GlobalTensor, T> operator()(uint64_t offset,
+                                      tilewright::twin::Place at = tilewright::twin::Place::Here()) const {
+    return {*this, offset, at};
   }
   const __gm__ T* GetPhyAddr() const { return address_; }
   const __gm__ T* GetPhyAddr(uint64_t offset) const { return (*this)[offset].address_; }
@@ -111,6 +135,7 @@ template <typename T>
 class LocalTensor {
  public:
   using PrimType = T;
+  using Index = uint32_t;
 
   LocalTensor() = default;
   // Static tensor programming: `tileSize` elements at byte `addr` of the memory behind `pos`.
@@ -135,6 +160,10 @@ class LocalTensor {
   LocalTensor<U> ReinterpretCast() const {
     return LocalTensor<U>::FromBuffer(position_, base_, lo_, hi_);
   }
+  Element<LocalTensor, T> operator()(uint32_t offset,
+                                     tilewright::twin::Place at = tilewright::twin::Place::Here()) const {
+    return {*this, offset, at};
+  }
   TPosition GetPosition() const { return position_; }
   uint32_t GetSize() const {
     const uint32_t elements = GetLength() / static_cast<uint32_t>(sizeof(T));
@@ -142,6 +171,7 @@ class LocalTensor {
   }
   uint32_t GetLength() const { return static_cast<uint32_t>(hi_ > base_ ? hi_ - base_ : 0); }
   void SetSize(uint32_t size) { size_ = size; }
+  void SetBufferLen(uint32_t dataLen) { size_ = dataLen; }
   uint64_t GetPhyAddr() const { return base_; }
   uint64_t GetPhyAddr(uint32_t offset) const { return base_ + detail::BytesOf<T>(offset); }
   void SetAddrWithOffset(const LocalTensor& src, uint32_t offset) { *this = src[offset]; }

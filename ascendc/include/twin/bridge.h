@@ -82,6 +82,8 @@ void twi_task_type(tilewright::twin::TaskType type, tilewright::twin::Place at);
 // Text printed by the kernel, and a failed assertion, after which the core does nothing more.
 void twi_print(const char* text);
 void twi_assert(const char* text, tilewright::twin::Place at);
+// Copies bytes as they are now, without being an instruction; false where they do not exist.
+bool twi_peek(tilewright::twin::Mem mem, uint64_t address, uint32_t bytes, void* into);
 // GetSystemCycle: ticks of the 50 MHz counter.
 uint64_t twi_system_cycle();
 // Completes the record's ranges, checks it, hands it to the sinks and executes it. False: a finding, nothing

@@ -1,0 +1,35 @@
+// Work given to one kind of core, and the scalar unit's data cache, which the twin does not have: what it
+// writes is in memory at once.
+#pragma once
+
+#include "api/cross_core.h"
+
+namespace AscendC {
+
+enum class EngineType : int32_t { AIC, AIV };
+enum class MemDsbT : uint64_t { ALL = 0, DDR, UB, SEQ };
+enum class CacheLine : uint64_t { SINGLE_CACHE_LINE = 0, ENTIRE_DATA_CACHE };
+enum class DcciDst : uint64_t { CACHELINE_ALL = 0, CACHELINE_UB, CACHELINE_OUT, CACHELINE_ATOMIC };
+
+template <EngineType engine, auto funPtr, class... Args>
+inline void Async(Args... args) {
+  if (engine == EngineType::AIC) {
+    if (ASCEND_IS_AIC) funPtr(args...);
+  } else {
+    if (ASCEND_IS_AIV) funPtr(args...);
+  }
+}
+
+// The scalar unit's accesses are done before it goes on.
+template <MemDsbT arg0>
+inline void DataSyncBarrier() {}
+template <typename T, CacheLine entireType, DcciDst dcciDst>
+inline void DataCacheCleanAndInvalid(const GlobalTensor<T>&) {}
+template <typename T, CacheLine entireType, DcciDst dcciDst>
+inline void DataCacheCleanAndInvalid(const LocalTensor<T>&) {}
+template <typename T, CacheLine entireType>
+inline void DataCacheCleanAndInvalid(const GlobalTensor<T>&) {}
+template <typename T>
+inline void DataCachePreload(const GlobalTensor<uint64_t>&, const T) {}
+
+}  // namespace AscendC

@@ -1,0 +1,4 @@
+// Refused by name.
+#pragma once
+
+#error "lib/hccl/hccl.h is Hccl, which is adv_api; the twin models the basic API only (docs/twin-api.md)"

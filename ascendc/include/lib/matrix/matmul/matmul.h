@@ -1,0 +1,4 @@
+// Matmul of adv_api by another of its documented paths.
+#pragma once
+
+#include "lib/matmul_intf.h"
