@@ -1,8 +1,6 @@
 // What the scalar unit computes on its own values, under the names of CANN 9 and of CANN 8.
 #pragma once
 
-#include <cmath>
-
 #include "api/system.h"
 #include "api/tensor.h"
 
@@ -41,15 +39,15 @@ template <RoundMode mode>
 inline double RoundTo(double value) {
   switch (mode) {
     case RoundMode::CAST_FLOOR:
-      return std::floor(value);
+      return __builtin_floor(value);
     case RoundMode::CAST_CEIL:
-      return std::ceil(value);
+      return __builtin_ceil(value);
     case RoundMode::CAST_ROUND:
-      return std::round(value);
+      return __builtin_round(value);
     case RoundMode::CAST_TRUNC:
-      return std::trunc(value);
+      return __builtin_trunc(value);
     default:
-      return std::nearbyint(value);
+      return __builtin_nearbyint(value);
   }
 }
 
