@@ -61,8 +61,7 @@ std::vector<int> Board::Set(const Setting& s, RemoteStore& store) {
     queue.push_back({known, s.at});
     if (queue.size() > kMostRaised) overflowing.push_back(core);
   }
-  ++version_;
-  changed_.notify_all();
+  Changed();
   return overflowing;
 }
 
@@ -84,8 +83,7 @@ bool Board::Raised(int core, int id) {
 void Board::Signal(uint32_t key, const Remote* known, Place at) {
   const std::lock_guard<std::mutex> lock(mutex_);
   raised_[{kNoCore, static_cast<int>(key)}].push_back({known, at});
-  ++version_;
-  changed_.notify_all();
+  Changed();
 }
 
 void Board::Force(int core, int id) {
@@ -106,7 +104,19 @@ std::vector<Board::Left> Board::Leftovers() {
 
 void Board::Touch() {
   const std::lock_guard<std::mutex> lock(mutex_);
+  Changed();
+}
+
+// Whoever waits has something to look at, even before its thread gets to run.
+void Board::Changed() {
   ++version_;
+  waiting_ = 0;
+  changed_.notify_all();
+}
+
+void Board::GiveUp() {
+  ++deadlocks_;
+  waiting_ = 0;
   changed_.notify_all();
 }
 
@@ -119,14 +129,11 @@ bool Board::WaitForChange(uint64_t seen) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (version_ != seen) return true;
   if (++waiting_ == threads_) {
-    ++deadlocks_;
-    --waiting_;
-    changed_.notify_all();
+    GiveUp();
     return false;
   }
   const uint64_t deadlocks = deadlocks_;
   changed_.wait(lock, [&] { return version_ != seen || deadlocks_ != deadlocks; });
-  --waiting_;
   return version_ != seen;
 }
 
@@ -138,10 +145,7 @@ void Board::Enter() {
 void Board::Leave() {
   const std::lock_guard<std::mutex> lock(mutex_);
   --threads_;
-  if (threads_ > 0 && waiting_ == threads_) {
-    ++deadlocks_;
-    changed_.notify_all();
-  }
+  if (threads_ > 0 && waiting_ == threads_) GiveUp();
 }
 
 }  // namespace tilewright::twin

@@ -84,6 +84,8 @@ class Board {
 
   std::vector<int> Setters(const Setting& s) const;
   std::vector<int> Receivers(const Setting& s) const;
+  void Changed();
+  void GiveUp();
   bool IsCube(int core) const { return mixed_ && core % kCoresOfGroup == 0; }
 
   const uint32_t blocks_;
