@@ -44,7 +44,7 @@ struct GmBuffer {
 class RecordSink {
  public:
   virtual ~RecordSink() = default;
-  virtual void OnRecord(int block, const Record& record) = 0;
+  virtual void OnRecord(int core, const Record& record) = 0;  // CoreId
 };
 
 struct Options {
@@ -63,6 +63,7 @@ struct Machine {
   const Soc* soc;
   Options options;
   uint32_t block_dim;
+  std::vector<uint32_t> chosen = {};  // blocks that run; empty: all
   std::vector<GmBuffer> buffers;
   Board* board = nullptr;
   RemoteStore* store = nullptr;

@@ -119,7 +119,7 @@ bool Core::Emit(Record& record) {
   ++counts_.issued[static_cast<int>(record.pipe)][SlotOf(record)];
   record.nop = IsNop(record);
   if (!record.nop) Describe(record);
-  if (machine_.sink != nullptr) machine_.sink->OnRecord(block_, record);
+  if (machine_.sink != nullptr) machine_.sink->OnRecord(id_, record);
   if (record.nop) return true;
   if (record.op == Op::SetFlag || record.op == Op::WaitFlag) {
     if (!FlagIsLegal(record)) return false;

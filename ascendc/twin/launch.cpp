@@ -12,6 +12,7 @@
 #include "host_launch.h"
 #include "machine.h"
 #include "run.h"
+#include "timing/model.h"
 #include "twin.h"
 
 struct tw_twin_result {
@@ -38,8 +39,8 @@ class TraceSink : public RecordSink {
     if (file_ == nullptr) throw Refusal{std::string("cannot write the trace to '") + path + "'"};
   }
   ~TraceSink() override { std::fclose(file_); }
-  void OnRecord(int block, const Record& record) override {
-    const std::string line = RecordJson(block, record) + "\n";
+  void OnRecord(int core, const Record& record) override {
+    const std::string line = RecordJson(core / kCoresOfGroup, record) + "\n";
     const std::lock_guard<std::mutex> lock(mutex_);
     std::fwrite(line.data(), 1, line.size(), file_);
   }
@@ -185,6 +186,11 @@ int Run(const tw_twin_launch& launch, const KernelCall* given) {
   if (launch.trace_path != nullptr)
     trace = std::make_unique<TraceSink>(launch.trace_path, (launch.flags & TW_TWIN_APPEND_TRACE) != 0);
   machine.sink = trace.get();
+  if (timing::ModelRun* const model = timing::ModelRun::Current()) {
+    model->Begin(machine);
+    machine.sink = model;
+    machine.chosen = model->blocks();
+  }
 
   auto result = std::make_unique<tw_twin_result>();
   const auto kernel = [&] { given != nullptr ? given->call(given->context) : Call(args); };

@@ -48,6 +48,10 @@ void CallJob(void* context) {
   }
 }
 
+uint32_t Blocks(const Machine& machine) {
+  return machine.chosen.empty() ? machine.block_dim : static_cast<uint32_t>(machine.chosen.size());
+}
+
 class Worker {
  public:
   explicit Worker(Shared& shared) : shared_(shared) {}
@@ -118,11 +122,12 @@ class Worker {
 
   bool StartBlock() {
     if (shared_.live >= MostAtATime()) return false;
-    const uint32_t block = shared_.next_block++;
-    if (block >= shared_.machine.block_dim) {
-      shared_.next_block = shared_.machine.block_dim;
+    const uint32_t turn = shared_.next_block++, turns = Blocks(shared_.machine);
+    if (turn >= turns) {
+      shared_.next_block = turns;
       return false;
     }
+    const uint32_t block = shared_.machine.chosen.empty() ? turn : shared_.machine.chosen[turn];
     ++shared_.live;
     const auto blocks = static_cast<int64_t>(shared_.machine.block_dim);
     Start({block, blocks, 0, 1, 0}, static_cast<int>(block), 0);
@@ -281,7 +286,7 @@ Outcome RunCores(Machine& machine, const std::function<void()>& kernel, int thre
   uint32_t count =
       threads > 0 ? static_cast<uint32_t>(threads) : std::max(1u, std::thread::hardware_concurrency());
   if (machine.options.schedule != Schedule::Program) count = 1;
-  count = std::min(count, machine.block_dim);
+  count = std::min(count, Blocks(machine));
   Shared shared{machine, kernel};
   const FaultGuard guard;
   const auto work = [&shared, &board] {

@@ -105,7 +105,7 @@ class GlobalTensor {
   const __gm__ T* GetPhyAddr() const { return address_; }
   const __gm__ T* GetPhyAddr(uint64_t offset) const { return (*this)[offset].address_; }
   uint64_t GetSize() const { return size_; }
-  void SetL2CacheHint(CacheMode) {}
+  void SetL2CacheHint(CacheMode mode) { bypass_ = mode == CacheMode::CACHE_MODE_DISABLE; }
 
   template <typename U>
   GlobalTensor<U> ReinterpretCast() const {
@@ -123,12 +123,14 @@ class GlobalTensor {
     o.mem = tilewright::twin::Mem::GM;
     o.type = DTypeOf<T>();
     o.write = write;
+    o.bypass = bypass_;
     return o;
   }
 
  private:
   __gm__ T* address_ = nullptr;
   uint64_t size_ = 0;  // elements; 0 = not told
+  bool bypass_ = false;
 };
 
 template <typename T>

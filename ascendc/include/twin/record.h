@@ -73,6 +73,7 @@ struct Operand {
   // Not 0: `unit` is a block and dim[0] runs over those of one repeat, of whose elements, `lane` bytes each
   // (two in one byte of S4), only those in the record's mask are touched.
   uint8_t lane;
+  bool bypass;  // of GM: L2 keeps nothing of it (SetL2CacheHint)
 };
 
 struct CopyParams {  // lengths and steps (start to start) in bytes

@@ -325,6 +325,42 @@ def plan(
     )
 
 
+def representatives(dims: Dims, config: Config, grid: tuple[int, int]) -> dict[int, int]:
+    """Blocks that stand for all: each the first of those with its number and shape of tiles.
+
+    Mirrors the kernel's partition (``Partition`` and ``EnterSplit`` of ``gemm.cpp``).
+    """
+    m_tiles, n_tiles = _ceil_div(dims.m, config.tile_m), _ceil_div(dims.n, config.tile_n)
+    split = _ceil_div(m_tiles, config.l2_split_m)
+    share_n = _ceil_div(n_tiles, grid[1])
+
+    def rows(core: int) -> tuple[tuple[int, bool], ...]:
+        parts = []
+        for part in range(config.l2_split_m):
+            begin = min(part * split, m_tiles)
+            end = min(begin + split, m_tiles)
+            share = _ceil_div(end - begin, grid[0])
+            first = min(begin + core * share, end)
+            last = min(first + share, end)
+            parts.append((last - first, first < last == m_tiles and dims.m % config.tile_m != 0))
+        return tuple(parts)
+
+    def columns(core: int) -> tuple[int, bool]:
+        first = min(core * share_n, n_tiles)
+        last = min(first + share_n, n_tiles)
+        return last - first, first < last == n_tiles and dims.n % config.tile_n != 0
+
+    row_kinds = [rows(core) for core in range(grid[0])]
+    column_kinds = [columns(core) for core in range(grid[1])]
+    found: dict[tuple[object, object], int] = {}
+    counts: dict[int, int] = {}
+    for block in range(grid[0] * grid[1]):
+        kind = row_kinds[block // grid[1]], column_kinds[block % grid[1]]
+        first = found.setdefault(kind, block)
+        counts[first] = counts.get(first, 0) + 1
+    return counts
+
+
 def tiling(
     dims: Dims,
     precision: str,
