@@ -6,6 +6,8 @@ namespace tilewright::twin::timing {
 
 namespace {
 constexpr size_t kFirstReads = 64;
+// A place read again after so few bytes of its buffer brings nothing new into L2: the panel of a tile.
+constexpr double kPanel = 4 << 20;
 }
 
 GmModel::GmModel(const std::vector<GmBuffer>& buffers, const Costs& costs, const Sharing& sharing)
@@ -70,13 +72,14 @@ Supply GmModel::SupplyOf(const Record& r) {
   if (fresh) {
     supply.miss = sharing_.first_touch[buffer];
     seen_[buffer].footprint += bytes;
+    seen_[buffer].volume += bytes;
   } else {
+    if (seen_[buffer].volume - at->second.volume[buffer] > kPanel) seen_[buffer].volume += bytes;
     // Between fitting well and not fitting lies a stretch, as cores are not in step.
     const double capacity = costs_[Const::L2Bytes], need = Since(at->second);
     const double over = std::clamp((need - 0.9 * capacity) / (0.2 * capacity), 0.0, 1.0);
     supply.miss = over * sharing_.first_touch[buffer];
   }
-  seen_[buffer].volume += bytes;
   missed_ += bytes * supply.miss;
   filled_ += bytes * supply.miss;
   Stamp(gm.base, &at->second);
