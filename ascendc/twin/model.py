@@ -81,6 +81,8 @@ class Prediction:
     critical_path: tuple[Step, ...]
     findings: int
     peak: Mapping[str, int]
+    launch_us: float  # of predicted_us: the launch itself
+    overhead_us: float  # the launch, and a core before its first and after its last instruction
 
     def pipe_us(self, pipe: str) -> float:
         """Busy time of a pipe on the average block."""
@@ -184,4 +186,6 @@ def _prediction(document: Mapping[str, Any]) -> Prediction:
         critical_path=tuple(Step(**step) for step in document["critical_path"]["steps"]),
         findings=len(ran["findings"]),
         peak=MappingProxyType(ran["peak"]),
+        launch_us=document["launch_us"],
+        overhead_us=document["overhead_us"],
     )

@@ -8,7 +8,7 @@ namespace {
 constexpr size_t kFirstReads = 64;
 // A place read again after so few bytes of its buffer brings nothing new into L2: the panel of a tile.
 constexpr double kPanel = 4 << 20;
-}
+}  // namespace
 
 GmModel::GmModel(const std::vector<GmBuffer>& buffers, const Costs& costs, const Sharing& sharing)
     : buffers_(buffers), costs_(costs), sharing_(sharing) {

@@ -134,8 +134,10 @@ double ModelRun::Cycles() const {
 
 std::string ModelRun::Json() const {
   const double cycles = Cycles();
-  const double us = cycles / (soc_->clock_ghz * 1e3) + costs_[Const::LaunchBase] +
-                    costs_[Const::LaunchBlock] * std::min(total_, sharing_.cores);
+  const double per_us = soc_->clock_ghz * 1e3;
+  const double launch =
+      costs_[Const::LaunchBase] + costs_[Const::LaunchBlock] * std::min(total_, sharing_.cores);
+  const double us = cycles / per_us + launch;
   size_t slowest = 0;
   double busy[kPipes] = {}, records = 0, unresolved = 0, average = 0;
   for (size_t i = 0; i < lanes_.size(); ++i) {
@@ -154,6 +156,8 @@ std::string ModelRun::Json() const {
                     ", \"clock_ghz\": " + Number(soc_->clock_ghz) + ", \"blocks\": " + Number(total_) +
                     ", \"cores\": " + Number(sharing_.cores) + ", \"bound_by\": \"" +
                     Name(static_cast<Pipe>(bound)) + "\"";
+  out += ", \"launch_us\": " + Number(launch) +
+         ", \"overhead_us\": " + Number(launch + costs_[Const::CoreStart] / per_us);
   out += ", \"pipes\": " + PipesJson(busy) + ", \"slowest\": " + PipesJson(worst.busy);
   out += ", \"hbm_slow\": " + Number(sharing_.hbm_slow) + ", \"l2_slow\": " + Number(sharing_.l2_slow) +
          ", \"same_addresses\": " + (sharing_.hot_rate > 0 ? "true" : "false") +

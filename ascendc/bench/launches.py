@@ -1,0 +1,296 @@
+"""From a published row to launches of a kernel of its structure."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import ceil
+
+from ..ops.gemm import planning
+from ..soc import find
+from ..twin.model import Launch
+from ..twin.runner import Buffer
+from . import variants
+from .variants import Row, Unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One or more launches for a row, and how their times add up.
+
+    ``scale``: the modelled part stands for so many like it, one after another. ``inner``: the
+    published time is that of the instructions alone, as a counter in the kernel shows it.
+    ``choices``: of each launch the fastest of several is meant. ``in_turn``: the launches work
+    hand in hand on one tile at a time, else side by side.
+    """
+
+    choices: tuple[tuple[Launch, ...], ...]
+    note: str = ""
+    scale: float = 1
+    inner: bool = False
+    in_turn: bool = False
+    config: Mapping[str, int] = field(default_factory=dict)
+
+
+def _bytes(*words: int) -> bytes:
+    return struct.pack(f"<{len(words)}i", *words)
+
+
+def _shares(total: int, parts: int) -> dict[int, int]:
+    """Blocks that stand for all where `total` items are dealt out evenly."""
+    more = total % parts
+    if more in (0, parts):
+        return {0: parts}
+    return {0: more, more: parts - more}
+
+
+def copies(row: Row) -> Plan:
+    """``copy_gm_ub`` and ``copy_gm_l1``."""
+    c = variants.copies(row)
+    l1 = row["op"] == "copy_gm_l1"
+    cores = row.number("cores_aic" if l1 else "cores_aiv", 1)
+    room = 512 * 1024 if l1 else 192 * 1024 - 256
+    if c.tile[0] * ceil(c.tile[1] / 16) * 32 > room:
+        raise Unknown(f"tile [{c.tile[0]},{c.tile[1]}] does not fit {'L1' if l1 else 'UB'}")
+    tiling = _bytes(c.rows, c.columns, *c.tile, c.passes, c.parts, c.order, int(c.bypass))
+    blocks = _shares(c.rows, cores)
+    if c.order != variants.OWN_ROWS and cores > 1:
+        # A second block shows whether cores read the same addresses in step.
+        blocks = {0: 1, 1: cores - 1}
+    launch = Launch(
+        f"bench_{row['op']}",
+        cores,
+        [Buffer.unbacked("src", c.rows * c.columns * 2)],
+        tiling,
+        blocks,
+    )
+    return Plan(((launch,),))
+
+
+_SCALAR_ROWS = 64  # of a scalar loop are modelled, the rest is alike
+
+
+def additions(row: Row) -> Plan:
+    """``add``."""
+    a = variants.additions(row)
+    cores = row.number("cores_aiv", 1)
+    rows, scale = a.rows, 1.0
+    if a.scalar and a.rows > _SCALAR_ROWS * cores:
+        rows = _SCALAR_ROWS * cores
+        scale = a.rows / rows
+    tiling = _bytes(
+        rows, a.columns, a.elements, int(a.scalar), int(a.bypass), a.buffers, *a.x, *a.y, *a.z
+    )
+    nbytes = a.rows * a.columns * 2
+    launch = Launch(
+        "bench_add",
+        cores,
+        [Buffer.unbacked(name, nbytes) for name in "xyz"],
+        tiling,
+        _shares(rows, cores),
+    )
+    return Plan(((launch,),), scale=scale)
+
+
+def additions_in_ub(row: Row) -> Plan:
+    """``add_in_ub``."""
+    a = variants.additions_in_ub(row)
+    times = min(a.times, 1000)
+    tiling = _bytes(
+        a.elements, times, a.src0, a.src1, a.dst, a.src0_block_stride, a.src0_repeat_stride
+    )
+    return Plan(
+        ((Launch("bench_add_in_ub", 1, [], tiling),),), scale=a.times / times, inner=True
+    )
+
+
+def spreads(row: Row) -> Plan:
+    """``nd2nz_in_ub``: rows over 6 of 48 cores, columns over 8, as asc-devkit's sample deals them."""
+    s = variants.spreads(row)
+    cores = row.number("cores_aiv", 48)
+    column_parts = next(n for n in (8, 4, 2, 1) if cores % n == 0)
+    if s.columns % (s.tile[1] * column_parts):
+        raise Unknown(f"N is {s.columns}, it must be a multiple of {s.tile[1] * column_parts}")
+    row_parts = cores // column_parts
+    tiling = _bytes(s.rows, s.columns, *s.tile, s.pitch, row_parts, column_parts)
+    shares = _shares(ceil(s.rows / s.tile[0]), row_parts)
+    blocks = {first * column_parts: count * column_parts for first, count in shares.items()}
+    nbytes = s.rows * s.columns * 2
+    launch = Launch(
+        "bench_nd2nz_in_ub",
+        cores,
+        [Buffer.unbacked("src", nbytes), Buffer.unbacked("dst", nbytes)],
+        tiling,
+        blocks,
+    )
+    return Plan(((launch,),))
+
+
+_PRECISION = {"fp16": "fp16", "bf16": "bf16", "fp32": "fp32", "int8": "int8->int32"}
+
+
+def _gemm_launch(
+    dims: planning.Dims, precision: str, layout: str, config: planning.Config, soc: str, out: int
+) -> Launch:
+    part = find(soc)
+    grid = (
+        (config.grid_m, config.grid_n)
+        if config.grid_m
+        else planning.choose_grid(dims, config, part)
+    )
+    ready = planning.plan(dims, precision, layout, config, soc)
+    kind = planning.PRECISIONS[precision]
+    return Launch(
+        ready.kernel,
+        ready.block_dim,
+        [
+            Buffer.unbacked("a", dims.m * dims.k * kind.input_bytes),
+            Buffer.unbacked("b", dims.n * dims.k * kind.input_bytes),
+            Buffer.unbacked("bias", 0),
+            Buffer.unbacked("scale", 0),
+            Buffer.unbacked("c", dims.m * dims.n * out),
+            Buffer("workspace", 0, 0),
+        ],
+        ready.tiling,
+        planning.representatives(dims, config, grid),
+    )
+
+
+# Tiles our kernel would choose from where a row leaves them open.
+_TILES = ((128, 256), (256, 128), (128, 128), (64, 256), (64, 128), (128, 64), (64, 64), (32, 128))
+
+
+def _grids(cores: int) -> list[tuple[int, int]]:
+    return [(m, cores // m) for m in range(1, cores + 1) if cores % m == 0]
+
+
+def gemm_configs(row: Row, dims: planning.Dims, size: int, soc: str) -> list[planning.Config]:
+    """What the columns say; what they leave open, as our kernel would choose it."""
+    fixed = row.number("tile_m"), row.number("tile_n")
+    tiles = [(fixed[0] or m, fixed[1] or n) for m, n in _TILES]
+    tile_k = row.number("tile_k") or 128 // size
+    cores = row.number("cores_aic", 1)
+    found: dict[planning.Config, None] = {}
+    for tile_m, tile_n in dict.fromkeys(tiles):
+        if all(fixed) or (tile_m <= 2 * dims.m and tile_n <= 2 * dims.n) or (tile_m, tile_n) == _TILES[-1]:
+            base = planning.Config(
+                tile_m=tile_m,
+                tile_n=tile_n,
+                tile_k=tile_k,
+                step_ka=row.number("step_ka", 4),
+                step_kb=row.number("step_kb", 4),
+                l1_buffers=row.number("l1_buffers", 2),
+                l0_buffers=row.number("l0_buffers", 2),
+                grid_m=row.number("grid_m"),
+                grid_n=row.number("grid_n"),
+                unit_flag=row.number("unit_flag"),
+                l2_split_m=row.number("l2_split_m", 1),
+            )
+            found[_with_grid(base, dims, cores, soc)] = None
+    return list(found)
+
+
+def _with_grid(
+    config: planning.Config, dims: planning.Dims, cores: int, soc: str
+) -> planning.Config:
+    """The grid as the kernel would choose it, on no more than `cores`."""
+    if config.grid_m and config.grid_n:
+        return config
+    part = find(soc)
+    if cores < part.cube_cores:
+        from dataclasses import replace
+
+        part = replace(part, cube_cores=max(cores, 1))
+    grid = planning.choose_grid(dims, config, part)
+    values = {name: getattr(config, name) for name in planning.Config.__dataclass_fields__}
+    return planning.Config(**{**values, "grid_m": grid[0], "grid_n": grid[1]})
+
+
+def gemm(row: Row) -> Plan:
+    """``gemm``: our kernel with the row's tiles, loads, buffers, grid and L2 split."""
+    inputs, _, output = row["dtype"].partition("->")
+    if inputs not in _PRECISION:
+        raise Unknown(f"dtype '{row['dtype']}': known inputs are {', '.join(_PRECISION)}")
+    precision = _PRECISION[inputs]
+    m, n, k = (row.number(name) for name in "MNK")
+    if min(m, n, k) < 1:
+        raise Unknown(f"M, N, K are {m}, {n}, {k}: all must be at least 1")
+    note = ""
+    layout = "KN"
+    if row["b_layout"] == "NZ":
+        note = "weights in NZ are modelled as contiguous reads of B as [N,K]; this kernel has no NZ input"
+        layout = "NK"
+    size = planning.PRECISIONS[precision].input_bytes
+    dims = planning.Dims(m, n, k)
+    out = {"fp32": 4, "int32": 4}.get(output, planning.PRECISIONS[precision].output_bytes)
+    if out != planning.PRECISIONS[precision].output_bytes:
+        note = f"{row['dtype']} writes {out} bytes an element, this kernel {planning.PRECISIONS[precision].output_bytes}"
+    launches, why = [], ""
+    for config in gemm_configs(row, dims, size, row.soc):
+        wrong = planning.illegal(precision, layout, config, row.soc)
+        if wrong:
+            why = why or wrong[0]
+            continue
+        launches.append(_gemm_launch(dims, precision, layout, config, row.soc, out))
+    if not launches:
+        raise Unknown(f"our gemm has no such tiling: {why}")
+    return Plan((tuple(launches),), note=note)
+
+
+def gemm_int8(row: Row) -> Plan:
+    """``gemm_int8``: cube cores write int32, vector cores scale it, each modelled by itself."""
+    d = variants.dequantised(row)
+    m, n, k = (row.number(name) for name in "MNK")
+    if min(m, n, k) < 1:
+        raise Unknown(f"M, N, K are {m}, {n}, {k}: all must be at least 1")
+    layout = "NK" if row["b_layout"] == "NZ" else "KN"
+    dims = planning.Dims(m, n, k)
+    cube = [
+        _gemm_launch(dims, "int8->int32", layout, config, row.soc, 4)
+        for config in gemm_configs(row, dims, 1, row.soc)
+        if not planning.illegal("int8->int32", layout, config, row.soc)
+    ]
+    if not cube:
+        raise Unknown("our gemm has no such tiling")
+    tile_m, tile_n = min(32, max(m, 1)), min(256, n)
+    tiling = _bytes(m, n, tile_m, tile_n, int(d.gelu))
+    vector = Launch(
+        "bench_dequant",
+        d.vector_cores,
+        [
+            Buffer.unbacked("products", m * n * 4),
+            Buffer.unbacked("column_scale", 4 * n),
+            Buffer.unbacked("row_scale", 4 * m),
+            Buffer.unbacked("dst", m * n * 2),
+        ],
+        tiling,
+        _shares(ceil(m / tile_m) * ceil(n / tile_n), d.vector_cores),
+    )
+    note = "cube and vector cores modelled as two launches that overlap, not as one mixed kernel"
+    return Plan((tuple(cube), (vector,)), note=note, in_turn=d.in_turn)
+
+
+_BUILDERS = {
+    "gemm": gemm,
+    "gemm_int8": gemm_int8,
+    "add": additions,
+    "add_in_ub": additions_in_ub,
+    "copy_gm_ub": copies,
+    "copy_gm_l1": copies,
+    "nd2nz_in_ub": spreads,
+}
+_LATER = {
+    "attention": "the attention kernel comes with its own issue",
+    "topk": "the top-k kernel comes with its own issue",
+}
+
+
+def plan(row: Row) -> Plan:
+    """The launches of a row. Raises Unknown with the reason where there are none."""
+    op = row["op"]
+    if op in _LATER:
+        raise Unknown(_LATER[op])
+    if op not in _BUILDERS:
+        raise Unknown(f"op '{op}' is unknown, known are {', '.join(variants.OPS)}")
+    return _BUILDERS[op](row)
