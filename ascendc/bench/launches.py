@@ -266,6 +266,7 @@ def gemm_int8(row: Row) -> Plan:
         ],
         tiling,
         _shares(ceil(m / tile_m) * ceil(n / tile_n), d.vector_cores),
+        warm=frozenset({"products"}),
     )
     note = "cube and vector cores modelled as two launches that overlap, not as one mixed kernel"
     return Plan((tuple(cube), (vector,)), note=note, in_turn=d.in_turn)

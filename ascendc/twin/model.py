@@ -54,6 +54,7 @@ class Launch:
     tiling: bytes | None = None
     blocks: Mapping[int, int] = field(default_factory=dict)
     library: Path | None = None
+    warm: frozenset[str] = frozenset()  # buffers that lie in L2 from the start
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class _Model(ctypes.Structure):
         ("constants", ctypes.c_char_p),
         ("trace_path", ctypes.c_char_p),
         ("trace_events", ctypes.c_uint32),
+        ("warm", ctypes.c_uint32),
     ]
 
 
@@ -156,6 +158,7 @@ def predict(
             constants=text.encode() or None,
             trace_path=str(trace).encode() if trace is not None else None,
             trace_events=trace_events,
+            warm=sum(1 << i for i, b in enumerate(launch.buffers) if b.name in launch.warm),
         )
         status = lib.tw_model_run(ctypes.byref(model))
         if status != 0:

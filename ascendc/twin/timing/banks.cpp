@@ -36,7 +36,7 @@ double BankBeats(const Record& r, double read_write) {
   const int sources = std::min<int>(r.operands - 1, 2);
   double beats = 0;
   uint64_t written = 0;
-  for (uint32_t i = 0; i < repeats; ++i) {
+  for (uint32_t i = 0; i <= repeats; ++i) {  // the first shows what it writes and is not counted
     uint8_t reads[16] = {}, writes[16] = {};
     uint64_t read = 0;
     Blocks blocks;
@@ -57,7 +57,9 @@ double BankBeats(const Record& r, double read_write) {
     }
     const double most =
         std::max(*std::max_element(reads, reads + 16), *std::max_element(writes, writes + 16));
-    beats += std::max(1.0, most) + ((read & written) != 0 ? read_write : 0);
+    // Where reads take two beats the write finds one of them free.
+    const bool meet = most <= 1 && (read & written) != 0;
+    if (i > 0) beats += std::max(1.0, most) + (meet ? read_write : 0);
     written = writing;
   }
   return beats / repeats;

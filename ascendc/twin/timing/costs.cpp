@@ -99,9 +99,10 @@ Cost FromGm(const Record& r, const Costs& c, const Supply& s) {
   if (gm.bypass) bytes += c[Const::BypassBurst];
   const bool l1 = r.operand[0].mem != Mem::UB;
   Cost cost;
-  cost.bytes = static_cast<uint64_t>(rows.count * rows.bytes);
-  cost.miss = rows.count * bytes * s.miss / c[Const::Mte2Miss];
-  cost.hit = rows.count * bytes * (1 - s.miss) / c[l1 ? Const::Mte2L1Hit : Const::Mte2UbHit];
+  cost.from_hbm = rows.count * bytes * s.miss;
+  cost.from_l2 = rows.count * bytes * (1 - s.miss);
+  cost.miss = cost.from_hbm / c[Const::Mte2Miss];
+  cost.hit = cost.from_l2 / c[l1 ? Const::Mte2L1Hit : Const::Mte2UbHit];
   double move = cost.miss * s.hbm_slow + cost.hit * s.l2_slow;
   if (s.hot_rate > 0) move = std::max(move, rows.count * rows.bytes / s.hot_rate);
   cost.occupancy = std::max(c[Const::Mte2Issue], rows.count * c[Const::Mte2Row] + move);
@@ -109,12 +110,11 @@ Cost FromGm(const Record& r, const Costs& c, const Supply& s) {
   return cost;
 }
 
-Cost ToGm(const Record& r, const Costs& c, const Supply& s, Const rate, Const row, Const latency) {
+Cost ToGm(const Record& r, const Costs& c, Const rate, Const row, Const latency) {
   const Rows rows = RowsOf(r.operand[0], c[Const::LineBytes]);
   Cost cost;
-  cost.bytes = static_cast<uint64_t>(rows.count * rows.bytes);
-  cost.hit = rows.count * rows.bytes / c[rate];
-  cost.occupancy = std::max(c[Const::Mte2Issue], rows.count * c[row] + cost.hit * s.l2_slow);
+  cost.writes_gm = true;
+  cost.occupancy = std::max(c[Const::Mte2Issue], rows.count * (c[row] + rows.bytes / c[rate]));
   cost.latency = c[latency];
   return cost;
 }
@@ -238,7 +238,7 @@ Cost CostOf(const Record& r, const Costs& c, const Supply& s) {
     case Op::Load3d:
     case Op::Nz2Nd:
       if (r.operands > 1 && IsGm(r.operand[1])) return FromGm(r, c, s);
-      if (IsGm(r.operand[0])) return ToGm(r, c, s, Const::Mte3Rate, Const::Mte3Row, Const::Mte3Latency);
+      if (IsGm(r.operand[0])) return ToGm(r, c, Const::Mte3Rate, Const::Mte3Row, Const::Mte3Latency);
       if (r.pipe == Pipe::V) {
         cost.occupancy =
             static_cast<double>(BytesOf(r.operand[0])) / c[Const::VectorBytes] + c[Const::VectorFixed];
@@ -255,7 +255,7 @@ Cost CostOf(const Record& r, const Costs& c, const Supply& s) {
     case Op::Mmad:
       return MmadCost(r, c);
     case Op::Fixpipe:
-      if (IsGm(r.operand[0])) return ToGm(r, c, s, Const::FixGm, Const::FixRow, Const::FixLatency);
+      if (IsGm(r.operand[0])) return ToGm(r, c, Const::FixGm, Const::FixRow, Const::FixLatency);
       cost.occupancy = static_cast<double>(r.fix.m) * r.fix.n * r.fix.nd / c[Const::FixL1];
       cost.latency = c[Const::FixLatency];
       return cost;

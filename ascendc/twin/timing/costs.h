@@ -91,7 +91,8 @@ struct Cost {
   double latency = 0;    // after it, until the result is visible
   double miss = 0;       // part of the occupancy that an HBM of its own would take for the missed bytes
   double hit = 0;        // the same of L2
-  uint64_t bytes = 0;    // to or from GM
+  double from_hbm = 0, from_l2 = 0;  // bytes, whole lines where a burst is not aligned to them
+  bool writes_gm = false;
 };
 
 Cost CostOf(const Record& record, const Costs& costs, const Supply& supply);

@@ -60,17 +60,15 @@ Supply GmModel::SupplyOf(const Record& r) {
     Stamp(gm.base, &at->second);
     return supply;
   }
-  read_ += bytes;
   if (first_reads_.size() < kFirstReads) first_reads_.push_back(gm.base);
   supply.hot_rate = sharing_.hot_rate;
   if (gm.bypass || buffer < 0) {
     supply.miss = supply.hot_rate > 0 ? 1 / sharing_.cores : 1;
-    missed_ += bytes * supply.miss;
     return supply;
   }
   const auto [at, fresh] = visits_.try_emplace(gm.base);
   if (fresh) {
-    supply.miss = sharing_.first_touch[buffer];
+    supply.miss = (sharing_.warm >> buffer & 1) != 0 ? 0 : sharing_.first_touch[buffer];
     seen_[buffer].footprint += bytes;
     seen_[buffer].volume += bytes;
   } else {
@@ -80,7 +78,6 @@ Supply GmModel::SupplyOf(const Record& r) {
     const double over = std::clamp((need - 0.9 * capacity) / (0.2 * capacity), 0.0, 1.0);
     supply.miss = over * sharing_.first_touch[buffer];
   }
-  missed_ += bytes * supply.miss;
   filled_ += bytes * supply.miss;
   Stamp(gm.base, &at->second);
   return supply;

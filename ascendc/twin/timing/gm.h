@@ -17,6 +17,7 @@ struct Sharing {
   double hbm_slow = 1, l2_slow = 1;
   double hot_rate = 0;
   double first_touch[kGmBuffers];  // share of first reads of a buffer that no other core made before
+  uint32_t warm = 0;               // a bit a buffer: in L2 from the start, as another core writes it
   Sharing() {
     for (double& f : first_touch) f = 1;
   }
@@ -31,8 +32,6 @@ class GmModel {
   Supply SupplyOf(const Record& record);
 
   double footprint(int buffer) const { return seen_[buffer].footprint; }
-  double missed() const { return missed_; }
-  double read() const { return read_; }
   // Bytes that took a place in L2, and of these the ones that must be written back when they lose it.
   double filled() const { return filled_; }
   double dirty() const { return dirty_; }
@@ -57,7 +56,7 @@ class GmModel {
   int used_ = 0;
   std::unordered_map<uint64_t, Visit> visits_;
   std::vector<uint64_t> first_reads_;
-  double missed_ = 0, read_ = 0, filled_ = 0, dirty_ = 0;
+  double filled_ = 0, dirty_ = 0;
 };
 
 }  // namespace tilewright::twin::timing

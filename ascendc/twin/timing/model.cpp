@@ -61,29 +61,31 @@ void ModelRun::OnRecord(int block, const Record& record) {
 }
 
 // The factor by which a shared memory of `rate` slows the part `scaled` of the time `moving` in which a core
-// talks to it, so that `demand` bytes fit; `now` is the factor of this pass.
+// talks to it, so that the `demand` of all cores fits in; `now` is the factor of this pass.
 double ModelRun::Slow(double demand, double rate, double moving, double scaled, double now) const {
   if (scaled <= 0) return 1;
   return std::max(1.0, now + (demand / rate - moving) / scaled);
 }
 
 bool ModelRun::Settle() {
-  double missed = 0, read = 0, filled = 0, dirty = 0, moving = 0, miss = 0, hit = 0;
+  double filled = 0, dirty = 0, missing = 0, hitting = 0, miss = 0, hit = 0, from_hbm = 0, from_l2 = 0;
   double touched[kGmBuffers] = {};
   for (size_t i = 0; i < lanes_.size(); ++i) {
     Lane& lane = lanes_[i];
     lane.times = lane.timeline->Finish();
-    const double n = classes_[i].times;
-    missed += n * lane.gm->missed();
-    read += n * lane.gm->read();
-    filled += n * lane.gm->filled();
-    dirty += n * lane.gm->dirty();
-    moving += n * std::min(lane.times.end, lane.times.moving);
-    miss += n * lane.times.miss;
-    hit += n * lane.times.hit;
-    for (int b = 0; b < kGmBuffers; ++b) touched[b] += n * lane.gm->footprint(b);
-    for (const Pipe pipe : {Pipe::V, Pipe::MTE3})
-      vector_ = vector_ || lane.times.busy[static_cast<int>(pipe)] > 0;
+    const PipeTimes& t = lane.times;
+    const double n = classes_[i].times / total_;  // per block
+    filled += classes_[i].times * lane.gm->filled();
+    dirty += classes_[i].times * lane.gm->dirty();
+    // What is written back is while the core writes, or reads what pushes it out.
+    missing += n * std::min(t.end, t.missing + t.writing);
+    hitting += n * t.hitting;
+    miss += n * t.miss;
+    hit += n * t.hit;
+    from_hbm += n * t.from_hbm;
+    from_l2 += n * t.from_l2;
+    for (int b = 0; b < kGmBuffers; ++b) touched[b] += classes_[i].times * lane.gm->footprint(b);
+    for (const Pipe pipe : {Pipe::V, Pipe::MTE3}) vector_ = vector_ || t.busy[static_cast<int>(pipe)] > 0;
   }
   const Sharing before = sharing_;
   const bool cube = !vector_ && std::any_of(lanes_.begin(), lanes_.end(), [](const Lane& l) {
@@ -103,14 +105,13 @@ bool ModelRun::Settle() {
   }
   sharing_.hot_rate =
       compared >= 8 && same * 10 > compared * 9 ? costs_[Const::HotLines] / sharing_.cores : 0;
-  const double per_core = moving / total_, busy_cores = total_ / sharing_.cores;
   const double capacity = costs_[Const::L2Bytes];
-  const double back = filled > capacity ? dirty * (1 - capacity / filled) : 0;
+  const double back = filled > capacity ? dirty * (1 - capacity / filled) / total_ : 0;
   const double to_cycle = 1e3 / soc_->clock_ghz;  // TB/s -> B a cycle
-  sharing_.hbm_slow = Slow((missed + costs_[Const::HbmWriteBack] * back) / busy_cores,
-                           costs_[Const::HbmRate] * to_cycle, per_core, miss / total_, before.hbm_slow);
-  sharing_.l2_slow = Slow((read - missed) / busy_cores, costs_[Const::L2Rate] * to_cycle, per_core,
-                          hit / total_, before.l2_slow);
+  sharing_.hbm_slow = Slow((from_hbm + costs_[Const::HbmWriteBack] * back) * sharing_.cores,
+                           costs_[Const::HbmRate] * to_cycle, missing, miss, before.hbm_slow);
+  sharing_.l2_slow =
+      Slow(from_l2 * sharing_.cores, costs_[Const::L2Rate] * to_cycle, hitting, hit, before.l2_slow);
   ++passes_;
   const auto near = [](double a, double b) { return std::abs(a - b) <= 0.01 * std::max(a, b); };
   bool settled = passes_ > 1 && near(before.hbm_slow, sharing_.hbm_slow) &&

@@ -27,6 +27,7 @@ class ModelRun : public RecordSink {
   uint32_t BlockAt(uint32_t index) const { return classes_[index].block; }
   void OnRecord(int block, const Record& record) override;
 
+  void Warm(uint32_t buffers) { sharing_.warm = buffers; }
   void KeepDetails(size_t trace_events, bool path) {
     trace_events_ = trace_events;
     path_ = path;

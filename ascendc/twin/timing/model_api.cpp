@@ -42,6 +42,7 @@ TW_EXPORT int tw_model_run(const tw_model_launch* model) {
   if (model->block_count == 0)
     for (uint32_t i = 0; i < launch.block_dim; ++i) classes.push_back({i, 1});
   ModelRun run(costs, std::move(classes));
+  run.Warm(model->warm);
   const uint32_t events = model->trace_events != 0 ? model->trace_events : kTraceEvents;
   run.KeepDetails(model->trace_path != nullptr ? events : 0, true);
   const uint32_t passes = model->passes != 0 ? model->passes : kPasses;

@@ -17,6 +17,7 @@ typedef struct tw_model_launch {
   const char* constants;   // NULL, or "name=value,..." in place of the table's
   const char* trace_path;  // NULL, or a file that receives a Chrome trace of the blocks run
   uint32_t trace_events;   // kept per block; 0: 20000
+  uint32_t warm;           // a bit a buffer: its first reads hit L2
 } tw_model_launch;
 
 // 0: tw_model_json has the answer; 2: could not run, tw_twin_error or tw_model_json says why. The text

@@ -53,6 +53,8 @@ Timeline::Item Timeline::Make(const Record& r) {
   item.cost = CostOf(r, costs_, supply);
   times_.miss += item.cost.miss;
   times_.hit += item.cost.hit;
+  times_.from_hbm += item.cost.from_hbm;
+  times_.from_l2 += item.cost.from_l2;
   return item;
 }
 
@@ -222,7 +224,9 @@ void Timeline::Work(Lane& lane, const Item& item, double start) {
   }
   const double counted = std::max(0.0, end - std::max(start, lane.busy_to));
   times_.busy[static_cast<int>(item.pipe)] += counted;
-  if (item.cost.bytes != 0) times_.moving += counted;
+  if (item.cost.writes_gm) times_.writing += counted;
+  if (item.cost.miss > 0) times_.missing += counted;
+  if (item.cost.hit > 0) times_.hitting += counted;
   lane.busy_to = std::max(lane.busy_to, end);
   times_.end = std::max(times_.end, end);
   Trace(item, start, end);

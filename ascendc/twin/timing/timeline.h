@@ -51,8 +51,11 @@ struct TraceEvent {
 struct PipeTimes {
   double busy[kPipes] = {};  // a pipe is busy from a start to the end of its result
   double end = 0;            // of the last instruction
-  double moving = 0;         // cycles in which the core talks to GM
-  double miss = 0, hit = 0;  // of these, what lone HBM and L2 would take
+  // Cycles in which the core writes GM, reads what HBM has a part in, reads what L2 has a part in; and what
+  // the last two would take if the core had HBM and L2 for itself.
+  double writing = 0, missing = 0, hitting = 0;
+  double miss = 0, hit = 0;
+  double from_hbm = 0, from_l2 = 0;  // bytes
   uint64_t records = 0;
   uint64_t unresolved = 0;  // left behind a flag that nobody set
 };
