@@ -207,6 +207,14 @@ def _with_grid(
     return planning.Config(**{**values, "grid_m": grid[0], "grid_n": grid[1]})
 
 
+def _layout(row: Row) -> str:
+    layouts = {"": "KN", "ND": "KN", "KN": "KN", "NZ": planning.NZ, "NK": "NK", "DN": "NK"}
+    layout = row["b_layout"].upper()
+    if layout not in layouts:
+        raise Unknown(f"b_layout '{layout}', known are {', '.join(filter(None, layouts))}")
+    return layouts[layout]
+
+
 def gemm(row: Row) -> Plan:
     """``gemm``: our kernel with the row's tiles, loads, buffers, grid and L2 split."""
     inputs, _, output = row["dtype"].partition("->")
@@ -217,10 +225,7 @@ def gemm(row: Row) -> Plan:
     if min(m, n, k) < 1:
         raise Unknown(f"M, N, K are {m}, {n}, {k}: all must be at least 1")
     note = ""
-    layout = "KN"
-    if row["b_layout"] == "NZ":
-        note = "weights in NZ are modelled as contiguous reads of B as [N,K]; this kernel has no NZ input"
-        layout = "NK"
+    layout = _layout(row)
     size = planning.PRECISIONS[precision].input_bytes
     dims = planning.Dims(m, n, k)
     out = {"fp32": 4, "int32": 4}.get(output, planning.PRECISIONS[precision].output_bytes)
@@ -244,7 +249,7 @@ def gemm_int8(row: Row) -> Plan:
     m, n, k = (row.number(name) for name in "MNK")
     if min(m, n, k) < 1:
         raise Unknown(f"M, N, K are {m}, {n}, {k}: all must be at least 1")
-    layout = "NK" if row["b_layout"] == "NZ" else "KN"
+    layout = _layout(row)
     dims = planning.Dims(m, n, k)
     cube = [
         _gemm_launch(dims, "int8->int32", layout, config, row.soc, 4)

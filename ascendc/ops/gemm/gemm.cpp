@@ -127,7 +127,7 @@ class Gemm {
   }
   // Columns the cube works on: 8-bit transposes come in squares of 32.
   __aicore__ inline int32_t CubeColumns(int32_t columns) const {
-    return kInt8 && t_.b_layout == 0 ? RoundUp(columns, 32) : columns;
+    return kInt8 && t_.b_layout != 1 ? RoundUp(columns, 32) : columns;
   }
   __aicore__ inline void AllocateBuffers() {
     AscendC::TPipe pipe;
@@ -223,6 +223,9 @@ class Gemm {
     if (t_.b_layout == 0)
       ToFractals(b1_[slot * l1_b_], b_[static_cast<uint64_t>(k0) * t_.ldb + n0], k, n, t_.ldb,
                  ChunkRows<In>(k));
+    else if (t_.b_layout == 2)
+      FromFractals(b1_[slot * l1_b_], b_[n0 * t_.ldb + static_cast<uint64_t>(k0) * C0<In>()], k, n, t_.ldb,
+                   ChunkRows<In>(k));
     else
       ToFractals(b1_[slot * l1_b_], b_[n0 * t_.ldb + k0], n, k, t_.ldb, RoundUp(n, kFractal));
     SetFlag<HardEvent::MTE2_MTE1>(kEventB + slot);
@@ -291,7 +294,7 @@ class Gemm {
     if (in_b == 0) WaitFlag<HardEvent::MTE2_MTE1>(kEventB + slot_b);
     const LocalTensor<In> b1 = b1_[slot_b * l1_b_];
     const int32_t chunk_k = Min(t_.step_kb * t_.tile_k, t_.k - (k_tile - in_b) * t_.tile_k);
-    if (t_.b_layout == 0)
+    if (t_.b_layout != 1)
       LoadTransposedB(b2, b1, in_b * t_.tile_k, chunk_k, n, k);
     else
       LoadB(b2, b1, in_b * t_.tile_k, n, k);

@@ -52,6 +52,28 @@ __aicore__ inline void ToFractals(const LocalTensor<In>& dst, const GlobalTensor
     AscendC::DataCopy(dst[row * C0<In>()], src[static_cast<uint64_t>(row) * ld], p);
 }
 
+// `rows` x `columns` of a matrix that lies in fractals already (NZ: for each 32 B of columns all `ld` rows,
+// 32 B each, then the next): one burst a fractal column.
+template <typename In>
+__aicore__ inline void FromFractals(const LocalTensor<In>& dst, const GlobalTensor<In>& src, int32_t rows,
+                                    int32_t columns, int32_t ld, int32_t pitch) {
+  AscendC::DataCopyParams p;
+  p.blockCount = 1;
+  p.blockLen = static_cast<uint16_t>(rows);
+  p.srcStride = 0;
+  p.dstStride = 0;
+  const int32_t blocks = CeilDiv(columns, C0<In>());
+  if (ld - rows <= kMaxStride) {
+    p.blockCount = static_cast<uint16_t>(blocks);
+    p.srcStride = static_cast<uint16_t>(ld - rows);
+    p.dstStride = static_cast<uint16_t>(pitch - rows);
+    AscendC::DataCopy(dst, src, p);
+    return;
+  }
+  for (int32_t i = 0; i < blocks; ++i)
+    AscendC::DataCopy(dst[i * pitch * C0<In>()], src[static_cast<uint64_t>(i) * ld * C0<In>()], p);
+}
+
 // Columns k_offset.. of a chunk [m, *] in L1 -> L0A as [m, k].
 template <typename In>
 __aicore__ inline void LoadA(const LocalTensor<In>& dst, const LocalTensor<In>& src, int32_t k_offset,

@@ -7,7 +7,7 @@
 struct TwGemmTiling {
   int32_t m, n, k;
   int32_t lda, ldb, ldc;  // elements from one row to the next
-  int32_t b_layout;       // 0: B is [K, N]; 1: B is [N, K]
+  int32_t b_layout;       // 0: B is [K, N]; 1: B is [N, K]; 2: [K, N] in fractals, see FromFractals
   int32_t has_bias;
   int32_t tile_m, tile_n,
       tile_k;  // L0 tile: multiples of 16; tile_k of 32 for int8, and tile_n too when B is [K, N]

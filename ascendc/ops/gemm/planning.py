@@ -55,6 +55,9 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
 )
 
 B_LAYOUTS = ("KN", "NK")
+# Of the kernel alone, no layout of the family: B [K,N] in fractals of 16 rows, as weights are kept.
+NZ = "NZ"
+_KERNEL_LAYOUTS = (*B_LAYOUTS, NZ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class Dims:
         """lda, ldb, ldc with the dense ones filled in."""
         return (
             self.lda or self.k,
-            self.ldb or (self.n if b_layout == "KN" else self.k),
+            self.ldb or (self.n if b_layout == "KN" else self.k),  # NZ: rows of a fractal column
             self.ldc or self.n,
         )
 
@@ -174,7 +177,7 @@ def illegal(
     part, kind = find(soc), PRECISIONS[precision]
     size = kind.input_bytes
     step_k = 32 if size == 1 else 16
-    step_n = 32 if size == 1 and b_layout == "KN" else 16
+    step_n = 32 if size == 1 and b_layout != "NK" else 16
     why: list[str] = []
 
     def need(good: bool, text: str) -> None:
@@ -302,7 +305,7 @@ def plan(
         lda,
         ldb,
         ldc,
-        B_LAYOUTS.index(b_layout),
+        _KERNEL_LAYOUTS.index(b_layout),
         int(bias),
         config.tile_m,
         config.tile_n,
