@@ -8,6 +8,11 @@ void Board::Shape(bool mixed, int vectors) {
   vectors_ = vectors;
 }
 
+int Board::Vectors() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return vectors_;
+}
+
 // Everybody whose flag is needed before the counters go up.
 std::vector<int> Board::Setters(const Setting& s) const {
   const int block = s.core / kCoresOfGroup;

@@ -40,6 +40,8 @@ class Board {
 
   // Cores of one launch all have the same shape: vector cores beside a cube core, 0 for unmixed kernels.
   void Shape(bool mixed, int vectors);
+  // Vector cores of a mixed kernel's group.
+  int Vectors();
 
   struct Setting {
     int core;

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
+#include "timing/cross.h"
 #include "timing/timeline.h"
 
 namespace tilewright::twin::timing {
@@ -21,11 +23,10 @@ class ModelRun : public RecordSink {
   ~ModelRun() override;
   static ModelRun* Current();
 
-  // The launch is about to run: its buffers and part.
+  // A launch is about to run: its buffers and part.
   void Begin(const Machine& machine);
-  uint32_t blocks() const { return static_cast<uint32_t>(classes_.size()); }
-  uint32_t BlockAt(uint32_t index) const { return classes_[index].block; }
-  void OnRecord(int block, const Record& record) override;
+  std::vector<uint32_t> blocks() const;
+  void OnRecord(int core, const Record& record) override;
 
   void Warm(uint32_t buffers) { sharing_.warm = buffers; }
   void KeepDetails(size_t trace_events, bool path) {
@@ -39,26 +40,35 @@ class ModelRun : public RecordSink {
   std::string TraceJson() const;
 
  private:
-  struct Lane {
+  struct Lane {  // a core that runs
     std::unique_ptr<GmModel> gm;
     std::unique_ptr<Timeline> timeline;
     PipeTimes times;
+    int core = 0;
+    double stands_for = 0;  // cores
   };
-  double Slow(double demand, double rate, double moving, double scaled, double now) const;
+  struct Demand;  // of the average core
+  Lane& LaneOf(int core);
+  void Finish();
+  double Chip() const;
+  void FindSameAddresses();
   double Cycles() const;
 
   const Costs& costs_;
   std::vector<BlockClass> classes_;
-  std::vector<Lane> lanes_;
-  std::vector<int32_t> lane_of_;  // by block; -1: not run
+  std::vector<Lane> lanes_;  // kCoresOfGroup for each class
+  std::vector<const Lane*> ran_;
+  std::vector<int32_t> class_of_;  // by block; -1: not run
   std::vector<GmBuffer> buffers_;
+  const Machine* machine_ = nullptr;
   const Soc* soc_ = nullptr;
   Sharing sharing_;
-  bool vector_ = false;
+  std::mutex cross_mutex_;
+  std::unique_ptr<CrossTable> cross_;
   uint32_t passes_ = 0;
   size_t trace_events_ = 0;
   bool path_ = false;
-  double total_ = 0;  // blocks of the launch
+  double blocks_ = 0;  // of the launch
 };
 
 }  // namespace tilewright::twin::timing

@@ -7,10 +7,10 @@
 
 namespace tilewright::twin::timing {
 
-Timeline::Timeline(const Costs& costs, GmModel& gm, int block, CrossTimes* cross)
+Timeline::Timeline(const Costs& costs, GmModel& gm, int core, CrossTimes* cross)
     : costs_(costs),
       gm_(gm),
-      block_(block),
+      core_(core),
       cross_(cross),
       call_(costs[Const::ScalarCall]),
       flag_latency_(costs[Const::FlagLatency]),
@@ -60,6 +60,7 @@ Timeline::Item Timeline::Make(const Record& r) {
 
 void Timeline::Push(const Record& record) {
   ++times_.records;
+  if (cross_ != nullptr) Resume();
   Item item = Make(record);
   if (stalled_head_ < stalled_.size() || !Issue(item)) {
     stalled_.push_back(item);
@@ -146,20 +147,25 @@ bool Timeline::BarrierAll() {
   return true;
 }
 
-bool Timeline::Cross(const Item& item, double* at) {
+bool Timeline::Cross(Item& item, double* at) {
   if (cross_ == nullptr) return true;
   if (item.kind == Kind::CrossSet) {
-    cross_->Publish(block_, *item.cross, *at + flag_latency_);
+    cross_->Publish(core_, *item.cross, *at + flag_latency_);
     return true;
   }
-  const double known = cross_->Answer(block_, *item.cross);
+  if (item.cross->op == Op::SyncAll && !item.met) {
+    // A meeting is a flag set and waited for by all; it is set once.
+    cross_->Publish(core_, *item.cross, *at);
+    item.met = true;
+  }
+  const double known = cross_->Answer(core_, *item.cross);
   if (known < 0) return false;
   *at = std::max(*at, known);
   return true;
 }
 
 // Lets the head of a pipe's queue start. False: it waits for something not known yet.
-bool Timeline::Start(Lane& lane, const Item& item) {
+bool Timeline::Start(Lane& lane, Item& item) {
   double start = std::max(item.issue, lane.ready);
   switch (item.kind) {
     case Kind::Work:
@@ -250,8 +256,11 @@ double Timeline::UnitFlags(const Item& item, double* start, double end) {
 
 void Timeline::Drain(Lane& lane) {
   while (lane.blocked()) {
-    const Item item = lane.queue[lane.head];
-    if (!Start(lane, item)) return;
+    Item item = lane.queue[lane.head];
+    if (!Start(lane, item)) {
+      lane.queue[lane.head] = item;
+      return;
+    }
     ++lane.head;
     progress_ = true;
   }
@@ -262,7 +271,10 @@ void Timeline::Drain(Lane& lane) {
 void Timeline::DrainStalled() {
   while (stalled_head_ < stalled_.size()) {
     Item item = stalled_[stalled_head_];
-    if (!Issue(item)) return;
+    if (!Issue(item)) {
+      stalled_[stalled_head_] = item;
+      return;
+    }
     ++stalled_head_;
     progress_ = true;
   }
@@ -280,15 +292,23 @@ void Timeline::Advance() {
   }
 }
 
-void Timeline::Resume() {
+bool Timeline::Resume() {
+  const uint64_t before = left();
+  if (before == 0) return false;
   progress_ = true;
   Advance();
+  return left() != before;
+}
+
+uint64_t Timeline::left() const {
+  uint64_t items = stalled_.size() - stalled_head_;
+  for (const Lane& lane : lane_) items += lane.queue.size() - lane.head;
+  return items;
 }
 
 const PipeTimes& Timeline::Finish() {
   Resume();
-  times_.unresolved = stalled_.size() - stalled_head_;
-  for (const Lane& lane : lane_) times_.unresolved += lane.queue.size() - lane.head;
+  times_.unresolved = left();
   times_.end = std::max(times_.end, scalar_);
   return times_;
 }

@@ -25,9 +25,9 @@ class CrossTimes {
  public:
   virtual ~CrossTimes() = default;
   // A core sets `flag` at `cycle`.
-  virtual void Publish(int block, const Record& flag, double cycle) = 0;
-  // When the wait of `flag` may end, or a negative number where that is not known yet.
-  virtual double Answer(int block, const Record& flag) = 0;
+  virtual void Publish(int core, const Record& flag, double cycle) = 0;
+  // Takes a flag that was set: when that was, or a negative number where it is not known yet.
+  virtual double Answer(int core, const Record& flag) = 0;
 };
 
 // A share of the critical path: the cycles it spent in one kind of instruction of one source line.
@@ -62,12 +62,12 @@ struct PipeTimes {
 
 class Timeline {
  public:
-  Timeline(const Costs& costs, GmModel& gm, int block, CrossTimes* cross = nullptr);
+  Timeline(const Costs& costs, GmModel& gm, int core, CrossTimes* cross = nullptr);
   ~Timeline();
 
   void Push(const Record& record);
-  // Asks again for flags of other cores that were not known.
-  void Resume();
+  // Asks again for flags of other cores that were not known; whether anything came of it.
+  bool Resume();
   // From now on keep the times of records as they become known, events for a trace (the first `most`), nodes
   // for the critical path.
   void KeepResolved() { keep_resolved_ = true; }
@@ -81,6 +81,7 @@ class Timeline {
   std::vector<PathStep> CriticalPath(double* seen) const;
 
   double now() const { return scalar_; }
+  uint64_t left() const;  // instructions whose times are not known
   const PipeTimes& Finish();
 
  private:
@@ -97,6 +98,7 @@ class Timeline {
     Pipe pipe;
     Kind kind;
     uint8_t unit;  // unit flag of Mmad and Fixpipe
+    bool met;      // a SyncAll that this core has come to
   };
   struct Lane {
     double ready = 0;    // when the next instruction may start
@@ -122,10 +124,10 @@ class Timeline {
   bool Issue(Item& item);
   bool OnScalar(Item& item);
   bool BarrierAll();
-  bool Start(Lane& lane, const Item& item);
+  bool Start(Lane& lane, Item& item);
   void Work(Lane& lane, const Item& item, double start);
   double UnitFlags(const Item& item, double* start, double end);
-  bool Cross(const Item& item, double* at);
+  bool Cross(Item& item, double* at);
   void Drain(Lane& lane);
   void DrainStalled();
   void Advance();
@@ -134,7 +136,7 @@ class Timeline {
 
   const Costs& costs_;
   GmModel& gm_;
-  const int block_;
+  const int core_;
   CrossTimes* const cross_;
   const double call_, flag_latency_, contended_;
   const uint64_t depth_;
