@@ -75,7 +75,7 @@ def predict(
     """Modelled microseconds of a plan, and what bounds it."""
     parts = []
     for choices in plan.choices:
-        each = [model.predict(lib_path, launch, soc, constants=constants) for launch in choices]
+        each = [model.predict_launch(lib_path, launch, soc, constants=constants) for launch in choices]
         parts.append(min(each, key=lambda p: p.predicted_us))
     first = parts[0]
     if plan.inner:

@@ -190,6 +190,10 @@ int Run(const tw_twin_launch& launch, const KernelCall* given) {
     model->Begin(machine);
     machine.sink = model;
     machine.chosen = model->blocks();
+    for (const uint32_t block : machine.chosen)
+      if (block >= launch.block_dim)
+        throw Refusal{"block " + std::to_string(block) + " is not one of " +
+                      std::to_string(launch.block_dim)};
   }
 
   auto result = std::make_unique<tw_twin_result>();

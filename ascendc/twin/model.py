@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -15,9 +15,26 @@ from types import MappingProxyType
 from typing import Any
 
 from . import runner
-from .runner import Buffer, Scalar, TwinError
+from .runner import Buffer, Scalar, TwinError, TwinResult
 
 PIPES = ("mte1", "mte2", "mte3", "fix", "m", "v", "s")
+TRACE_EVENTS = 20000  # instructions of each core that a trace holds
+_PASSES = 6
+# msprof's names of the times of each kind of core.
+MSPROF: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "aic": MappingProxyType(
+            {
+                "mac": "m",
+                "mte1": "mte1",
+                "mte2": "mte2",
+                "fixpipe": "fix",
+                "scalar": "s",
+            }
+        ),
+        "aiv": MappingProxyType({"vec": "v", "mte2": "mte2", "mte3": "mte3", "scalar": "s"}),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,7 @@ class Launch:
     blocks: Mapping[int, int] = field(default_factory=dict)
     library: Path | None = None
     warm: frozenset[str] = frozenset()  # buffers that lie in L2 from the start
+    task_type: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,31 +102,41 @@ class Prediction:
     peak: Mapping[str, int]
     launch_us: float  # of predicted_us: the launch itself
     overhead_us: float  # the launch, and a core before its first and after its last instruction
+    kinds: Mapping[str, Mapping[str, Any]]  # "aic", "aiv": cores, cycles, busy cycles by pipe
 
     def pipe_us(self, pipe: str) -> float:
         """Busy time of a pipe on the average block."""
         return self.pipes[pipe] / (self.clock_ghz * 1e3)
 
+    def msprof(self) -> dict[str, float]:
+        """Time (us) and ratio of each pipe of the average core, under msprof's names."""
+        found: dict[str, float] = {}
+        for kind, of in self.kinds.items():
+            found[f"{kind}_time(us)"] = of["cycles"] / (self.clock_ghz * 1e3)
+            for name, pipe in MSPROF[kind].items():
+                busy = of["busy"][pipe.upper()]
+                found[f"{kind}_{name}_time(us)"] = busy / (self.clock_ghz * 1e3)
+                found[f"{kind}_{name}_ratio"] = busy / of["cycles"]
+        return found
 
-class _Model(ctypes.Structure):
+
+class _Options(ctypes.Structure):
     _fields_ = [
-        ("launch", ctypes.c_void_p),
         ("blocks", ctypes.POINTER(ctypes.c_uint32)),
         ("times", ctypes.POINTER(ctypes.c_uint32)),
         ("block_count", ctypes.c_uint32),
-        ("passes", ctypes.c_uint32),
-        ("constants", ctypes.c_char_p),
-        ("trace_path", ctypes.c_char_p),
-        ("trace_events", ctypes.c_uint32),
         ("warm", ctypes.c_uint32),
+        ("constants", ctypes.c_char_p),
+        ("trace_events", ctypes.c_uint32),
     ]
 
 
 @cache
 def _load(path: str) -> ctypes.CDLL:
-    lib = runner.load(path)
-    lib.tw_model_run.argtypes = [ctypes.POINTER(_Model)]
+    lib = ctypes.CDLL(path)
+    lib.tw_model_begin.argtypes = [ctypes.POINTER(_Options)]
     lib.tw_model_json.restype = ctypes.c_char_p
+    lib.tw_model_trace.argtypes = [ctypes.c_char_p]
     lib.tw_model_constants.restype = ctypes.c_char_p
     return lib
 
@@ -120,57 +148,85 @@ def constants(lib_path: str | Path) -> tuple[Constant, ...]:
 
 def predict(
     lib_path: str | Path,
+    run: Callable[[], TwinResult],
+    *,
+    blocks: Mapping[int, int] | None = None,
+    warm: Sequence[int] = (),
+    constants: Mapping[str, float] | None = None,
+    trace: str | Path | None = None,
+    trace_events: int = TRACE_EVENTS,
+) -> Prediction:
+    """The modelled time of the launch that `run` makes, without data, on this thread.
+
+    It is made a few times, until the memory that cores share settles. ``blocks``: the blocks that
+    run, and how many each stands for; by default all. ``warm``: the buffers, by number, that lie in
+    L2 from the start. ``constants`` replaces values of the table by name. ``trace`` receives a
+    Chrome trace of the cores that ran, at most ``trace_events`` instructions of each.
+    Raises TwinError where the launch is refused or a constant is not known.
+    """
+    lib = _load(str(lib_path))
+    chosen = dict(blocks or {})
+    text = ",".join(f"{name}={value!r}" for name, value in (constants or {}).items())
+    options = _Options(
+        blocks=(ctypes.c_uint32 * max(len(chosen), 1))(*chosen.keys()),
+        times=(ctypes.c_uint32 * max(len(chosen), 1))(*chosen.values()),
+        block_count=len(chosen),
+        warm=sum(1 << i for i in set(warm)),
+        constants=text.encode() or None,
+        trace_events=trace_events if trace is not None else 0,
+    )
+    if lib.tw_model_begin(ctypes.byref(options)) != 0:
+        raise TwinError((lib.tw_model_json() or b"").decode())
+    try:
+        for _ in range(_PASSES):
+            result = run()
+            if lib.tw_model_settle():
+                break
+        if trace is not None and lib.tw_model_trace(str(trace).encode()) != 0:
+            raise TwinError(f"cannot write the trace to '{trace}'")
+        return _prediction(json.loads(lib.tw_model_json()), result)
+    finally:
+        lib.tw_model_end()
+
+
+def predict_launch(
+    lib_path: str | Path,
     launch: Launch,
     soc: str = "910b1",
     *,
     constants: Mapping[str, float] | None = None,
-    passes: int = 0,
     trace: str | Path | None = None,
-    trace_events: int = 0,
     threads: int = 0,
 ) -> Prediction:
-    """The modelled time of ``launch``; no data moves.
+    """``predict`` of a launch given as data."""
 
-    ``constants`` replaces values of the table by name. ``trace`` receives a Chrome trace of the
-    blocks run, at most ``trace_events`` instructions of each (0: 20000).
-    Raises TwinError where the launch is refused.
-    """
-    lib = _load(str(lib_path))
-    with runner.prepared(
-        launch.kernel,
-        launch.block_dim,
-        launch.buffers,
-        launch.tiling,
-        soc,
-        threads=threads,
-        kernel_library=launch.library,
-    ) as ready:
-        count = len(launch.blocks)
-        blocks = (ctypes.c_uint32 * max(count, 1))(*launch.blocks.keys())
-        times = (ctypes.c_uint32 * max(count, 1))(*launch.blocks.values())
-        text = ",".join(f"{name}={value!r}" for name, value in (constants or {}).items())
-        model = _Model(
-            launch=ctypes.addressof(ready),
-            blocks=blocks,
-            times=times,
-            block_count=count,
-            passes=passes,
-            constants=text.encode() or None,
-            trace_path=str(trace).encode() if trace is not None else None,
-            trace_events=trace_events,
-            warm=sum(1 << i for i, b in enumerate(launch.buffers) if b.name in launch.warm),
+    def run() -> TwinResult:
+        return runner.run(
+            lib_path,
+            launch.kernel,
+            launch.block_dim,
+            launch.buffers,
+            launch.tiling,
+            soc,
+            threads=threads,
+            skip_data=True,
+            kernel_library=launch.library,
+            schedule="program",
+            task_type=launch.task_type,
         )
-        status = lib.tw_model_run(ctypes.byref(model))
-        if status != 0:
-            raise TwinError((lib.tw_model_json() or b"").decode() or lib.tw_twin_error().decode())
-        return _prediction(json.loads(lib.tw_model_json()))
+
+    # Only buffers that have bytes are buffers to the machine.
+    named = [b.name for b in launch.buffers if isinstance(b, Buffer) and b.nbytes > 0]
+    warm = [i for i, name in enumerate(named) if name in launch.warm]
+    return predict(
+        lib_path, run, blocks=launch.blocks, warm=warm, constants=constants, trace=trace
+    )
 
 
-def _prediction(document: Mapping[str, Any]) -> Prediction:
+def _prediction(document: Mapping[str, Any], ran: TwinResult) -> Prediction:
     def pipes(key: str) -> Mapping[str, float]:
         return MappingProxyType({name.lower(): value for name, value in document[key].items()})
 
-    ran = document["launch"]
     return Prediction(
         predicted_us=document["predicted_us"],
         cycles=document["cycles"],
@@ -187,8 +243,9 @@ def _prediction(document: Mapping[str, Any]) -> Prediction:
         records=int(document["records"]),
         unresolved=int(document["unresolved"]),
         critical_path=tuple(Step(**step) for step in document["critical_path"]["steps"]),
-        findings=len(ran["findings"]),
-        peak=MappingProxyType(ran["peak"]),
+        findings=len(ran.findings),
+        peak=ran.peak,
         launch_us=document["launch_us"],
         overhead_us=document["overhead_us"],
+        kinds=MappingProxyType(document["kinds"]),
     )

@@ -239,40 +239,6 @@ def soc_parameters(lib_path: str | Path, soc: str) -> dict[str, Any]:
     return parameters
 
 
-def load(lib_path: str | Path) -> ctypes.CDLL:
-    """The library of the twin, its functions declared."""
-    return _load(str(lib_path))
-
-
-@contextmanager
-def prepared(
-    kernel: str,
-    block_dim: int,
-    buffers: Sequence[Buffer | Scalar],
-    tiling_bytes: bytes | None,
-    soc: str,
-    *,
-    threads: int = 0,
-    kernel_library: str | Path | None = None,
-) -> Iterator[ctypes.Structure]:
-    """A ``tw_twin_launch`` over these arguments, which lives as long as the context."""
-    args = list(buffers)
-    if tiling_bytes is not None:
-        args.append(Buffer.of_bytes("tiling", tiling_bytes))
-    table = (_Arg * max(len(args), 1))(*[_arg(a) for a in args])
-    yield _Launch(
-        abi_version=ABI_VERSION,
-        library=str(kernel_library).encode() if kernel_library is not None else None,
-        kernel=kernel.encode(),
-        soc=soc.encode(),
-        args=table,
-        arg_count=len(args),
-        block_dim=block_dim,
-        threads=threads,
-    )
-    del args  # the launch only borrows them
-
-
 def run(
     lib_path: str | Path,
     kernel: str,

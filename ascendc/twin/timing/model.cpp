@@ -28,13 +28,6 @@ struct ModelRun::Demand {
 ModelRun::ModelRun(const Costs& costs, std::vector<BlockClass> classes)
     : costs_(costs), classes_(std::move(classes)) {
   current = this;
-  uint32_t most = 0;
-  for (const BlockClass& c : classes_) {
-    most = std::max(most, c.block);
-    blocks_ += c.times;
-  }
-  class_of_.assign(most + 1, -1);
-  for (size_t i = 0; i < classes_.size(); ++i) class_of_[classes_[i].block] = static_cast<int32_t>(i);
 }
 
 ModelRun::~ModelRun() { current = nullptr; }
@@ -51,6 +44,14 @@ void ModelRun::Begin(const Machine& machine) {
   machine_ = &machine;
   soc_ = machine.soc;
   buffers_ = machine.buffers;
+  if (classes_.empty())
+    for (uint32_t block = 0; block < machine.block_dim; ++block) classes_.push_back({block, 1});
+  class_of_.assign(machine.block_dim, 0);
+  blocks_ = 0;
+  for (size_t i = 0; i < classes_.size(); ++i) {
+    if (classes_[i].block < machine.block_dim) class_of_[classes_[i].block] = static_cast<uint32_t>(i);
+    blocks_ += classes_[i].times;
+  }
   ran_.clear();
   lanes_.clear();
   lanes_.resize(classes_.size() * kCoresOfGroup);
@@ -61,7 +62,7 @@ void ModelRun::Begin(const Machine& machine) {
 // A core's first record makes its lane; by then the launch knows its shape. The cores of a block share a
 // thread.
 ModelRun::Lane& ModelRun::LaneOf(int core) {
-  const auto own = static_cast<size_t>(class_of_[static_cast<size_t>(core / kCoresOfGroup)]);
+  const auto own = size_t{class_of_[static_cast<size_t>(core / kCoresOfGroup)]};
   Lane& lane = lanes_[own * kCoresOfGroup + static_cast<size_t>(core % kCoresOfGroup)];
   if (lane.timeline != nullptr) return lane;
   CrossTable* cross = nullptr;
@@ -75,7 +76,7 @@ ModelRun::Lane& ModelRun::LaneOf(int core) {
   lane.gm = std::make_unique<GmModel>(buffers_, costs_, sharing_);
   lane.timeline = std::make_unique<Timeline>(costs_, *lane.gm, core, cross);
   lane.timeline->KeepTrace(trace_events_);
-  if (path_) lane.timeline->KeepPath();
+  lane.timeline->KeepPath();
   return lane;
 }
 

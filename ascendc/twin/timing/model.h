@@ -19,6 +19,7 @@ struct BlockClass {
 // their records.
 class ModelRun : public RecordSink {
  public:
+  // No classes: every block, each for itself.
   ModelRun(const Costs& costs, std::vector<BlockClass> classes);
   ~ModelRun() override;
   static ModelRun* Current();
@@ -29,10 +30,7 @@ class ModelRun : public RecordSink {
   void OnRecord(int core, const Record& record) override;
 
   void Warm(uint32_t buffers) { sharing_.warm = buffers; }
-  void KeepDetails(size_t trace_events, bool path) {
-    trace_events_ = trace_events;
-    path_ = path;
-  }
+  void KeepTrace(size_t events) { trace_events_ = events; }
   // After the launch: true if another pass would change little.
   bool Settle();
   std::string Json() const;
@@ -58,7 +56,7 @@ class ModelRun : public RecordSink {
   std::vector<BlockClass> classes_;
   std::vector<Lane> lanes_;  // kCoresOfGroup for each class
   std::vector<const Lane*> ran_;
-  std::vector<int32_t> class_of_;  // by block; -1: not run
+  std::vector<uint32_t> class_of_;  // by block, of those that run
   std::vector<GmBuffer> buffers_;
   const Machine* machine_ = nullptr;
   const Soc* soc_ = nullptr;
@@ -67,7 +65,6 @@ class ModelRun : public RecordSink {
   std::unique_ptr<CrossTable> cross_;
   uint32_t passes_ = 0;
   size_t trace_events_ = 0;
-  bool path_ = false;
   double blocks_ = 0;  // of the launch
 };
 

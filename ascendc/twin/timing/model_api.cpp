@@ -10,9 +10,8 @@ using namespace tilewright::twin::timing;
 namespace {
 
 thread_local std::string answer;
-
-constexpr uint32_t kPasses = 6;
-constexpr uint32_t kTraceEvents = 20000;
+thread_local std::unique_ptr<Costs> costs;
+thread_local std::unique_ptr<ModelRun> run;
 
 int Refuse(const std::string& why) {
   answer = why;
@@ -25,51 +24,42 @@ int Refuse(const std::string& why) {
 
 extern "C" {
 
-TW_EXPORT int tw_model_run(const tw_model_launch* model) {
-  answer.clear();
-  Costs costs;
-  if (const std::string wrong = costs.Override(model->constants); !wrong.empty()) return Refuse(wrong);
-  tw_twin_launch launch = *model->launch;
-  launch.flags |= TW_TWIN_SKIP_DATA;
+TW_EXPORT int tw_model_begin(const tw_model_options* options) {
+  tw_model_end();
+  auto table = std::make_unique<Costs>();
+  if (const std::string wrong = table->Override(options->constants); !wrong.empty()) return Refuse(wrong);
   std::vector<BlockClass> classes;
-  for (uint32_t i = 0; i < model->block_count; ++i) {
-    if (model->blocks[i] >= launch.block_dim || model->times[i] == 0)
-      return Refuse("block " + std::to_string(model->blocks[i]) + " times " +
-                    std::to_string(model->times[i]) + " in a launch of " + std::to_string(launch.block_dim) +
-                    " blocks");
-    classes.push_back({model->blocks[i], model->times[i]});
+  for (uint32_t i = 0; i < options->block_count; ++i) {
+    if (options->times[i] == 0)
+      return Refuse("block " + std::to_string(options->blocks[i]) + " stands for 0 blocks");
+    classes.push_back({options->blocks[i], options->times[i]});
   }
-  if (model->block_count == 0)
-    for (uint32_t i = 0; i < launch.block_dim; ++i) classes.push_back({i, 1});
-  ModelRun run(costs, std::move(classes));
-  run.Warm(model->warm);
-  const uint32_t events = model->trace_events != 0 ? model->trace_events : kTraceEvents;
-  run.KeepDetails(model->trace_path != nullptr ? events : 0, true);
-  const uint32_t passes = model->passes != 0 ? model->passes : kPasses;
-  int status = 0;
-  tw_twin_result* result = nullptr;
-  for (uint32_t pass = 0; pass < passes; ++pass) {
-    if (result != nullptr) tw_twin_result_free(result);
-    result = nullptr;
-    launch.result = &result;
-    status = tw_twin_run(&launch);
-    if (status == 2) return 2;
-    if (run.Settle()) break;
-  }
-  const std::string json = run.Json();
-  answer = json.substr(0, json.size() - 1) + ", \"launch\": " + tw_twin_result_json(result) + "}";
-  tw_twin_result_free(result);
-  if (model->trace_path != nullptr) {
-    std::FILE* file = std::fopen(model->trace_path, "w");
-    if (file == nullptr) return Refuse(std::string("cannot write the trace to '") + model->trace_path + "'");
-    const std::string text = run.TraceJson();
-    std::fwrite(text.data(), 1, text.size(), file);
-    std::fclose(file);
-  }
+  costs = std::move(table);
+  run = std::make_unique<ModelRun>(*costs, std::move(classes));
+  run->Warm(options->warm);
+  run->KeepTrace(options->trace_events);
   return 0;
 }
 
-TW_EXPORT const char* tw_model_json(void) { return answer.c_str(); }
+TW_EXPORT int tw_model_settle(void) { return run == nullptr || run->Settle() ? 1 : 0; }
+
+TW_EXPORT const char* tw_model_json(void) {
+  if (run != nullptr) answer = run->Json();
+  return answer.c_str();
+}
+
+TW_EXPORT int tw_model_trace(const char* path) {
+  std::FILE* file = run != nullptr ? std::fopen(path, "w") : nullptr;
+  if (file == nullptr) return 2;
+  const std::string text = run->TraceJson();
+  const bool whole = std::fwrite(text.data(), 1, text.size(), file) == text.size();
+  return std::fclose(file) == 0 && whole ? 0 : 2;
+}
+
+TW_EXPORT void tw_model_end(void) {
+  run = nullptr;
+  costs = nullptr;
+}
 
 TW_EXPORT const char* tw_model_constants(void) {
   static const std::string text = ConstantsJson();
