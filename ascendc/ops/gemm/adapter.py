@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,52 @@ def floor(
         busy = min(grid[0], -(-m // chosen.tile_m)) * min(grid[1], -(-n // chosen.tile_n))
         cores = min(cores, busy)
     return bound(result, planning.PRECISIONS[case.precision].input_bytes, cores)
+
+
+def _grid(case: Case, chosen: planning.Config, target: Target, cores: int = 0) -> tuple[int, int]:
+    if chosen.grid_m:
+        return chosen.grid_m, chosen.grid_n
+    m, n, k = (case.sizes[name] for name in ("M", "N", "K"))
+    part = find(target.arch)
+    if cores:
+        part = replace(part, cube_cores=min(cores, part.cube_cores))
+    return planning.choose_grid(planning.Dims(m, n, k), chosen, part)
+
+
+def on_cores(
+    case: Case, config: Mapping[str, int], target: Target, cores: int
+) -> Mapping[str, int]:
+    """The config with a grid on at most `cores` cube cores."""
+    chosen = planning.Config.of(config)
+    if 0 in case.sizes.values():
+        return config
+    grid = _grid(case, chosen, target, cores)
+    if grid[0] * grid[1] > cores:
+        raise Refused(
+            f"grid {grid[0]}x{grid[1]} takes {grid[0] * grid[1]} cores, {cores} are allowed"
+        )
+    return {**config, "grid_m": grid[0], "grid_n": grid[1]}
+
+
+def representatives(case: Case, config: Mapping[str, int], target: Target) -> dict[int, int]:
+    """Blocks that stand for all in a model of time, and how many each stands for."""
+    m, n, k = (case.sizes[name] for name in ("M", "N", "K"))
+    if 0 in (m, n, k):
+        return {}
+    chosen = planning.Config.of(config)
+    return planning.representatives(planning.Dims(m, n, k), chosen, _grid(case, chosen, target))
+
+
+def validated_by(case: Case, config: Mapping[str, int]) -> str:
+    """What published timings stand behind a modelled time of this case."""
+    tile = f"{config['tile_m']}x{config['tile_n']}"
+    if case.precision not in ("fp16", "int8->int32", "int8->fp16"):
+        return f"nothing: no timing of a {case.precision} gemm on a 910B is published"
+    if config["tile_m"] * config["tile_n"] < 64 * 64:
+        return f"nothing: no timing of a gemm with tiles of {tile} is published"
+    if case.precision == "fp16":
+        return "published fp16 gemms with tiles of 64x64 to 128x256: docs/model.md"
+    return "published int8 gemms of other kernels: docs/model.md"
 
 
 def count(
