@@ -100,9 +100,7 @@ def additions_in_ub(row: Row) -> Plan:
     tiling = _bytes(
         a.elements, times, a.src0, a.src1, a.dst, a.src0_block_stride, a.src0_repeat_stride
     )
-    return Plan(
-        ((Launch("bench_add_in_ub", 1, [], tiling),),), scale=a.times / times, inner=True
-    )
+    return Plan(((Launch("bench_add_in_ub", 1, [], tiling),),), scale=a.times / times, inner=True)
 
 
 def spreads(row: Row) -> Plan:
@@ -173,7 +171,11 @@ def gemm_configs(row: Row, dims: planning.Dims, size: int, soc: str) -> list[pla
     cores = row.number("cores_aic", 1)
     found: dict[planning.Config, None] = {}
     for tile_m, tile_n in dict.fromkeys(tiles):
-        if all(fixed) or (tile_m <= 2 * dims.m and tile_n <= 2 * dims.n) or (tile_m, tile_n) == _TILES[-1]:
+        if (
+            all(fixed)
+            or (tile_m <= 2 * dims.m and tile_n <= 2 * dims.n)
+            or (tile_m, tile_n) == _TILES[-1]
+        ):
             base = planning.Config(
                 tile_m=tile_m,
                 tile_n=tile_n,

@@ -65,7 +65,9 @@ def read(source: str | Path | None) -> list[Row]:
     reader = csv.DictReader(io.StringIO(text))
     missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
     if missing:
-        raise UsageError(f"'{path}' has no column '{missing[0]}'; rows need those of {PUBLISHED.name}")
+        raise UsageError(
+            f"'{path}' has no column '{missing[0]}'; rows need those of {PUBLISHED.name}"
+        )
     return [Row({str(k): str(v) for k, v in r.items() if k and v is not None}) for r in reader]
 
 
@@ -75,7 +77,9 @@ def predict(
     """Modelled microseconds of a plan, and what bounds it."""
     parts = []
     for choices in plan.choices:
-        each = [model.predict_launch(lib_path, launch, soc, constants=constants) for launch in choices]
+        each = [
+            model.predict_launch(lib_path, launch, soc, constants=constants) for launch in choices
+        ]
         parts.append(min(each, key=lambda p: p.predicted_us))
     first = parts[0]
     if plan.inner:
@@ -84,9 +88,9 @@ def predict(
         inside = first.predicted_us - first.overhead_us
         return first.overhead_us + plan.scale * inside, first.bound_by
     # Side by side the slower half counts, and the other's first tile before or last tile after it.
-    inside = [p.predicted_us - p.overhead_us for p in parts]
+    alone = [p.predicted_us - p.overhead_us for p in parts]
     longer = max(parts, key=lambda p: p.predicted_us - p.overhead_us)
-    total = max(inside)
+    total = max(alone)
     if plan.in_turn:
         # Nothing of the cube cores' result leaves while the slot is taken: their last pipe is exposed.
         total += first.pipe_us("fix")
@@ -114,9 +118,7 @@ def validate(
         ratio = predicted / published if predicted and published else None
         used = (row["op"], row["task_us"]) in _fitted() and predicted is not None
         outcomes.append(
-            Outcome(
-                row["id"], row["op"], published, predicted, ratio, used, reason, bound_by, note
-            )
+            Outcome(row["id"], row["op"], published, predicted, ratio, used, reason, bound_by, note)
         )
     return outcomes
 

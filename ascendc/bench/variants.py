@@ -110,8 +110,16 @@ def copies(row: Row) -> Copies:
         passes = int(row["K"][1:])
     parts = 1
     if passes > 1 and _found(r"quarter|split|slice|hit|in 4|parts|pieces", words):
-        parts = int(found[1]) if (found := _found(r"(\d+)\s*(?:parts|slices|pieces|splits)", words)) else 4
-    if parts > 1 and _found(r"miss", words) and not _found(r"quarter|split|slice|part|piece", words):
+        parts = (
+            int(found[1])
+            if (found := _found(r"(\d+)\s*(?:parts|slices|pieces|splits)", words))
+            else 4
+        )
+    if (
+        parts > 1
+        and _found(r"miss", words)
+        and not _found(r"quarter|split|slice|part|piece", words)
+    ):
         parts = 1
     bypass = order != OWN_ROWS or "bypass" in words
     return Copies(rows, columns, tile, passes, parts, order, bypass)
@@ -147,7 +155,11 @@ def additions(row: Row) -> Additions:
     elements = sizes[0] if sizes else (16384 if double else 4096)
     if not 16 <= elements <= 32640:
         raise Unknown(f"copies of {elements} elements: three buffers of them do not fit UB")
-    apart = bool(_found(r"different banks|no (bank )?conflict|without (bank )?conflict|bank placement", words))
+    apart = bool(
+        _found(
+            r"different banks|no (bank )?conflict|without (bank )?conflict|bank placement", words
+        )
+    )
     size = max(_SET, (elements * 2 + 255) // 256 * 256)
     if double and 6 * size > 192 * 1024 - 256:
         size = elements * 2 // 32 * 32
@@ -156,7 +168,9 @@ def additions(row: Row) -> Additions:
         x, y, z = (0, 2 * size), (step, 2 * size + step), (4 * size, 4 * size + step)
     else:
         x, y, z = (0, 3 * size), (size, 4 * size), (2 * size, 5 * size)
-    return Additions(rows, columns, elements, scalar, "bypass" in words, 2 if double else 1, x, y, z)
+    return Additions(
+        rows, columns, elements, scalar, "bypass" in words, 2 if double else 1, x, y, z
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +190,20 @@ def additions_in_ub(row: Row) -> AdditionsInUb:
     """Of ``add_in_ub``; the addresses behind the words are those of asc-devkit's bank_conflict_ub."""
     words = row.words
     elements = row.number("N") or row.number("M") or 4096
-    times = int(found[1]) if (found := _found(r"(\d+)\s*(?:instructions|additions|times)", words)) else 1000
+    times = (
+        int(found[1])
+        if (found := _found(r"(\d+)\s*(?:instructions|additions|times)", words))
+        else 1000
+    )
     if found := _found(r"(\d+)\s*repeats", words):
         elements = int(found[1]) * 64
     block, repeat = 1, 8
     given = [int(text, 16) for text in re.findall(r"0x[0-9a-f]+", words)]
     if len(given) == 3:
         src0, src1, dst = given
-    elif _found(r"repeat(s|ed|edly)? (read(s|ing)?|the same|one)|(same|one) (data)?block|stride", words):
+    elif _found(
+        r"repeat(s|ed|edly)? (read(s|ing)?|the same|one)|(same|one) (data)?block|stride", words
+    ):
         src0, src1, dst, block = 0, 0x10100, 0x10100, 0
         repeat = 8 if _found(r"(stride|step)\D{0,6}8|no conflict", words) else 1
     elif _found(r"overlap|in place|onto (src|a source)|src1\s*=\s*dst|dst\s*=\s*src1", words):
@@ -199,7 +219,9 @@ def additions_in_ub(row: Row) -> AdditionsInUb:
     elif _found(r"no conflict|conflict-?free|without conflict", words):
         src0, src1, dst = 0, 0x10100, 0x20000
     else:
-        raise Unknown(f"variant '{row['variant']}' names no placement of operands that is known here")
+        raise Unknown(
+            f"variant '{row['variant']}' names no placement of operands that is known here"
+        )
     return AdditionsInUb(elements, times, src0, src1, dst, block, repeat)
 
 

@@ -218,9 +218,7 @@ def predict_launch(
     # Only buffers that have bytes are buffers to the machine.
     named = [b.name for b in launch.buffers if isinstance(b, Buffer) and b.nbytes > 0]
     warm = [i for i, name in enumerate(named) if name in launch.warm]
-    return predict(
-        lib_path, run, blocks=launch.blocks, warm=warm, constants=constants, trace=trace
-    )
+    return predict(lib_path, run, blocks=launch.blocks, warm=warm, constants=constants, trace=trace)
 
 
 def _prediction(document: Mapping[str, Any], ran: TwinResult) -> Prediction:

@@ -232,6 +232,7 @@ class AscendC(Backend):
         target: Target,
         cores: int | None = None,
         trace: Path | None = None,
+        trace_events: int = 0,
         threads: int = 0,
     ) -> Prediction:
         """The modelled time of the kernel, from its instructions without data.
@@ -261,7 +262,8 @@ class AscendC(Backend):
             )
 
         blocks = stand(case, chosen, target) if stand else None
-        return model.predict(twin, run, blocks=blocks, trace=trace)
+        events = trace_events or model.TRACE_EVENTS
+        return model.predict(twin, run, blocks=blocks, trace=trace, trace_events=events)
 
     def validated_by(self, family: Family, case: Case, config: Config) -> str:
         """What published timings stand behind `predict` for this case."""

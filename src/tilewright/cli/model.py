@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 app = options.application()
 
 _TRACES = (".json", ".png", ".svg")
+_DRAWN = 600  # instructions of each core in a picture
 
 
 @app.command()
@@ -45,9 +46,7 @@ def run(
     ] = None,
     validate: Annotated[
         bool,
-        typer.Option(
-            "--validate", help="Predict published timings, those shipped or of ROWS.csv."
-        ),
+        typer.Option("--validate", help="Predict published timings, those shipped or of ROWS.csv."),
     ] = False,
     docs: Annotated[
         Path | None,
@@ -148,7 +147,9 @@ def _predictions(
             case = backend.case(found, sizes, precision, options.flags(flags), chosen, where)
             try:
                 with _Timeline(trace, f"{found.name} {case} on {where.name}") as file:
-                    predicted = backend.predict(found, case, chosen, where, cores, file)
+                    predicted = backend.predict(
+                        found, case, chosen, where, cores, file, _events(trace)
+                    )
             except Refused as error:
                 refused.append(f"{precision.name} on {where.name}: {error}")
                 continue
@@ -184,6 +185,11 @@ def _row(p: Prediction) -> dict[str, Any]:
         "findings": p.findings,
         "peak": dict(p.peak),
     }
+
+
+def _events(trace: Path | None) -> int:
+    """A picture shows the beginning, so that single instructions can be told apart."""
+    return _DRAWN if trace is not None and trace.suffix != ".json" else 0
 
 
 class _Timeline:
