@@ -68,7 +68,7 @@ def test_it_is_checked_run_and_modelled(
     assert row["instructions"]["MTE2"]["CopyPad"] == 2
     modelled = tilewright("model", "twice", "--shape", "N=100", "--json", "-", env=env)
     assert modelled.code == 0, modelled.err
-    assert modelled.document["rows"][0]["bound_by"] == "mte3"
+    assert modelled.document["rows"][0]["bound_by"] == "s"
     assert [*cache.rglob("*.so")] == [library], "compiled once"
 
 
