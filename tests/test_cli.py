@@ -105,7 +105,10 @@ def test_the_overview_names_every_command_and_exit_code(tilewright: CommandLine)
         (("compile", "gemm", "--flags", "bias=maybe"), 2, "unknown value of bias 'maybe'"),
         (("compile", "gemm", "--shape", "M=1,N=1,K=1"), 2, "--shape decides which configs --pool"),
         (("twin", "run", "gemm", "--trace", "x.jsonl"), 2, "--trace holds one run and"),
-        (("model", "gemm", "--trace", "x.jsonl"), 2, "--trace holds one run"),
+        (("model", "gemm", "--trace", "x.json"), 2, "--trace holds one run"),
+        (("model", "gemm", "--trace", "x.txt"), 2, "ends in none of .json, .png, .svg"),
+        (("model", "gemm", "--docs", "x.md"), 2, "--docs goes with --validate"),
+        (("model", "softmax", "--validate"), 2, "cannot read 'softmax'"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -139,7 +142,6 @@ def test_bad_input_is_one_sentence(
             + ("--flags", "b_layout=panel16"),
             "b_layout=panel16 is for host only",
         ),
-        (("model", "gemm", "--validate"), "floors"),
         (("model", "gemm", "--dtype", "int8->bf16"), "int8->bf16 on ascend:910b1: "),
         (("compile", "gemm", "--target", "cpu"), "cpu has no ahead-of-time compiler"),
         (("compile", "gemm", "--flags", "b_layout=panel16"), "b_layout=panel16 is not for triton"),

@@ -161,7 +161,7 @@ def additions(row: Row) -> Additions:
         )
     )
     size = max(_SET, (elements * 2 + 255) // 256 * 256)
-    if double and 6 * size > 192 * 1024 - 256:
+    if double and not apart and 6 * size > 192 * 1024 - 256:
         size = elements * 2 // 32 * 32
     if apart:
         step = elements * 2

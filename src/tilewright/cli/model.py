@@ -25,7 +25,7 @@ def run(
         str | None,
         typer.Argument(
             metavar="[FAMILY|ROWS.csv]",
-            help="The family to model (gemm); with --validate a file of published rows.",
+            help="The family to model (gemm); with --validate a file of published rows, or an op.",
         ),
     ] = None,
     target: options.TargetNames = "ascend:910b1",
@@ -224,9 +224,13 @@ def _validate(rows: str | None, docs: Path | None, json: str | None) -> None:
     from dataclasses import asdict
 
     from tilewright import native
-    from tilewright.ascendc.bench import page, validation
+    from tilewright.ascendc.bench import page, validation, variants
 
-    outcomes = validation.validate(native.library("twin"), validation.read(rows))
+    if rows in variants.OPS:
+        chosen = [row for row in validation.read(None) if row["op"] == rows]
+    else:
+        chosen = validation.read(rows)
+    outcomes = validation.validate(native.library("twin"), chosen)
     summary = validation.summary(outcomes)
     emit(
         json,
