@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from math import ceil
 
 from ..ops.gemm import planning
@@ -30,7 +29,6 @@ class Plan:
     scale: float = 1
     inner: bool = False
     in_turn: bool = False
-    config: Mapping[str, int] = field(default_factory=dict)
 
 
 def _bytes(*words: int) -> bytes:
@@ -125,11 +123,8 @@ def spreads(row: Row) -> Plan:
     return Plan(((launch,),))
 
 
-_PRECISION = {"fp16": "fp16", "bf16": "bf16", "fp32": "fp32", "int8": "int8->int32"}
-
-
 def _gemm_launch(
-    dims: planning.Dims, precision: str, layout: str, config: planning.Config, soc: str, out: int
+    dims: planning.Dims, precision: str, layout: str, config: planning.Config, soc: str
 ) -> Launch:
     part = find(soc)
     grid = (
@@ -146,8 +141,8 @@ def _gemm_launch(
             Buffer.unbacked("a", dims.m * dims.k * kind.input_bytes),
             Buffer.unbacked("b", dims.n * dims.k * kind.input_bytes),
             Buffer.unbacked("bias", 0),
-            Buffer.unbacked("scale", 0),
-            Buffer.unbacked("c", dims.m * dims.n * out),
+            Buffer.unbacked("scale", 8 * dims.n * kind.per_column_scale),
+            Buffer.unbacked("c", dims.m * dims.n * kind.output_bytes),
             Buffer("workspace", 0, 0),
         ],
         ready.tiling,
@@ -157,10 +152,6 @@ def _gemm_launch(
 
 # Tiles our kernel would choose from where a row leaves them open.
 _TILES = ((128, 256), (256, 128), (128, 128), (64, 256), (64, 128), (128, 64), (64, 64), (32, 128))
-
-
-def _grids(cores: int) -> list[tuple[int, int]]:
-    return [(m, cores // m) for m in range(1, cores + 1) if cores % m == 0]
 
 
 def gemm_configs(row: Row, dims: planning.Dims, size: int, soc: str) -> list[planning.Config]:
@@ -200,13 +191,9 @@ def _with_grid(
     if config.grid_m and config.grid_n:
         return config
     part = find(soc)
-    if cores < part.cube_cores:
-        from dataclasses import replace
-
-        part = replace(part, cube_cores=max(cores, 1))
-    grid = planning.choose_grid(dims, config, part)
-    values = {name: getattr(config, name) for name in planning.Config.__dataclass_fields__}
-    return planning.Config(**{**values, "grid_m": grid[0], "grid_n": grid[1]})
+    part = replace(part, cube_cores=max(1, min(cores, part.cube_cores)))
+    grid_m, grid_n = planning.choose_grid(dims, config, part)
+    return replace(config, grid_m=grid_m, grid_n=grid_n)
 
 
 def _layout(row: Row) -> str:
@@ -219,30 +206,26 @@ def _layout(row: Row) -> str:
 
 def gemm(row: Row) -> Plan:
     """``gemm``: our kernel with the row's tiles, loads, buffers, grid and L2 split."""
-    inputs, _, output = row["dtype"].partition("->")
-    if inputs not in _PRECISION:
-        raise Unknown(f"dtype '{row['dtype']}': known inputs are {', '.join(_PRECISION)}")
-    precision = _PRECISION[inputs]
+    dtype = row["dtype"].replace(" ", "") or "fp16"
+    precision = "int8->int32" if dtype == "int8" else dtype
+    if precision not in planning.PRECISIONS:
+        raise Unknown(f"dtype '{dtype}', known are {', '.join(planning.PRECISIONS)}")
     m, n, k = (row.number(name) for name in "MNK")
     if min(m, n, k) < 1:
         raise Unknown(f"M, N, K are {m}, {n}, {k}: all must be at least 1")
-    note = ""
     layout = _layout(row)
     size = planning.PRECISIONS[precision].input_bytes
     dims = planning.Dims(m, n, k)
-    out = {"fp32": 4, "int32": 4}.get(output, planning.PRECISIONS[precision].output_bytes)
-    if out != planning.PRECISIONS[precision].output_bytes:
-        note = f"{row['dtype']} writes {out} bytes an element, this kernel {planning.PRECISIONS[precision].output_bytes}"
     launches, why = [], ""
     for config in gemm_configs(row, dims, size, row.soc):
         wrong = planning.illegal(precision, layout, config, row.soc)
         if wrong:
             why = why or wrong[0]
             continue
-        launches.append(_gemm_launch(dims, precision, layout, config, row.soc, out))
+        launches.append(_gemm_launch(dims, precision, layout, config, row.soc))
     if not launches:
         raise Unknown(f"our gemm has no such tiling: {why}")
-    return Plan((tuple(launches),), note=note)
+    return Plan((tuple(launches),))
 
 
 def gemm_int8(row: Row) -> Plan:
@@ -254,7 +237,7 @@ def gemm_int8(row: Row) -> Plan:
     layout = _layout(row)
     dims = planning.Dims(m, n, k)
     cube = [
-        _gemm_launch(dims, "int8->int32", layout, config, row.soc, 4)
+        _gemm_launch(dims, "int8->int32", layout, config, row.soc)
         for config in gemm_configs(row, dims, 1, row.soc)
         if not planning.illegal("int8->int32", layout, config, row.soc)
     ]

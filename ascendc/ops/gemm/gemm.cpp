@@ -377,6 +377,7 @@ class Gemm {
 
 TW_GEMM_KERNEL(gemm_fp32, float, float, float, QuantMode_t::NoQuant)
 TW_GEMM_KERNEL(gemm_fp16, half, float, half, QuantMode_t::F322F16)
+TW_GEMM_KERNEL(gemm_fp16_fp32, half, float, float, QuantMode_t::NoQuant)
 TW_GEMM_KERNEL(gemm_bf16, bfloat16_t, float, bfloat16_t, QuantMode_t::F322BF16)
 TW_GEMM_KERNEL(gemm_int8, int8_t, int32_t, int32_t, QuantMode_t::NoQuant)
 TW_GEMM_KERNEL(gemm_int8_fp16, int8_t, int32_t, half, QuantMode_t::VDEQF16)

@@ -46,6 +46,7 @@ PRECISIONS: Mapping[str, Precision] = MappingProxyType(
     {
         "fp32": Precision("gemm_fp32", "float32", "float32", "float32"),
         "fp16": Precision("gemm_fp16", "float16", "float32", "float16"),
+        "fp16->fp32": Precision("gemm_fp16_fp32", "float16", "float32", "float32"),
         "bf16": Precision("gemm_bf16", "uint16", "float32", "uint16"),
         "int8->int32": Precision("gemm_int8", "int8", "int32", "int32"),
         "int8->fp16": Precision(

@@ -15,7 +15,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "compile": ("compile", "Compile Triton kernels ahead of time and read static facts."),
     "toolchain": ("toolchain", "Install compilers that live in environments of their own."),
     "twin": ("twin", "Run AscendC kernels on the host twin of the 910B."),
-    "model": ("model", "Bound times from the twin's instruction stream: a model."),
+    "model": (
+        "model",
+        "Predict times of AscendC kernels by a cycle model; hold it against published ones.",
+    ),
     "ship": ("ship", "Write a bundle of compiled ops that installs with no compiler."),
     "verify": ("verify", "Verify a bundle on this machine with its own verify.py."),
     "report": ("report", "Write one offline HTML file from the JSON of other commands."),
