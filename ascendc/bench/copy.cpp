@@ -32,7 +32,8 @@ class Copies {
     src_.SetGlobalBuffer(reinterpret_cast<__gm__ half*>(src));
     if (t_.bypass != 0) src_.SetL2CacheHint(AscendC::CacheMode::CACHE_MODE_DISABLE);
     to_l1_ = to_l1;
-    const uint32_t size = static_cast<uint32_t>(t_.tile_rows * (t_.tile_columns + 15) / 16 * 16);
+    const int32_t rows = to_l1 ? CeilDiv(t_.tile_rows, 16) * 16 : t_.tile_rows;
+    const uint32_t size = static_cast<uint32_t>(rows * CeilDiv(t_.tile_columns, 16) * 16);
     dst_ = LocalTensor<half>(to_l1 ? TPosition::A1 : TPosition::VECIN, 0, size);
   }
   __aicore__ inline void Process() {

@@ -243,7 +243,9 @@ def gemm_int8(row: Row) -> Plan:
     ]
     if not cube:
         raise Unknown("our gemm has no such tiling")
-    tile_m, tile_n = min(32, max(m, 1)), min(256, n)
+    if n % 16:
+        raise Unknown(f"N is {n}, the kernel that scales takes multiples of 16")
+    tile_m, tile_n = min(32, m), min(256, n)
     tiling = _bytes(m, n, tile_m, tile_n, int(d.gelu))
     vector = Launch(
         "bench_dequant",
@@ -258,7 +260,8 @@ def gemm_int8(row: Row) -> Plan:
         _shares(ceil(m / tile_m) * ceil(n / tile_n), d.vector_cores),
         warm=frozenset({"products"}),
     )
-    note = "cube and vector cores modelled as two launches that overlap, not as one mixed kernel"
+    how = "one after the other" if d.in_turn else "side by side"
+    note = f"cube and vector cores modelled as two launches, {how}, not as one mixed kernel"
     return Plan((tuple(cube), (vector,)), note=note, in_turn=d.in_turn)
 
 

@@ -109,13 +109,10 @@ def predict(
     if len(parts) == 1:
         inside = first.predicted_us - first.overhead_us
         return first.overhead_us + plan.scale * inside, first.bound_by
-    # Side by side the slower half counts, and the other's first tile before or last tile after it.
+    # Hand in hand on one tile the halves add up, side by side the slower one counts.
     alone = [p.predicted_us - p.overhead_us for p in parts]
     longer = max(parts, key=lambda p: p.predicted_us - p.overhead_us)
-    total = max(alone)
-    if plan.in_turn:
-        # Nothing of the cube cores' result leaves while the slot is taken: their last pipe is exposed.
-        total += first.pipe_us("fix")
+    total = sum(alone) if plan.in_turn else max(alone)
     overhead = max(p.overhead_us for p in parts) + min(p.launch_us for p in parts)
     return overhead + total, longer.bound_by
 
