@@ -82,7 +82,7 @@ def make(
         used = (scale.view(np.uint32) & ~np.uint32(0x1FFF)).view(np.float32)
         reference = (reference.astype(np.float32) * used).astype(np.float16).astype(np.float64)
     elif kind.acc == "float32":
-        step = {"fp32": 0.0, "fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
+        step = {"fp32": 0.0, "fp16->fp32": 0.0, "fp16": 2.0**-11, "bf16": 2.0**-8}[precision]
         bound = magnitude * (k + 2) * 2.0**-24 + np.abs(reference) * step + 1e-7
     inputs["a"] = pitched(a, extra)
     inputs["b"] = pitched(b if b_layout == "KN" else np.ascontiguousarray(b.T), 2 * extra)

@@ -24,7 +24,6 @@ from tilewright.inputs import Inputs, empty_outputs
 from tilewright.targets import ALL
 
 if TYPE_CHECKING:
-    from tilewright.ascendc.twin.model import Prediction
     from tilewright.cases import Case
     from tilewright.registry import Family
     from tilewright.space import Config
@@ -223,52 +222,6 @@ class AscendC(Backend):
             trace=trace,
         )
         return result, self.bound(family, case, config, target, result)
-
-    def predict(
-        self,
-        family: Family,
-        case: Case,
-        config: Config,
-        target: Target,
-        cores: int | None = None,
-        trace: Path | None = None,
-        trace_events: int = 0,
-        threads: int = 0,
-    ) -> Prediction:
-        """The modelled time of the kernel, from its instructions without data.
-
-        `cores` limits the cores it may use. Only the blocks that the adapter's `representatives`
-        names are run; without that function all are. `trace` receives a Chrome trace.
-        """
-        from tilewright import native
-        from tilewright.ascendc.twin import model
-
-        reason = self.refuses(family, case, config, target)
-        if reason:
-            raise Refused(f"ascendc refuses {family.name} {case}: {reason}")
-        adapter = self.adapter(family)
-        chosen: Mapping[str, int] = config
-        if cores is not None:
-            limit = getattr(adapter, "on_cores", None)
-            if limit is None:
-                raise Refused(f"{family.name}'s adapter has no on_cores, it takes no --cores")
-            chosen = limit(case, config, target, cores)
-        stand = getattr(adapter, "representatives", None)
-        twin, kernels = native.library("twin"), kernel_library(family)
-
-        def run() -> Any:
-            return adapter.count(
-                case, chosen, target, twin, kernel_library=kernels, threads=threads, trace=None
-            )
-
-        blocks = stand(case, chosen, target) if stand else None
-        events = trace_events or model.TRACE_EVENTS
-        return model.predict(twin, run, blocks=blocks, trace=trace, trace_events=events)
-
-    def validated_by(self, family: Family, case: Case, config: Config) -> str:
-        """What published timings stand behind `predict` for this case."""
-        says = getattr(self.adapter(family), "validated_by", None)
-        return str(says(case, config)) if says else "nothing published"
 
     def prepare(
         self,

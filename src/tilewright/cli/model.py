@@ -119,6 +119,7 @@ def _predictions(
     cores: int | None,
     trace: Path | None,
 ) -> tuple[list[dict[str, Any]], list[str]]:
+    from tilewright.ascendc.twin import model_family
     from tilewright.backends.ascendc import AscendC
     from tilewright.errors import Refused, Unavailable, UsageError
     from tilewright.registry import family as family_named
@@ -147,8 +148,14 @@ def _predictions(
             case = backend.case(found, sizes, precision, options.flags(flags), chosen, where)
             try:
                 with _Timeline(trace, f"{found.name} {case} on {where.name}") as file:
-                    predicted = backend.predict(
-                        found, case, chosen, where, cores, file, _events(trace)
+                    predicted = model_family.predict(
+                        found,
+                        case,
+                        chosen,
+                        where,
+                        cores=cores,
+                        trace=file,
+                        trace_events=_events(trace),
                     )
             except Refused as error:
                 refused.append(f"{precision.name} on {where.name}: {error}")
@@ -163,7 +170,7 @@ def _predictions(
                     "config": dict(chosen),
                     **row,
                     "evidence": "modelled",
-                    "validated_by": backend.validated_by(found, case, chosen),
+                    "validated_by": model_family.validated_by(found, case, chosen),
                 }
             )
     return rows, refused
