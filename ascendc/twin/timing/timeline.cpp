@@ -21,8 +21,6 @@ Timeline::Timeline(const Costs& costs, GmModel& gm, int core, CrossTimes* cross)
 
 Timeline::~Timeline() = default;
 
-void Timeline::KeepPath() { nodes_.resize(kNodes); }
-
 Timeline::Item Timeline::Make(const Record& r) {
   Item item{};
   item.seq = r.seq;
@@ -314,8 +312,9 @@ const PipeTimes& Timeline::Finish() {
 }
 
 uint32_t Timeline::Remember(const Item& item, double start, uint32_t before, double scalar) {
-  if (nodes_.empty()) return 0;
+  if (!keep_path_) return 0;
   const uint32_t id = next_node_++;
+  if (nodes_.size() < kNodes) nodes_.emplace_back();
   nodes_[id % kNodes] = {start, static_cast<float>(scalar), before, item.at, item.slot, item.pipe};
   return id;
 }
@@ -342,7 +341,7 @@ std::vector<PathStep> Timeline::CriticalPath(double* seen) const {
   const auto add = [&shares](Pipe pipe, int slot, Place at, double cycles) {
     if (cycles > 0) shares[{static_cast<int>(pipe), slot, at.file, at.line}] += cycles;
   };
-  while (id != 0 && !nodes_.empty() && id + kNodes > next_node_) {
+  while (id != 0 && id + kNodes > next_node_) {
     const Node& node = nodes_[id % kNodes];
     add(node.pipe, node.slot, node.at, t - node.start);
     t = std::min(t, node.start);

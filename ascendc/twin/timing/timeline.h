@@ -72,7 +72,7 @@ class Timeline {
   // for the critical path.
   void KeepResolved() { keep_resolved_ = true; }
   void KeepTrace(size_t most) { trace_limit_ = most; }
-  void KeepPath();
+  void KeepPath() { keep_path_ = true; }
   const std::vector<Resolved>& resolved() const { return resolved_; }
   void ClearResolved() { resolved_.clear(); }
   const std::vector<TraceEvent>& trace() const { return trace_; }
@@ -86,7 +86,7 @@ class Timeline {
 
  private:
   static constexpr int kFlags = 64 * 8, kRing = 64;
-  static constexpr size_t kNodes = size_t{1} << 18;
+  static constexpr size_t kNodes = size_t{1} << 16;
   enum class Kind : uint8_t { Work, Set, Wait, Barrier, BarrierAll, CrossSet, CrossWait };
   struct Item {
     Cost cost;
@@ -151,11 +151,11 @@ class Timeline {
   size_t stalled_head_ = 0;
   bool progress_ = false;
   PipeTimes times_;
-  bool keep_resolved_ = false;
+  bool keep_resolved_ = false, keep_path_ = false;
   size_t trace_limit_ = 0;
   std::vector<Resolved> resolved_;
   std::vector<TraceEvent> trace_;
-  std::vector<Node> nodes_;
+  std::vector<Node> nodes_{1};  // a ring of kNodes once it is full; node 0 is none
   uint32_t next_node_ = 1;
   std::vector<std::unique_ptr<Record>> crossing_;
 };
