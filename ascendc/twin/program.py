@@ -241,7 +241,9 @@ def _make(
     mixes = {f.base: f.mix for f in found if f.kernel}
     thunks = _thunks(chosen, found)
     try:
-        _build(path, rewrite_launches(text, mixes)[0] + thunks, _STANDARDS[0], folder, found, chosen)
+        _build(
+            path, rewrite_launches(text, mixes)[0] + thunks, _STANDARDS[0], folder, found, chosen
+        )
     except CompileError as first:
         try:
             newer = _preprocess(path, [_STANDARDS[1], "-fdirectives-only", *given])
