@@ -1,5 +1,5 @@
-// z = x + y in fp16, on as many vector cores as the launch has blocks. Any C++17 file like this one runs on the
-// twin; with CANN, its own compiler takes the same source.
+// z = x + y in fp16, on as many vector cores as the launch has blocks. The twin runs it as it is; CANN's own
+// compiler takes the same source.
 #include "kernel_operator.h"
 
 using namespace AscendC;
