@@ -60,6 +60,12 @@ def test_printing_shows_values_as_they_are(program: twin.Program) -> None:
     assert "ScalarGet" not in str(result.counts.get("V", {}))
 
 
+def test_the_command_shows_what_a_kernel_prints(tilewright: CommandLine) -> None:
+    words = ("--entry", "printing", "--args", "x=null, y:int32[128]=out", "--json", "-")
+    ran = tilewright("twin", "run", str(SOURCE), *words)
+    assert ran.code == 0 and "half 7 0.25\nblock 0 of 1\nDumpTensor 5: 0 0.5 1 1.5" in ran.err
+
+
 @pytest.mark.parametrize("kernel", ["failing_assert", "trap", "too_much", "pool_overrun"])
 def test_what_stops_a_kernel_is_found_at_its_line(program: twin.Program, kernel: str) -> None:
     lines = SOURCE.read_text().splitlines()

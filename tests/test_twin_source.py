@@ -93,6 +93,8 @@ __tw_mix__(1, 2) __tw_global__ inline void mixed(T* x, Tiling<int, 4> t) { for (
 namespace { static int helper(void) { return 0; } }
 extern "C" { void declared(int); int host(void* stream, int n) noexcept { return n; } }
 template <> struct X<int> { X() {} };
+template <class T, int N> inline void Y<T, N>::Method(T* x) { }
+template <class T, int N> bool Y<T, N>::Const() const { return true; }
 __tw_mix__(0, 1) __tw_global__ void vec(__gm__ half* x) {}
 S operator+(S a, S b) { return a; }
 """

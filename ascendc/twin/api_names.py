@@ -62,7 +62,8 @@ def supported(page: str) -> bool | None:
 
 
 def _without_templates(code: str) -> str:
-    out, depth, i = [], 0, 0
+    out: list[str] = []
+    depth, i = 0, 0
     while i < len(code):
         c = code[i]
         if c == "<" and re.search(r"\btemplate\s*$", "".join(out)[-12:]):
@@ -109,7 +110,7 @@ def _names(page: str, path: str) -> list[str]:
 
 def former_names(page: str) -> dict[str, str]:
     """Names of earlier versions, still in use, and those that replaced them."""
-    found = {}
+    found: dict[str, str] = {}
     for old, new in re.findall(r"^\| ([^|]+?) \| \[(\w+)", page, re.MULTILINE | re.ASCII):
         found |= {name: new for name in re.findall(r"\w+", old) if name != new}
     return found

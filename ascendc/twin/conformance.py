@@ -105,4 +105,15 @@ _DATA_FORMS = {
     "SetPadValue": f"{_FORMS}::test_padding_from_the_register",
 }
 
-CONFORMANCE: Mapping[str, str] = MappingProxyType({**ELEMENTWISE, **_ACROSS_LANES, **_DATA_FORMS})
+_SCALAR = {
+    name: "tests/test_twin_api.py::test_scalar_utilities"
+    for name in (
+        *("CountBitsCntSameAsSignBit", "CountLeadingZero", "GetBitCount", "GetSFFValue"),
+        *("ReadGmByPassDCache", "WriteGmByPassDCache", "ScalarCast", "ScalarCountLeadingZero"),
+        *("ScalarGetCountOfValue", "ScalarGetSFFValue", "ToBfloat16", "ToFloat"),
+    )
+}
+
+CONFORMANCE: Mapping[str, str] = MappingProxyType(
+    {**ELEMENTWISE, **_ACROSS_LANES, **_DATA_FORMS, **_SCALAR}
+)

@@ -228,6 +228,16 @@ def _function(declaration: Sequence[Token], scope: str, file: str) -> Function |
     return Function(scope + name, _parameters(inside), kernel, template, mix, file)
 
 
+def _goes_on(declaration: Sequence[Token]) -> bool:
+    """Whether a declaration goes on after its braces: a class or an initializer, unlike a method's body."""
+    begin = 0
+    if len(declaration) > 1 and declaration[0].text == "template":
+        begin = _close_angle(declaration, 1) + 1
+    words = [t.text for t in declaration[begin:]]
+    head = words[: words.index("(")] if "(" in words else words
+    return "=" in words or any(w in _CLASSES for w in head)
+
+
 def functions(preprocessed: str, skip: Sequence[str] = ()) -> tuple[Function, ...]:
     """Functions defined at namespace scope of a preprocessed source, outside of system headers."""
     pairs = list(user_tokens(preprocessed, skip))
@@ -250,9 +260,8 @@ def functions(preprocessed: str, skip: Sequence[str] = ()) -> tuple[Function, ..
                 end = _close(tokens, i)
                 if function is not None:
                     found.append(function)
+                if function is not None or not _goes_on(declaration):
                     declaration = []
-                elif words and words[-1] not in ("=", ")") and "=" not in words:
-                    declaration = [tokens[end]]  # a class: its ';' is still to come
                 i = end + 1
                 continue
             declaration = []

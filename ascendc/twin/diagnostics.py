@@ -41,27 +41,35 @@ def _underline(text: str, message: str) -> str:
     code = re.sub(r"//.*", "", text).rstrip()
     begin = len(code) - len(code.lstrip())
     width = max(len(code) - begin, 1)
-    head = message.partition(":")[0]
-    named = rf"\b\w*{re.escape(head)}\w*(?=\s*[<(])"
-    call = re.search(named, code) if re.fullmatch(r"\w+", head) else None
-    if call:
-        begin, width = call.start(), call.end() - call.start()
+    for word in re.findall(r"\b[A-Z]\w+", message):
+        if call := re.search(rf"\b\w*{word}\w*(?=\s*[<(])", code):
+            begin, width = call.start(), call.end() - call.start()
+            break
     blank = re.sub(r"[^\t]", " ", code[:begin])
     return f"{blank}^{'~' * (width - 1)}"
 
 
+def _place(file: str, line: int, text: str, message: str, locate: Locate) -> str:
+    source = source_line(file, line, locate)
+    head = f"{file}:{line}: {text}"
+    if source is None:
+        return head
+    return f"{head}\n{line:5d} | {source}\n{' ' * 5} | {_underline(source, message)}"
+
+
 def render(finding: Finding, locate: Locate) -> str:
-    """`file:line: error: kind: message`, the source line and a caret line."""
+    """`file:line: error: kind: message`, the source line and a caret line; and the earlier of two accesses."""
     times = f" ({finding.count} times)" if finding.count > 1 else ""
-    where = f"block {finding.block}, pipe {finding.pipe}"
-    text = (
-        f"{finding.file}:{finding.line}: error: {finding.kind}: {finding.message} [{where}]{times}"
+    core = f" {finding.core}" if finding.core else ""
+    where = f"block {finding.block}{core}, pipe {finding.pipe}"
+    text = f"error: {finding.kind}: {finding.message} [{where}]{times}"
+    shown = _place(finding.file, finding.line, text, finding.message, locate)
+    if not finding.other_file:
+        return shown
+    note = f"note: the earlier one [pipe {finding.other_pipe}]"
+    return (
+        f"{shown}\n{_place(finding.other_file, finding.other_line, note, finding.message, locate)}"
     )
-    line = source_line(finding.file, finding.line, locate)
-    if line is None:
-        return text
-    margin = f"{finding.line:5d} | "
-    return f"{text}\n{margin}{line}\n{' ' * 5} | {_underline(line, finding.message)}"
 
 
 def render_all(findings: Sequence[Finding], locate: Locate, most: int = 20) -> str:

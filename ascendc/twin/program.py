@@ -27,6 +27,8 @@ from .cpp_source import Function, Parameter, functions, rewrite_launches
 from .runner import Buffer, Call, TwinResult, run
 
 _INCLUDE = Path(__file__).resolve().parents[1] / "include"
+# What reads and rewrites a source is part of what it becomes.
+_OWN = (Path(__file__).resolve(), Path(__file__).with_name("cpp_source.py").resolve())
 # CANN's compiler is a clang, which takes one thing of C++20 in C++17 as well: f<T>(x) with an f that only the
 # namespace of x declares. g++ takes it in C++20 alone, so that is tried where C++17 fails.
 _STANDARDS = ("-std=c++17", "-std=c++20")
@@ -214,7 +216,7 @@ def compile(
         raise UsageError(f"there is no file {path}")
     given = [*(f"-I{i}" for i in include), *(f"-D{d}" for d in define)]
     text = _preprocess(path, [_STANDARDS[0], "-fdirectives-only", *given])
-    key = digest(words=[text, str(path), *_COMPILE, *_STANDARDS, *entries])
+    key = digest(_OWN, words=[text, str(path), *_COMPILE, *_STANDARDS, *entries])
     folder = cache_folder("build", f"twin-{path.stem}-{key}")
     made = folder / "kernels.so"
     if not made.exists():

@@ -1,5 +1,5 @@
-// z = x + y in fp16, on as many vector cores as the launch has blocks. Any C++17 file like this one runs on the
-// twin; with CANN, its own compiler takes the same source.
+// z = x + y in fp16, on as many vector cores as the launch has blocks. The twin runs it as it is; CANN's own
+// compiler takes the same source.
 #include "kernel_operator.h"
 
 using namespace AscendC;
@@ -22,13 +22,13 @@ extern "C" __global__ __aicore__ void add(GM_ADDR x, GM_ADDR y, GM_ADDR z, uint3
   for (uint32_t at = GetBlockIdx() * kTile; at < n; at += GetBlockNum() * kTile) {
     LocalTensor<half> xs = xIn.AllocTensor<half>();
     DataCopy(xs, xGm[at], kTile);
-    xIn.EnQue(xs);           // wait for x: MTE2 sets a flag when the copy has arrived,
-    xs = xIn.DeQue<half>();  // wait for x: and the vector pipe waits for it
+    xIn.EnQue(xs);
+    xs = xIn.DeQue<half>();
 
     LocalTensor<half> ys = yIn.AllocTensor<half>();
     DataCopy(ys, yGm[at], kTile);
-    yIn.EnQue(ys);
-    ys = yIn.DeQue<half>();
+    yIn.EnQue(ys);           // wait for y: the copy's pipe sets a flag when it has arrived,
+    ys = yIn.DeQue<half>();  // wait for y: for which the vector pipe waits
 
     LocalTensor<half> zs = zOut.AllocTensor<half>();
     Add(zs, xs, ys, kTile);

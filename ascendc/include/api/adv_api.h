@@ -12,27 +12,21 @@ template <class...>
 inline constexpr bool kRefused = false;
 }  // namespace detail
 
-#define TW_ADV_API_FUNCTIONS(X)                                                                              \
-  X(Acos)                                                                                                    \
-  X(Acosh)                                                                                                   \
-  X(AdjustSoftMaxRes)                                                                                        \
-  X(AntiQuantize)                                                                                            \
-  X(AscendAntiQuant)                                                                                         \
-  X(AscendDequant) X(AscendQuant) X(Asin) X(Asinh) X(Atan) X(Atanh) X(BatchNorm) X(BitwiseAnd) X(BitwiseNot) \
-      X(BitwiseOr) X(BitwiseXor) X(Broadcast) X(Ceil) X(Clamp) X(ClampMax) X(ClampMin) X(Concat) X(Cos)      \
-          X(Cosh) X(CumSum) X(DeepNorm) X(Dequantize) X(Digamma) X(DropOut) X(Erf) X(Erfc) X(Extract)        \
-              X(FasterGelu) X(FasterGeluV2) X(Floor) X(Fma) X(Fmod) X(Frac) X(GeGLU) X(Gelu) X(GroupNorm)    \
-                  X(Hypot) X(IsBasicBlockInSoftMax) X(IsFinite) X(IsInf) X(IsNan) X(LayerNorm)               \
-                      X(LayerNormGrad) X(LayerNormGradBeta) X(Lgamma) X(LogSoftMax) X(LogicalAnd)            \
-                          X(LogicalAnds) X(LogicalNot) X(LogicalOr) X(LogicalOrs) X(LogicalXor) X(Mean)      \
-                              X(Normalize) X(Pad) X(PhiloxRandom) X(Power) X(Quantize) X(ReGlu) X(ReduceAll) \
-                                  X(ReduceAny) X(ReduceMean) X(ReduceProd) X(ReduceXorSum) X(Rint)           \
-                                      X(RmsNorm) X(Round) X(Sigmoid) X(Sign) X(Silu) X(SimpleSoftMax) X(Sin) \
-                                          X(SinCos) X(Sinh) X(SoftMax) X(SoftmaxFlash) X(SoftmaxFlashV2)     \
-                                              X(SoftmaxFlashV3) X(SoftmaxGrad) X(SoftmaxGradFront) X(Sort)   \
-                                                  X(Sum) X(SwiGLU) X(Swish) X(Tan) X(Tanh) X(TopK)           \
-                                                      X(TransData) X(Trunc) X(UnPad) X(WelfordFinalize)      \
-                                                          X(WelfordUpdate) X(Where)
+// clang-format off
+#define TW_ADV_API_FUNCTIONS(X) \
+  X(Acos) X(Acosh) X(AdjustSoftMaxRes) X(AntiQuantize) X(AscendAntiQuant) X(AscendDequant) X(AscendQuant) \
+  X(Asin) X(Asinh) X(Atan) X(Atanh) X(BatchNorm) X(BitwiseAnd) X(BitwiseNot) X(BitwiseOr) X(BitwiseXor) \
+  X(Broadcast) X(Ceil) X(Clamp) X(ClampMax) X(ClampMin) X(Concat) X(Cos) X(Cosh) X(CumSum) X(DeepNorm) \
+  X(Dequantize) X(Digamma) X(DropOut) X(Erf) X(Erfc) X(Extract) X(FasterGelu) X(FasterGeluV2) X(Floor) \
+  X(Fma) X(Fmod) X(Frac) X(GeGLU) X(Gelu) X(GroupNorm) X(Hypot) X(IsBasicBlockInSoftMax) X(IsFinite) \
+  X(IsInf) X(IsNan) X(LayerNorm) X(LayerNormGrad) X(LayerNormGradBeta) X(Lgamma) X(LogSoftMax) \
+  X(LogicalAnd) X(LogicalAnds) X(LogicalNot) X(LogicalOr) X(LogicalOrs) X(LogicalXor) X(Mean) \
+  X(Normalize) X(Pad) X(PhiloxRandom) X(Power) X(Quantize) X(ReGlu) X(ReduceAll) X(ReduceAny) \
+  X(ReduceMean) X(ReduceProd) X(ReduceXorSum) X(Rint) X(RmsNorm) X(Round) X(Sigmoid) X(Sign) X(Silu) \
+  X(SimpleSoftMax) X(Sin) X(SinCos) X(Sinh) X(SoftMax) X(SoftmaxFlash) X(SoftmaxFlashV2) \
+  X(SoftmaxFlashV3) X(SoftmaxGrad) X(SoftmaxGradFront) X(Sort) X(Sum) X(SwiGLU) X(Swish) X(Tan) X(Tanh) \
+  X(TopK) X(TransData) X(Trunc) X(UnPad) X(WelfordFinalize) X(WelfordUpdate) X(Where)
+// clang-format on
 
 #define TW_ADV_API_SENTENCE(name) \
   "AscendC::" #name " is adv_api; the twin models the basic API only (docs/twin-api.md)"

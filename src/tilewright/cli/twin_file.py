@@ -107,6 +107,8 @@ def run_file(request: Request, json: str | None) -> None:
         "reason": reason,
     }
     emit(json, "twin", [row], findings=findings, interrupted=False)
+    if result.printed:
+        say("".join(result.printed).rstrip("\n"), json)
     _show(row, arguments, json)
     if findings:
         say(diagnostics.render_all(result.findings, locate), json)
