@@ -124,8 +124,7 @@ void Core::ReportUndefined(const Record& r, const Operand& o, const Access& a) {
   // Loads and copies take whole blocks, so some of what they move may be nothing; what is computed may not.
   const bool moves = r.pipe == Pipe::MTE1 || r.pipe == Pipe::MTE2 || r.pipe == Pipe::MTE3 ||
                      r.op == Op::Copy || r.op == Op::Mmad || MovesLanes(r);
-  const uint64_t span = a.undefined_end - a.undefined_begin;
-  const bool to_gm = r.pipe == Pipe::MTE3 && span >= 64;  // a whole block of it, wherever it lies
+  const bool to_gm = r.pipe == Pipe::MTE3 && a.undefined >= 32;  // more than what fills up the last block
   if (moves && a.undefined < a.bytes && !to_gm) return;
   Finding f{a.padding ? FindingKind::ShortRow : FindingKind::Uninitialized,
             "",

@@ -220,7 +220,8 @@ void AddGmRaces(Shared& shared, bool mixed) {
     f.other_pipe = a.pipe;
     f.missing = same ? SyncName(a.pipe, b.pipe) : "CrossCoreSetFlag/CrossCoreWaitFlag or SyncAll";
     f.core = !mixed ? "" : b.core % kCoresOfGroup == 0 ? "aic" : "aiv";
-    f.message = std::string(Name(race.hazard)) + " in '" + buffer->name + "': " + SlotName(b.site.slot) +
+    f.message = std::string(Name(race.hazard)) + " of bytes " + std::to_string(f.begin) + ".." +
+                std::to_string(f.end) + " of '" + buffer->name + "': " + SlotName(b.site.slot) +
                 " on pipe " + Name(b.pipe) + " of " + shared.machine.board->NameOf(b.core) + " is not ordered after " +
                 SlotName(a.site.slot) + " on pipe " + Name(a.pipe) + " of " + shared.machine.board->NameOf(a.core) +
                 " at " + PlaceName(a.site.at) + "; missing " + f.missing;

@@ -17,7 +17,9 @@ extern "C" __global__ __aicore__ void lookup(GM_ADDR x, GM_ADDR table, GM_ADDR y
     WaitFlag<HardEvent::MTE2_S>(EVENT_ID0);
     for (uint32_t i = 0; i < kTile; ++i) {
       //! replace key_past_the_end `GetValue(i)` `GetValue(i + 1)`: out-of-bounds
-      const int32_t key = keys.GetValue(i);  // @read
+      const int32_t key = keys.GetValue(i) & 63;  // @read
+      //! insert asserted `assert(key < 0);`: assertion
+      //! insert wild_pointer `*reinterpret_cast<volatile int32_t*>(8) = key;`: fault@read
       //! replace table_past_the_end `GetValue(key)` `GetValue(key + 64)`: out-of-bounds
       const int32_t value = gt.GetValue(key);
       found.SetValue(i, value);  // @write

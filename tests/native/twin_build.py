@@ -131,7 +131,8 @@ def kernels(source: str) -> Path:
     """A shared object of ``tests/native/<source>``."""
     path = NATIVE / source
     twin()
-    out = _cache() / f"{path.stem}-{_digest([path, *_sources()])}.so"
+    digest = _digest([path, *NATIVE.glob("*.h"), *_sources()])
+    out = _cache() / f"{path.stem}-{digest}.so"
     if not out.exists():
         compile_kernels(path, out, "-O1", "-Wall", "-Wextra", "-Werror")
     return out

@@ -196,6 +196,28 @@ def _scalar_header() -> Case:
     return Case(2, {"x": x}, {"y": np.zeros_like(x)}, {"y": want + 1}, (7,))
 
 
+def _interleaved() -> Case:
+    x = _floats(1, 2, 16, 8)
+    each = x.copy()
+    each[:, ::2] *= np.float32(2)
+    each[:, 1::2] += np.float32(1)
+    flat = each.reshape(2, 128)
+    y = np.zeros((2, 128), np.float32)
+    want = y.copy()
+    want[:, :64] = flat[:, :64] + flat[:, 64:]
+    return Case(2, {"x": x}, {"y": y}, {"y": want})
+
+
+def _masked_rows() -> Case:
+    x = _floats(1, 6, 3)
+    return Case(1, {"x": x}, {"y": _nan(np.float32, 6, 3)}, {"y": np.abs(x)}, (6,))
+
+
+def _queue_ahead() -> Case:
+    x = _floats(1, 2, 320).astype(np.float16)
+    return Case(2, {"x": x}, {"y": _nan(np.float16, 2, 320)}, {"y": -x}, (5,))
+
+
 _CASES: dict[str, Callable[[], Case]] = {
     name[1:]: make
     for name, make in list(globals().items())
