@@ -67,7 +67,6 @@ struct Machine {
   std::vector<GmBuffer> buffers;
   Board* board = nullptr;
   RemoteStore* store = nullptr;
-  std::atomic<uint64_t>* gm_order = nullptr;
   RecordSink* sink = nullptr;  // called from several threads
 };
 

@@ -1,5 +1,8 @@
 #include "board.h"
 
+#include <algorithm>
+#include <tuple>
+
 namespace tilewright::twin {
 
 void Board::Shape(bool mixed, int vectors) {
@@ -64,6 +67,7 @@ std::vector<int> Board::Set(const Setting& s, RemoteStore& store) {
   for (const int core : Receivers(s)) {
     auto& queue = raised_[{core, s.id}];
     queue.push_back({known, s.at});
+    ++ever_raised_[{core, s.id}];
     if (queue.size() > kMostRaised) overflowing.push_back(core);
   }
   Changed();
@@ -88,12 +92,99 @@ bool Board::Raised(int core, int id) {
 void Board::Signal(uint32_t key, const Remote* known, Place at) {
   const std::lock_guard<std::mutex> lock(mutex_);
   raised_[{kNoCore, static_cast<int>(key)}].push_back({known, at});
+  ++ever_raised_[{kNoCore, static_cast<int>(key)}];
   Changed();
 }
 
-void Board::Force(int core, int id) {
+void Board::Force(int core, int id, RemoteStore& store) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  raised_[{core, id}].push_back({nullptr, {"", 0}});
+  const size_t half = Cores() * kPipes;
+  Remote known(2 * half);
+  const auto add = [&](int of, const std::array<uint32_t, kPipes>& issued) {
+    for (const size_t at : {size_t{0}, half})
+      std::copy(issued.begin(), issued.end(),
+                known.begin() + static_cast<std::ptrdiff_t>(at + static_cast<size_t>(of) * kPipes));
+  };
+  for (const auto& [of, parked] : parked_) add(of, parked.issued);
+  for (const auto& [of, issued] : ended_) add(of, issued);
+  raised_[{core, id}].push_back({store.Keep(std::move(known)), {"", 0}});
+  Changed();
+}
+
+void Board::Park(int core, const Parked& parked) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  parked_[core] = parked;
+}
+
+void Board::Unpark(int core) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  parked_.erase(core);
+}
+
+void Board::End(int core, const std::array<uint32_t, kPipes>& issued) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ended_[core] = issued;
+}
+
+bool Board::TakeVictim(int core) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (victim_ != core) return false;
+  victim_ = -1;
+  return true;
+}
+
+std::string Board::NameOf(int core) const {
+  const std::string block = std::to_string(core / kCoresOfGroup);
+  const int place = core % kCoresOfGroup;
+  if (!mixed_) return "block " + block;
+  if (place == 0) return "the cube core of block " + block;
+  return "vector core " + std::to_string(place - 1) + " of block " + block;
+}
+
+// Whose setting of a flag a core waits for; `text` tells who has set it already.
+std::vector<int> Board::Missing(int core, int id, std::string& text) {
+  std::vector<int> missing;
+  for (const auto& [key, queue] : arrived_) {
+    const auto& [mode, setter] = key;
+    if (setter.second != id || queue.empty()) continue;
+    const Setting s{setter.first, static_cast<uint8_t>(mode), id, 0, queue.front().at, nullptr};
+    const std::vector<int> receivers = Receivers(s);
+    if (std::find(receivers.begin(), receivers.end(), core) == receivers.end()) continue;
+    for (const int other : Setters(s)) {
+      const auto found = arrived_.find({mode, {other, id}});
+      if (found == arrived_.end() || found->second.empty()) missing.push_back(other);
+    }
+    if (setter.first != core)
+      text = ", which " + NameOf(setter.first) + " has set at " + queue.front().at.file + ":" +
+             std::to_string(queue.front().at.line) + " and";
+    if (!missing.empty()) return missing;
+  }
+  if (!mixed_) return missing;
+  if (!IsCube(core)) return {core - core % kCoresOfGroup};
+  for (int v = 1; v <= vectors_; ++v) missing.push_back(core + v);
+  return missing;
+}
+
+std::string Board::Explain(int core) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::string text;
+  std::vector<int> seen;
+  for (;;) {
+    if (std::find(seen.begin(), seen.end(), core) != seen.end()) return text + NameOf(core) + " again";
+    seen.push_back(core);
+    const auto found = parked_.find(core);
+    if (found == parked_.end())
+      return text + NameOf(core) + (ended_.count(core) != 0 ? " has ended" : " waits for a core to run on");
+    const Parked& p = found->second;
+    text += NameOf(core) + " waits at " + p.at.file + ":" + std::to_string(p.at.line);
+    if (p.on == kNoCore) return text + " for a signal of another block, which no core sends";
+    text += p.id >= kCrossIds ? " in SyncAll for others" : " for flag " + std::to_string(p.id);
+    std::string which;
+    const std::vector<int> missing = Missing(core, p.id, which);
+    if (missing.empty()) return text + ", which no core sets";
+    text += (which.empty() ? ", which " : which + " ") + NameOf(missing.front()) + " does not set -> ";
+    core = missing.front();
+  }
 }
 
 std::vector<Board::Left> Board::Leftovers() {
@@ -112,34 +203,42 @@ void Board::Touch() {
   Changed();
 }
 
-// Whoever waits has something to look at, even before its thread gets to run.
+uint64_t Board::Version() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return version_;
+}
+
+// Nobody waits in vain any more, however long it takes the threads to wake up.
 void Board::Changed() {
   ++version_;
   waiting_ = 0;
   changed_.notify_all();
 }
 
-void Board::GiveUp() {
-  ++deadlocks_;
-  waiting_ = 0;
-  changed_.notify_all();
-}
-
-uint64_t Board::Version() {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  return version_;
-}
-
 bool Board::WaitForChange(uint64_t seen) {
   std::unique_lock<std::mutex> lock(mutex_);
   if (version_ != seen) return true;
   if (++waiting_ == threads_) {
-    GiveUp();
+    Deadlock();
     return false;
   }
   const uint64_t deadlocks = deadlocks_;
   changed_.wait(lock, [&] { return version_ != seen || deadlocks_ != deadlocks; });
   return version_ != seen;
+}
+
+// The core to report it is the same whatever the threads: the one whose flag was raised least often, of those
+// the one that has come least far.
+void Board::Deadlock() {
+  const auto rank = [&](int core, const Parked& p) {
+    return std::tuple(ever_raised_[{p.on, p.id}], p.seq, core);
+  };
+  victim_ = -1;
+  for (const auto& [core, parked] : parked_)
+    if (victim_ < 0 || rank(core, parked) < rank(victim_, parked_.at(victim_))) victim_ = core;
+  ++deadlocks_;
+  waiting_ = 0;
+  changed_.notify_all();
 }
 
 void Board::Enter() {
@@ -150,7 +249,7 @@ void Board::Enter() {
 void Board::Leave() {
   const std::lock_guard<std::mutex> lock(mutex_);
   --threads_;
-  if (threads_ > 0 && waiting_ == threads_) GiveUp();
+  if (threads_ > 0 && waiting_ == threads_) Deadlock();
 }
 
 }  // namespace tilewright::twin

@@ -6,6 +6,7 @@
 // vector cores have.
 #pragma once
 
+#include <array>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -38,6 +39,7 @@ class Board {
  public:
   explicit Board(uint32_t blocks) : blocks_(blocks) {}
 
+  size_t Cores() const { return static_cast<size_t>(blocks_) * kCoresOfGroup; }
   // Cores of one launch all have the same shape: vector cores beside a cube core, 0 for unmixed kernels.
   void Shape(bool mixed, int vectors);
   // Vector cores of a mixed kernel's group.
@@ -58,8 +60,26 @@ class Board {
   bool Raised(int core, int id);
   // A signal through global memory, which whoever waits for `key` takes.
   void Signal(uint32_t key, const Remote* known, Place at);
-  // Raises one core's counter, so that it goes on after its deadlock was reported.
-  void Force(int core, int id);
+  // Raises one core's counter, so that it goes on after its deadlock was reported, as if all that has
+  // happened so far had led to it.
+  void Force(int core, int id, RemoteStore& store);
+
+  // A core that waits for flag `id` of core `on` (itself, or none for a signal), and what it has issued so
+  // far.
+  struct Parked {
+    int on, id;
+    Place at;
+    uint64_t seq;
+    std::array<uint32_t, kPipes> issued;
+  };
+  void Park(int core, const Parked& parked);
+  void Unpark(int core);
+  void End(int core, const std::array<uint32_t, kPipes>& issued);
+  // Who waits for whom from `core` on, in words.
+  std::string Explain(int core);
+  // Whether this core is the one to report that nothing moves any more.
+  bool TakeVictim(int core);
+  std::string NameOf(int core) const;
 
   // Flags that nobody waited for, or that never took effect since others did not set theirs.
   struct Left {
@@ -84,10 +104,11 @@ class Board {
   };
   using Key = std::pair<int, int>;  // core, id
 
+  void Changed();
+  void Deadlock();
+  std::vector<int> Missing(int core, int id, std::string& text);
   std::vector<int> Setters(const Setting& s) const;
   std::vector<int> Receivers(const Setting& s) const;
-  void Changed();
-  void GiveUp();
   bool IsCube(int core) const { return mixed_ && core % kCoresOfGroup == 0; }
 
   const uint32_t blocks_;
@@ -97,6 +118,10 @@ class Board {
   int vectors_ = 0;
   std::map<std::pair<int, Key>, std::deque<Raise>> arrived_;  // mode, then who set what
   std::map<Key, std::deque<Raise>> raised_;
+  std::map<Key, uint64_t> ever_raised_;
+  std::map<int, Parked> parked_;
+  std::map<int, std::array<uint32_t, kPipes>> ended_;
+  int victim_ = -1;
   uint64_t version_ = 0, deadlocks_ = 0;
   int threads_ = 0, waiting_ = 0;
 };

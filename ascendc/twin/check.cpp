@@ -62,6 +62,10 @@ class Checker {
              std::string(Name(o.mem)) + " address " + Str(o.base) + " is not a multiple of " + Str(align),
              o.mem, e, 0, capacity);
     }
+    if (core_.Overfull(o.mem, e.begin)) {
+      ok_ = false;
+      return;
+    }
     const uint64_t low = o.hi != 0 ? o.lo : 0, high = o.hi != 0 && o.hi < capacity ? o.hi : capacity;
     if (e.begin < low || e.end > high) {
       Access(FindingKind::OutOfBounds,
@@ -74,8 +78,12 @@ class Checker {
   // A buffer's own address counts as aligned, as a device allocation is; host memory may not be.
   void Gm(const Operand& o, const Extent& e) {
     const uint64_t align = r_.op == Op::Fixpipe && !r_.fix.to_nd ? 32 : 1;
-    const GmBuffer* nearest = nullptr;
+    // What lies behind the end of an argument may be another one; that does not make it right.
+    const GmBuffer *nearest = nullptr, *home = nullptr;
+    for (const GmBuffer& b : core_.machine().buffers)
+      if (o.lo - b.base < b.bytes) home = &b;
     for (const GmBuffer& b : core_.machine().buffers) {
+      if (home != nullptr && home != &b) continue;
       if (e.begin >= b.base && e.end <= b.base + b.bytes) {
         const uint64_t offset = o.base - b.base;
         if (offset % align != 0)
@@ -86,6 +94,10 @@ class Checker {
       }
       if (e.begin >= b.base && (nearest == nullptr || b.base > nearest->base)) nearest = &b;
     }
+    if (home != nullptr && nearest == nullptr)
+      return Access(FindingKind::OutOfBounds,
+                    "GM access begins " + Str(home->base - e.begin) + " bytes before '" + home->name + "'",
+                    Mem::GM, {0, 0}, 0, home->bytes);
     if (nearest == nullptr)
       return Access(FindingKind::OutOfBounds, "GM address belongs to no argument of the launch", Mem::GM, e,
                     0, 0);

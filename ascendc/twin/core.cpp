@@ -71,7 +71,7 @@ void Core::Begin(const CoreInfo& info, int block, int place, std::function<bool(
   last_ = {"", 0};
   kind_ = info.kind == 1 ? CoreKind::Cube : info.kind == 2 ? CoreKind::Vector : CoreKind::Unknown;
   kind_at_ = {"", 0};
-  stopped_ = let_through_ = mixed_ = false;
+  stopped_ = mixed_ = false;
   if (!machine_.options.skip_data)
     for (int m = 1; m < kMems; ++m) std::memset(memory_[m].get(), kPoison, machine_.soc->capacity[m]);
   for (auto& row : flags_)
@@ -81,12 +81,14 @@ void Core::Begin(const CoreInfo& info, int block, int place, std::function<bool(
   order_.Reset();
   if (shadow_ != nullptr) shadow_->Reset();
   for (auto& sites : sites_) sites.clear();
+  for (auto& clocks : started_) clocks.clear();
   const uint64_t seed = machine_.options.seed * 1000003 + static_cast<uint64_t>(id_);
   if (machine_.options.skip_data || machine_.options.schedule == Schedule::Program)
     deferred_ = nullptr;
   else
     deferred_ = machine_.options.schedule == Schedule::Random ? MakeRandom(*this, seed) : MakeTimeline(*this);
   freed_.clear();
+  unit_tiles_.clear();
   ReleaseAll();
 }
 
@@ -102,6 +104,7 @@ void Core::End() {
   AwaitEmpty();
   if (deferred_ != nullptr) deferred_->All();
   ReportLeftFlags();
+  machine_.board->End(id_, order_.issued());
   stopped_ = true;
 }
 
@@ -131,7 +134,11 @@ bool Core::Emit(Record& record) {
       return false;
     }
     Count(record);
-    if (!freed_.empty()) UseAfterFree(record);
+    CheckUnitFlag(record);
+    if (!freed_.empty() && UseAfterFree(record)) {
+      if (shadow_ != nullptr) shadow_->Forgive(record);
+      return false;
+    }
   }
   Issue(record);
   return true;
@@ -150,7 +157,7 @@ void Core::Count(const Record& record) {
   if (record.op == Op::Mmad) counts_.macs += uint64_t{record.mmad.m} * record.mmad.n * record.mmad.k;
 }
 
-void Core::UseAfterFree(const Record& record) {
+bool Core::UseAfterFree(const Record& record) {
   for (int i = 0; i < record.operands; ++i) {
     const Operand& o = record.operand[i];
     const Extent e = ExtentOf(record, o);
@@ -171,14 +178,60 @@ void Core::UseAfterFree(const Record& record) {
                     f.end,
                     1};
       found.other = f.at;
-      return Add(std::move(found));
+      Add(std::move(found));
+      return true;
     }
   }
+  return false;
 }
 
 void Core::Release(Mem mem, uint64_t begin, uint64_t end, bool released, Place at) {
   std::erase_if(freed_, [&](const Freed& f) { return f.mem == mem && f.begin == begin && f.end == end; });
   if (released) freed_.push_back({mem, begin, end, at});
+}
+
+// asc-devkit docs/zh/api, Mmad, constraints of unitFlag: whoever works on a tile of C keeps it with 2 and
+// gives it to the other pipe with 3.
+void Core::CheckUnitFlag(const Record& record) {
+  const bool mmad = record.op == Op::Mmad;
+  const uint8_t flag = mmad ? record.mmad.unit_flag : record.op == Op::Fixpipe ? record.fix.unit_flag : 0;
+  if (flag == 0) return;
+  const Extent e = ExtentOf(record.operand[mmad ? 0 : 1]);
+  for (const UnitTile& t : unit_tiles_) {
+    if (t.pipe == record.pipe || t.begin >= e.end || e.begin >= t.end) continue;
+    Finding found{FindingKind::Deadlock,
+                  std::string(Name(record.op)) + " with unitFlag waits for ever for a tile of l0c that " +
+                      (mmad ? "Fixpipe" : "Mmad") + " at " + PlaceName(t.at) +
+                      " keeps with unitFlag 2; the last one on a tile has unitFlag 3",
+                  record.at,
+                  block_,
+                  record.pipe,
+                  Mem::L0C,
+                  true,
+                  e.begin,
+                  e.end,
+                  t.begin,
+                  t.end,
+                  1};
+    found.other = t.at;
+    found.other_pipe = t.pipe;
+    Add(std::move(found));
+    break;
+  }
+  std::erase_if(unit_tiles_, [&](const UnitTile& t) { return t.begin < e.end && e.begin < t.end; });
+  if (flag == 2) unit_tiles_.push_back({e.begin, e.end, record.pipe, record.at});
+}
+
+void Core::Forget(Mem mem, uint64_t begin, uint64_t end) {
+  if (shadow_ != nullptr) shadow_->Forget(mem, begin, end);
+}
+
+bool Core::Overfull(Mem mem, uint64_t address) const {
+  const uint32_t capacity = machine_.soc->capacity[static_cast<int>(mem)];
+  return std::any_of(holders_.begin(), holders_.end(), [&](const Holder& h) {
+    const uint64_t end = uint64_t{h.base} + h.bytes;
+    return h.mem == mem && end > capacity && address >= h.base && address < end;
+  });
 }
 
 bool Core::FlagIsLegal(const Record& record) {
@@ -217,6 +270,7 @@ bool Core::FlagIsLegal(const Record& record) {
         1};
     found.other = flag.at;
     Add(std::move(found));
+    flag.reported = true;
     return false;
   }
   ++flag.ahead;
@@ -350,7 +404,8 @@ void Core::Add(Finding finding) {
   finding.core = info_.kind == 1 ? "aic" : info_.kind == 2 ? "aiv" : "";
   for (Finding& f : findings_) {
     if (f.kind == finding.kind && f.at.line == finding.at.line && f.mem == finding.mem &&
-        f.other.line == finding.other.line && std::strcmp(f.at.file, finding.at.file) == 0) {
+        f.other.line == finding.other.line && f.missing == finding.missing &&
+        std::strcmp(f.at.file, finding.at.file) == 0) {
       ++f.count;
       return;
     }

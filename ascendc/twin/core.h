@@ -45,6 +45,10 @@ class Core {
   void ReleaseAll();
   // The bytes of a queue's buffer have been given back, or are in use again.
   void Release(Mem mem, uint64_t begin, uint64_t end, bool released, Place at);
+  // What a queue hands out after a mistake was reported: nothing more is said of what happened there before.
+  void Forget(Mem mem, uint64_t begin, uint64_t end);
+  // Whether an address lies in a buffer that did not fit, which was reported when it was asked for.
+  bool Overfull(Mem mem, uint64_t address) const;
   void Report(FindingKind kind, std::string message, Pipe pipe, Place at);
   void ReportAccess(FindingKind kind, std::string message, const Record& record, Mem mem, uint64_t begin,
                     uint64_t end, uint64_t allowed_begin, uint64_t allowed_end);
@@ -85,9 +89,16 @@ class Core {
     uint64_t begin, end;
     Place at;
   };
+  struct UnitTile {  // of L0C, which its pipe keeps by unitFlag 2
+    uint64_t begin, end;
+    Pipe pipe;
+    Place at;
+  };
   struct Flag {
     int ahead = 0;  // sets issued and not yet paired with a wait in program order; negative: waits
     bool internal = false;
+    bool reported = false;      // nothing more is said of it at the end
+    int owed = 0;               // waits let through as if a set had come before them
     Place at{"", 0};            // of the latest set
     std::vector<Clock> raised;  // sets that have happened and that no wait has taken
   };
@@ -109,7 +120,8 @@ class Core {
   std::string SinceWhen() const;
   std::string HolderMap(Mem mem) const;
   void Count(const Record& record);
-  void UseAfterFree(const Record& record);
+  void CheckUnitFlag(const Record& record);
+  bool UseAfterFree(const Record& record);
 
   // issue.cpp: from program order to the order in which pipes get going.
   void Issue(Record& record);
@@ -123,14 +135,16 @@ class Core {
   void AwaitEmpty();
   // Until something changes elsewhere; where nothing will, reports the deadlock and lets one waiter through.
   void AwaitOthers(const Record* scalar);
-  void ReportDeadlock(const Record& waiter);
-  std::string Explain(const Record& wait) const;
+  void BreakHang(const Record& waiter, bool full);
+  const Waiting* SetFor(const FlagParams& flag) const;
   const Remote* Publish(const Clock& clock);
 
   // races.cpp
   void CheckOperand(const Record& record, int operand, uint32_t index, Clock& clock);
   bool AutoSynced(Pipe earlier, Pipe later) const;
-  void ReportRace(const Record& record, Mem mem, const Conflict& conflict);
+  void SettleAll(const Record& record, Mem mem, uint32_t index, const Access& access, const Clock& clock);
+  void Settle(const Record& record, Mem mem, Pipe earlier, uint32_t index, const Conflict& conflict);
+  void ReportRace(const Record& record, Mem mem, Pipe earlier, const Conflict& conflict);
   void ReportUndefined(const Record& record, const Operand& o, const Access& access);
   void ReportLeftFlags();
 
@@ -143,18 +157,21 @@ class Core {
   Place last_{"", 0};  // of the latest instruction
   CoreKind kind_ = CoreKind::Unknown;
   Place kind_at_{"", 0};
-  bool stopped_ = false, let_through_ = false, mixed_ = false;
+  bool stopped_ = false, mixed_ = false;
   std::function<bool()> block_on_;
   std::unique_ptr<uint8_t[]> memory_[kMems];
   uint32_t next_[kMems] = {};
   std::vector<Holder> holders_;
   std::vector<Freed> freed_;
+  std::vector<UnitTile> unit_tiles_;
   Flag flags_[kEvents][kIds];
   std::deque<Waiting> queue_[kPipes];
   size_t queued_ = 0;
   Order order_;
+  Clock starts_after_;  // what the instruction under way waits for
   std::unique_ptr<Shadow> shadow_;
   std::vector<Site> sites_[kPipes];
+  std::vector<Clock> started_[kPipes];  // what was known when they started
   std::unique_ptr<Deferred> deferred_;
   GmLog gm_log_;
   uint64_t inserted_syncs_ = 0;

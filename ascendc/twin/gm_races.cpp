@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <numeric>
+#include <queue>
 
 #include "machine.h"
 
@@ -99,12 +101,90 @@ class History {
   std::map<uint64_t, Piece> pieces_;
 };
 
+// One order that agrees with all that is known to come before what, whatever the threads and the schedule of
+// this run made of it: as if the cores went on side by side, an instruction each at a time.
+class SideBySide {
+ public:
+  explicit SideBySide(const std::vector<GmAccess>& accesses) : accesses_(accesses), sorted_(accesses.size()) {
+    std::iota(sorted_.begin(), sorted_.end(), 0);
+    std::stable_sort(sorted_.begin(), sorted_.end(), [&](int32_t a, int32_t b) { return Key(a) < Key(b); });
+    for (uint32_t i = 0; i < sorted_.size(); ++i) {
+      const size_t stream = StreamOf(At(i));
+      if (stream >= streams_.size()) streams_.resize(stream + 1);
+      if (streams_[stream].next == streams_[stream].end) streams_[stream].next = i;
+      streams_[stream].end = i + 1;
+    }
+  }
+
+  std::vector<int32_t> Order() {
+    std::vector<int32_t> order;
+    order.reserve(sorted_.size());
+    for (size_t s = 0; s < streams_.size(); ++s)
+      if (streams_[s].next < streams_[s].end) Queue(s);
+    while (!ready_.empty()) {
+      const size_t s = std::get<1>(ready_.top());
+      ready_.pop();
+      order.push_back(sorted_[streams_[s].next++]);
+      const std::vector<size_t> waiting = std::move(streams_[s].waiting);
+      streams_[s].waiting.clear();
+      if (streams_[s].next < streams_[s].end) Queue(s);
+      for (const size_t w : waiting) Queue(w);
+    }
+    return order;
+  }
+
+ private:
+  struct Stream {
+    uint32_t next = 0, end = 0;   // of sorted_
+    std::vector<size_t> waiting;  // streams whose next access comes after this one's
+    const Remote* passed = nullptr;
+  };
+
+  const GmAccess& At(uint32_t i) const { return accesses_[static_cast<size_t>(sorted_[i])]; }
+  static size_t StreamOf(const GmAccess& a) {
+    return static_cast<size_t>(a.core) * kPipes + static_cast<size_t>(a.pipe);
+  }
+  std::pair<size_t, uint32_t> Key(int32_t i) const {
+    const GmAccess& a = accesses_[static_cast<size_t>(i)];
+    return {StreamOf(a), a.index};
+  }
+  // Whether a stream still has accesses before its `count`th instruction.
+  bool Behind(size_t stream, uint32_t count) const {
+    if (stream >= streams_.size()) return false;
+    const Stream& s = streams_[stream];
+    return s.next < s.end && At(s.next).index < count;
+  }
+  void Queue(size_t stream) {
+    Stream& s = streams_[stream];
+    const GmAccess& a = At(s.next);
+    const auto wait = [&](size_t other) { streams_[other].waiting.push_back(stream); };
+    for (size_t p = 0; p < kPipes; ++p) {
+      const size_t own = static_cast<size_t>(a.core) * kPipes + p;
+      if (own != stream && Behind(own, a.clock.done[p])) return wait(own);
+    }
+    if (a.clock.remote != nullptr && a.clock.remote != s.passed) {
+      const Remote& remote = *a.clock.remote;
+      const size_t half = remote.size() / 2;  // the second half has all of the first, and what was meant
+      for (size_t other = 0; other < half; ++other)
+        if (other / kPipes != static_cast<size_t>(a.core) && Behind(other, remote[half + other]))
+          return wait(other);
+      s.passed = a.clock.remote;
+    }
+    ready_.push({a.seq, stream});
+  }
+
+  const std::vector<GmAccess>& accesses_;
+  std::vector<int32_t> sorted_;  // by stream, each in its own order
+  std::vector<Stream> streams_;  // one for each core and pipe
+  using Entry = std::tuple<uint64_t, size_t>;
+  std::priority_queue<Entry, std::vector<Entry>, std::greater<>> ready_;
+};
+
 }  // namespace
 
-std::vector<GmRace> FindGmRaces(std::vector<GmAccess> accesses, const std::vector<GmBuffer>& buffers) {
+std::vector<GmRace> FindGmRaces(const std::vector<GmAccess>& accesses, const std::vector<GmBuffer>& buffers) {
   std::vector<GmRace> races;
-  std::sort(accesses.begin(), accesses.end(),
-            [](const GmAccess& a, const GmAccess& b) { return a.order < b.order; });
+  const std::vector<int32_t> order = SideBySide(accesses).Order();
   for (const GmBuffer& buffer : buffers) {
     const auto inside = [&](const GmAccess& a) {
       return a.operand.base >= buffer.base && a.operand.base < buffer.base + buffer.bytes;
@@ -115,11 +195,11 @@ std::vector<GmRace> FindGmRaces(std::vector<GmAccess> accesses, const std::vecto
       continue;
     History history(accesses, races);
     const Record none{};
-    for (size_t i = 0; i < accesses.size(); ++i) {
-      if (!inside(accesses[i])) continue;
-      ForEachRange(none, accesses[i].operand, [&](uint64_t begin, uint64_t bytes) {
-        history.Touch(static_cast<int32_t>(i), begin, begin + bytes);
-      });
+    for (const int32_t i : order) {
+      const GmAccess& access = accesses[static_cast<size_t>(i)];
+      if (!inside(access)) continue;
+      ForEachRange(none, access.operand,
+                   [&](uint64_t begin, uint64_t bytes) { history.Touch(i, begin, begin + bytes); });
     }
   }
   return races;

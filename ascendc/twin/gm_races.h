@@ -16,7 +16,7 @@ struct Finding;
 struct GmBuffer;
 
 struct GmAccess {
-  uint64_t order;  // over all cores, as dispatched
+  uint64_t seq;  // program order of its core
   int core;
   Pipe pipe;
   uint32_t index;
@@ -52,6 +52,6 @@ struct GmRace {
 
 // Pairs that touch the same byte, one of them writing, with nothing that orders them; one for each pair of
 // lines.
-std::vector<GmRace> FindGmRaces(std::vector<GmAccess> accesses, const std::vector<GmBuffer>& buffers);
+std::vector<GmRace> FindGmRaces(const std::vector<GmAccess>& accesses, const std::vector<GmBuffer>& buffers);
 
 }  // namespace tilewright::twin

@@ -1,5 +1,6 @@
 #include "hazards.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "machine.h"
@@ -45,7 +46,7 @@ struct Shadow::Visitor {
   Mem mem;
   Pipe pipe;
   uint32_t mark;  // index + 1
-  bool write, padding, forgive = false;
+  bool write, padding;
   uint64_t at = 0;  // the byte looked at
 
   bool Ordered(Hazard hazard, Pipe q, uint32_t index) const {
@@ -54,15 +55,15 @@ struct Shadow::Visitor {
   }
   void Clash(Hazard hazard, Pipe q, uint32_t other, uint32_t bytes) {
     if (other == 0 || (q == pipe && other == mark)) return;  // nothing waits for itself
-    if (access.conflict.hazard != Hazard::None || Ordered(hazard, q, other - 1)) return;
-    access.conflict = {hazard, q, other - 1, at, at + bytes};
+    if (Ordered(hazard, q, other - 1)) return;
+    Conflict& c = (hazard == Hazard::War ? access.with_read : access.with_write)[static_cast<int>(q)];
+    if (c.hazard == Hazard::None) c = {hazard, other - 1, at, at};
+    access.conflicts = true;
+    c.index = std::max(c.index, other - 1);
+    c.begin = std::min(c.begin, at);
+    c.end = std::max(c.end, at + bytes);
   }
   void Look(Cell& cell, uint32_t bytes) {
-    if (forgive) {
-      cell.defined = true;
-      cell.padding = false;
-      return;
-    }
     if (write) {
       Clash(Hazard::Waw, cell.write_pipe, cell.write, bytes);
       for (int q = 0; q < kPipes; ++q) Clash(Hazard::War, static_cast<Pipe>(q), cell.read[q], bytes);
@@ -150,15 +151,34 @@ Access Shadow::Touch(const Record& r, int operand, uint32_t index, const Clock& 
   return access;
 }
 
+void Shadow::Define(Memory& memory, uint64_t begin, uint64_t end) {
+  end = std::min<uint64_t>(CeilDiv(static_cast<uint32_t>(end), kGrain), memory.cells.size());
+  for (uint64_t grain = begin / kGrain; grain < end; ++grain) {
+    Cell* cells =
+        memory.split[grain] ? memory.bytes[static_cast<uint32_t>(grain)].get() : &memory.cells[grain];
+    for (uint32_t i = 0; i < (memory.split[grain] ? kGrain : 1); ++i) {
+      cells[i].defined = true;
+      cells[i].padding = false;
+    }
+  }
+}
+
+void Shadow::Forget(Mem mem, uint64_t begin, uint64_t end) {
+  Memory& memory = memory_[static_cast<int>(mem)];
+  Cell written{};
+  written.defined = true;
+  end = std::min<uint64_t>(CeilDiv(static_cast<uint32_t>(end), kGrain), memory.cells.size());
+  for (uint64_t grain = begin / kGrain; grain < end; ++grain) {
+    memory.cells[grain] = written;
+    memory.split[grain] = false;
+  }
+}
+
 void Shadow::Forgive(const Record& r) {
   for (int i = 0; i < r.operands; ++i) {
     const Operand& o = r.operand[i];
-    Memory& memory = memory_[static_cast<int>(o.mem)];
-    if (!o.write || o.mem == Mem::GM || ExtentOf(o).end > memory.cells.size() * kGrain) continue;
-    Access access;
-    const Clock clock;
-    Visitor visitor{r, clock, nullptr, access, SiteOf(r), o.mem, r.pipe, 0, true, false, true};
-    ForEachRange(r, o, [&](uint64_t begin, uint64_t bytes) { Walk(memory, begin, bytes, visitor); });
+    // Where it would have written may be what is wrong with it, so all of the buffer.
+    if (o.write && o.mem != Mem::GM) Define(memory_[static_cast<int>(o.mem)], o.lo, o.hi);
   }
 }
 

@@ -15,18 +15,18 @@ namespace tilewright::twin {
 enum class Hazard : uint8_t { None, Raw, War, Waw };
 const char* Name(Hazard hazard);
 
-// An earlier access that nothing orders before a later one.
+// Earlier accesses of one pipe that nothing orders before a later one.
 struct Conflict {
   Hazard hazard = Hazard::None;
-  Pipe pipe = Pipe::S;  // of the earlier access, with its index there
-  uint32_t index = 0;
-  uint64_t begin = 0, end = 0;  // bytes both touch, of the first piece found
+  uint32_t index = 0;           // of the latest of them
+  uint64_t begin = 0, end = 0;  // from the first to the last byte concerned
 };
 
 // What an operand's access showed.
 struct Access {
-  Conflict conflict;
-  uint64_t bytes = 0, undefined = 0;  // read bytes, and those of them that were never written
+  bool conflicts = false;
+  Conflict with_read[kPipes], with_write[kPipes];  // by the pipe of the earlier access
+  uint64_t bytes = 0, undefined = 0;               // read bytes, and those of them that were never written
   uint64_t undefined_begin = 0, undefined_end = 0;
   bool padding = false;  // an undefined byte is what a short row of DataCopyPad left behind
 };
@@ -53,6 +53,8 @@ class Shadow {
                const std::vector<Site>* sites);
   // An instruction that was refused would have written here: what reads it later is no fault of its own.
   void Forgive(const Record& record);
+  // Bytes that count as written by nobody in particular.
+  void Forget(Mem mem, uint64_t begin, uint64_t end);
 
  private:
   // Indices count from 1, so that 0 says nobody.
@@ -71,6 +73,7 @@ class Shadow {
   };
   struct Visitor;
 
+  void Define(Memory& memory, uint64_t begin, uint64_t end);
   void Walk(Memory& memory, uint64_t begin, uint64_t bytes, Visitor& visitor);
 
   Memory memory_[kMems];

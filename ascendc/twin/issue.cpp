@@ -59,18 +59,24 @@ void Core::Go(Record& record, const Clock& issued) {
 void Core::GoFlag(const Record& record) {
   auto& raised = flags_[record.flag.event][record.flag.id].raised;
   if (record.op == Op::SetFlag) {
-    raised.push_back(order_.AllOf(record.flag.from));
+    int& owed = flags_[record.flag.event][record.flag.id].owed;
+    if (owed > 0)
+      --owed;  // its wait was let through
+    else
+      raised.push_back(order_.AllOf(record.flag.from));
     return;
   }
-  if (raised.empty()) return;  // let through after a deadlock was reported
   order_.Join(record.flag.to, raised.front());
   raised.erase(raised.begin());
 }
 
 const Remote* Core::Publish(const Clock& clock) {
-  Remote known(static_cast<size_t>(machine_.block_dim) * kCoresOfGroup * kPipes);
+  const size_t half = machine_.board->Cores() * kPipes;
+  Remote known(2 * half);
   if (clock.remote != nullptr) known = *clock.remote;
-  std::copy(clock.done.begin(), clock.done.end(), known.begin() + static_cast<std::ptrdiff_t>(id_) * kPipes);
+  const auto own = known.begin() + static_cast<std::ptrdiff_t>(id_) * kPipes;
+  std::copy(clock.done.begin(), clock.done.end(), own);
+  std::copy(order_.issued().begin(), order_.issued().end(), own + static_cast<std::ptrdiff_t>(half));
   return machine_.store->Keep(std::move(known));
 }
 
@@ -101,10 +107,7 @@ void Core::GoCross(const Record& record) {
                " past 15 without a wait: the counter overflows",
            record.pipe, record.at);
   if (!meeting) return;
-  while (!machine_.board->TryWait(id_, id, &known)) {
-    AwaitOthers(&record);
-    if (let_through_) return;
-  }
+  while (!machine_.board->TryWait(id_, id, &known)) AwaitOthers(&record);
   order_.Join(Pipe::S, {{}, known});
   order_.Barrier(Pipe::ALL);
 }
@@ -113,17 +116,25 @@ void Core::GoMemory(Record& record) {
   if (record.operands == 0 && record.op != Op::ReadState) return;
   const uint32_t index = order_.Next(record.pipe);
   Clock& clock = order_.Of(record.pipe);
+  starts_after_ = clock;
   if (shadow_ != nullptr) {
     sites_[static_cast<int>(record.pipe)].push_back(SiteOf(record));
+    started_[static_cast<int>(record.pipe)].push_back(clock);
     // Where memory decides what is read, it can be asked as long as everything before has run.
     if (record.op == Op::Vector && deferred_ == nullptr && !machine_.options.skip_data)
       ResolveVector(*this, record);
+    if (record.op == Op::Mmad && record.mmad.init == CInit::Accumulate) {  // its C is a source too
+      Record source = record;
+      source.operand[0].write = false;
+      CheckOperand(source, 0, index, clock);
+    }
     // What it reads is looked at before what it writes: source and destination may be one.
     for (const bool write : {false, true})
       for (int i = 0; i < record.operands; ++i)
         if (record.operand[i].write == write) CheckOperand(record, i, index, clock);
+    started_[static_cast<int>(record.pipe)].back() = clock;
   }
-  Perform(record, index, clock);
+  Perform(record, index, starts_after_);
 }
 
 void Core::Perform(Record& record, uint32_t index, const Clock& clock) {
@@ -163,32 +174,29 @@ void Core::AwaitEmpty() {
 }
 
 void Core::AwaitOthers(const Record* scalar) {
-  const Record* waiter = scalar;
-  bool elsewhere = scalar != nullptr && (scalar->op == Op::CrossWait || scalar->op == Op::SyncAll);
-  for (auto& queue : queue_) {
-    if (queue.empty()) continue;
-    if (waiter == nullptr) waiter = &queue.front().record;
-    elsewhere = elsewhere || queue.front().record.op == Op::CrossWait;
-  }
   if (deferred_ != nullptr) deferred_->All();
-  if (elsewhere && block_on_ && block_on_()) return;
-  ReportDeadlock(*waiter);
-  let_through_ = true;
-  if (scalar != nullptr) {  // its own wait passes as if the flag had been raised
-    if (scalar->op == Op::WaitFlag)
-      flags_[scalar->flag.event][scalar->flag.id].raised.push_back(Clock{});
-    else if (scalar->op == Op::CrossWait)
-      std::apply([this](int core, int id) { machine_.board->Force(core, id); }, FlagOf(id_, scalar->cross));
-    return;
-  }
-  for (auto& queue : queue_) {
+  const auto crosses = [](const Record& r) { return r.op == Op::CrossWait || r.op == Op::SyncAll; };
+  const Record* waiter = scalar;
+  bool full = false;
+  for (const auto& queue : queue_) {
     if (queue.empty()) continue;
-    Waiting head = queue.front();
-    queue.pop_front();
-    --queued_;
-    Go(head.record, head.issued);
-    return;
+    if (waiter == nullptr || (!crosses(*waiter) && crosses(queue.front().record)))
+      waiter = &queue.front().record;
+    full = full || queue.size() > kQueueDepth;
   }
+  if (!crosses(*waiter)) return BreakHang(*waiter, full);
+  const CrossParams& c = waiter->cross;
+  const auto [on, flag] = waiter->op == Op::CrossWait ? FlagOf(id_, c)
+                          : c.vector_only             ? std::pair{id_, kSyncAllVector}
+                                                      : std::pair{id_, kSyncAllMix};
+  Board& board = *machine_.board;
+  board.Park(id_, {on, flag, waiter->at, waiter->seq, order_.issued()});
+  const bool again = block_on_ && block_on_();
+  if (!again) {
+    Report(FindingKind::Deadlock, "nothing moves any more: " + board.Explain(id_), waiter->pipe, waiter->at);
+    board.Force(on, flag, *machine_.store);
+  }
+  board.Unpark(id_);
 }
 
 }  // namespace tilewright::twin

@@ -138,7 +138,7 @@ void MergeFindings(std::vector<Finding>& findings) {
   for (Finding& f : findings) {
     const auto same = std::find_if(merged.begin(), merged.end(), [&f](const Finding& g) {
       return g.kind == f.kind && g.at.line == f.at.line && g.mem == f.mem && g.other.line == f.other.line &&
-             std::strcmp(g.at.file, f.at.file) == 0;
+             g.missing == f.missing && std::strcmp(g.at.file, f.at.file) == 0;
     });
     if (same == merged.end())
       merged.push_back(std::move(f));

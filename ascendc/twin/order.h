@@ -13,7 +13,9 @@
 
 namespace tilewright::twin {
 
-// What is known to have completed on every core: a count of instructions for each core and pipe.
+// What is known of every core: how many instructions of each of its pipes have completed, and, in a second
+// half, how many had been given to the pipes. The latter orders nothing, but tells which of two accesses was
+// meant to come first.
 using Remote = std::vector<uint32_t>;
 
 // Keeps every Remote of a launch; clocks only point at them.
@@ -75,6 +77,8 @@ class Order {
     for (int q = 0; q < kPipes; ++q) all.Join(AllOf(static_cast<Pipe>(q)), *store_);
     pipe_.fill(all);
   }
+  // How many memory instructions each pipe has been given.
+  const std::array<uint32_t, kPipes>& issued() const { return issued_; }
   RemoteStore& store() const { return *store_; }
 
  private:

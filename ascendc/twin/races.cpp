@@ -1,4 +1,6 @@
 // What the order of a core's instructions shows: races, reads of nothing, deadlocks, flags left behind.
+#include <algorithm>
+
 #include "api/enums.h"
 #include "machine.h"
 
@@ -26,13 +28,6 @@ std::string Bytes(uint64_t begin, uint64_t end) { return std::to_string(begin) +
 
 std::string InstructionName(const Record& r) { return SlotName(SlotOf(r)); }
 
-std::string WaitName(const Record& r) {
-  if (r.op == Op::WaitFlag) return "WaitFlag<" + FlagName(r.flag) + ">";
-  if (r.op == Op::SyncAll) return "SyncAll";
-  if (r.cross.mode == 3) return "the wait for another block's signal";
-  return "CrossCoreWaitFlag of flag " + std::to_string(r.cross.id);
-}
-
 }  // namespace
 
 // asc-devkit docs/zh/api, key features of synchronisation within a core, table 3: with cce-auto-sync, between
@@ -45,28 +40,62 @@ bool Core::AutoSynced(Pipe earlier, Pipe later) const {
 void Core::CheckOperand(const Record& record, int operand, uint32_t index, Clock& clock) {
   const Operand& o = record.operand[operand];
   if (o.mem == Mem::GM) {
-    gm_log_.Add({machine_.gm_order->fetch_add(1, std::memory_order_relaxed), id_, record.pipe, index, clock,
-                 o, SiteOf(record), record.atomic});
+    gm_log_.Add({record.seq, id_, record.pipe, index, clock, o, SiteOf(record), record.atomic});
     return;
   }
-  Access access = shadow_->Touch(record, operand, index, clock, sites_);
-  // The compiler's barrier orders everything before it on that pipe, so looking once more finds what it does
-  // not.
-  if (access.conflict.hazard != Hazard::None) {
-    if (AutoSynced(access.conflict.pipe, record.pipe)) {
-      order_.Join(record.pipe, order_.AllOf(access.conflict.pipe));
-      order_.Of(record.pipe).done[static_cast<int>(record.pipe)] =
-          std::min(order_.Of(record.pipe).done[static_cast<int>(record.pipe)], index);
-      ++inserted_syncs_;
-    } else {
-      ReportRace(record, o.mem, access.conflict);
-    }
-  }
+  const Access access = shadow_->Touch(record, operand, index, clock, sites_);
+  if (access.conflicts) SettleAll(record, o.mem, index, access, clock);
   if (access.undefined > 0) ReportUndefined(record, o, access);
 }
 
-void Core::ReportRace(const Record& record, Mem mem, const Conflict& c) {
-  const Site& before = sites_[static_cast<int>(c.pipe)][c.index];
+// The fewest flags that mend it: those first that, once there, order the most of the rest too. Reads go
+// before writes: what a write must wait for because of them usually covers the write before them.
+void Core::SettleAll(const Record& record, Mem mem, uint32_t index, const Access& access,
+                     const Clock& clock) {
+  struct Open {
+    Pipe pipe;
+    Conflict conflict;
+  };
+  std::vector<Open> open;
+  for (const Conflict* side : {access.with_read, access.with_write})
+    for (int p = 0; p < kPipes; ++p)
+      if (side[p].hazard != Hazard::None) open.push_back({static_cast<Pipe>(p), side[p]});
+  const auto covers = [&](const Open& o) {
+    const Clock& known = started_[static_cast<int>(o.pipe)][o.conflict.index];
+    return std::count_if(open.begin(), open.end(),
+                         [&](const Open& other) { return known.Knows(other.pipe, other.conflict.index); });
+  };
+  for (;;) {
+    std::erase_if(open, [&](const Open& o) { return clock.Knows(o.pipe, o.conflict.index); });
+    if (open.empty()) return;
+    const Open next = *std::max_element(open.begin(), open.end(),
+                                        [&](const Open& a, const Open& b) { return covers(a) < covers(b); });
+    Settle(record, mem, next.pipe, index, next.conflict);
+  }
+}
+
+// Inserts what the compiler would, or reports the race and goes on as if the flag had been there: one that is
+// missing makes one finding, not one for all that stands on it.
+void Core::Settle(const Record& record, Mem mem, Pipe earlier, uint32_t index, const Conflict& conflict) {
+  Clock known;
+  const bool inserted = AutoSynced(earlier, record.pipe);
+  if (inserted) {
+    known = order_.AllOf(earlier);
+    ++inserted_syncs_;
+  } else {
+    ReportRace(record, mem, earlier, conflict);
+    known = started_[static_cast<int>(earlier)][conflict.index];
+    uint32_t& done = known.done[static_cast<int>(earlier)];
+    done = std::max(done, conflict.index + 1);
+  }
+  uint32_t& own = known.done[static_cast<int>(record.pipe)];
+  own = std::min(own, index);
+  if (inserted) starts_after_.Join(known, *machine_.store);  // a reported flag stays missing for the schedule
+  order_.Join(record.pipe, known);
+}
+
+void Core::ReportRace(const Record& record, Mem mem, Pipe earlier, const Conflict& c) {
+  const Site& before = sites_[static_cast<int>(earlier)][c.index];
   Finding f{FindingKind::Race,
             "",
             record.at,
@@ -79,13 +108,14 @@ void Core::ReportRace(const Record& record, Mem mem, const Conflict& c) {
             0,
             machine_.soc->capacity[static_cast<int>(mem)],
             1};
-  f.missing = SyncName(c.pipe, record.pipe);
+  f.missing = SyncName(earlier, record.pipe);
   f.other = before.at;
-  f.other_pipe = c.pipe;
-  const bool small = c.pipe == Pipe::M && record.pipe == Pipe::M;
+  f.other_pipe = earlier;
+  const bool small = earlier == Pipe::M && record.pipe == Pipe::M;
   f.message = std::string(Name(c.hazard)) + ": " + InstructionName(record) + " on pipe " + Name(record.pipe) +
-              " may start before " + SlotName(before.slot) + " on pipe " + Name(c.pipe) + " at " +
-              PlaceName(before.at) + " has finished with the same bytes; missing " + f.missing +
+              " may start before " + SlotName(before.slot) + " on pipe " + Name(earlier) + " at " +
+              PlaceName(before.at) + " has finished with " + Name(mem) + " bytes " + Bytes(c.begin, c.end) +
+              "; missing " + f.missing +
               (small ? ": tiles of fewer than 10 fractals of C are not ordered by the hardware" : "");
   Add(std::move(f));
 }
@@ -94,7 +124,8 @@ void Core::ReportUndefined(const Record& r, const Operand& o, const Access& a) {
   // Loads and copies take whole blocks, so some of what they move may be nothing; what is computed may not.
   const bool moves = r.pipe == Pipe::MTE1 || r.pipe == Pipe::MTE2 || r.pipe == Pipe::MTE3 ||
                      r.op == Op::Copy || r.op == Op::Mmad || MovesLanes(r);
-  if (moves && a.undefined < a.bytes) return;
+  const bool to_gm = r.pipe == Pipe::MTE3 && a.undefined >= 32;  // more than what fills up the last block
+  if (moves && a.undefined < a.bytes && !to_gm) return;
   Finding f{a.padding ? FindingKind::ShortRow : FindingKind::Uninitialized,
             "",
             r.at,
@@ -115,62 +146,64 @@ void Core::ReportUndefined(const Record& r, const Operand& o, const Access& a) {
   Add(std::move(f));
 }
 
-std::string Core::Explain(const Record& wait) const {
-  if (wait.op == Op::SyncAll) return "SyncAll waits for cores that never come";
-  if (wait.op != Op::WaitFlag) return WaitName(wait) + " waits for a flag that no core will set";
-  const auto sets = [&](const Record& r) {
-    return r.op == Op::SetFlag && r.flag.event == wait.flag.event && r.flag.id == wait.flag.id;
-  };
-  std::string text = "pipe " + std::string(Name(wait.flag.to)) + " waits at " + PlaceName(wait.at) + " for " +
-                     FlagName(wait.flag);
-  for (const auto& queue : queue_) {
-    for (const Waiting& w : queue) {
-      if (!sets(w.record)) continue;
-      return text + ", whose SetFlag at " + PlaceName(w.record.at) + " stands behind";
-    }
-  }
-  return text + ", which no SetFlag raises";
+const Core::Waiting* Core::SetFor(const FlagParams& flag) const {
+  for (const auto& queue : queue_)
+    for (const Waiting& w : queue)
+      if (w.record.op == Op::SetFlag && w.record.flag.event == flag.event && w.record.flag.id == flag.id)
+        return &w;
+  return nullptr;
 }
 
-void Core::ReportDeadlock(const Record& waiter) {
-  // Follow who waits for whom; back at a pipe already seen it is a cycle.
-  std::string chain;
-  const Record* at = &waiter;
-  uint32_t seen = 0;
-  bool cycle = false;
-  const Record* blamed = &waiter;
-  while (at != nullptr) {
-    chain += (chain.empty() ? "" : " -> ") + Explain(*at);
-    if (at->op != Op::WaitFlag) break;
-    if (seen >> static_cast<int>(at->pipe) & 1) {
-      cycle = true;
-      break;
-    }
-    seen |= 1u << static_cast<int>(at->pipe);
-    blamed = at;
-    const Record* next = nullptr;
-    for (const auto& queue : queue_)
-      for (const Waiting& w : queue)
-        if (next == nullptr && w.record.op == Op::SetFlag && w.record.flag.event == at->flag.event &&
-            w.record.flag.id == at->flag.id)
-          next = &queue.front().record;
-    at = next;
+// Follows who waits for whom, from `waiter` on: to a wait whose flag nobody sets, or round a circle, of which
+// the wait is to blame that was written before its SetFlag. That one goes on as if its flag were there.
+void Core::BreakHang(const Record& waiter, bool full) {
+  std::vector<const Record*> chain;
+  const Waiting* set = nullptr;
+  size_t first = 0;  // of the circle in the chain
+  for (const Record* at = &waiter;;) {
+    first = static_cast<size_t>(std::find(chain.begin(), chain.end(), at) - chain.begin());
+    if (first < chain.size()) break;
+    chain.push_back(at);
+    set = SetFor(at->flag);
+    if (set == nullptr) break;
+    at = &queue_[static_cast<int>(set->record.pipe)].front().record;
   }
-  const bool unpaired = !cycle && blamed->op == Op::WaitFlag;
-  if (!unpaired && let_through_) return;  // a consequence of the first
-  const Record& where = unpaired ? *blamed : waiter;
-  std::string message =
-      unpaired ? WaitName(where) + " has no SetFlag: pipe " + Name(where.flag.to) + " would wait for ever"
-               : "nothing moves any more: " + chain;
-  Report(unpaired ? FindingKind::UnpairedFlag : FindingKind::Deadlock, std::move(message), where.pipe,
-         where.at);
+  const Record* blamed = chain.back();
+  if (set != nullptr) {
+    chain.erase(chain.begin(), chain.begin() + static_cast<std::ptrdiff_t>(first));
+    std::rotate(chain.begin(),
+                std::find_if(chain.begin(), chain.end(),
+                             [&](const Record* wait) { return SetFor(wait->flag)->record.seq > wait->seq; }),
+                chain.end());
+    blamed = chain.front();
+  }
+  Flag& flag = flags_[blamed->flag.event][blamed->flag.id];
+  flag.reported = true;
+  flag.raised.push_back(set == nullptr ? order_.AllOf(blamed->flag.from) : Clock{});
+  if (set == nullptr) {
+    ++flag.owed;
+    return Report(FindingKind::UnpairedFlag,
+                  "WaitFlag<" + FlagName(blamed->flag) + "> has no SetFlag" +
+                      (full ? " among what could be issued, with the queue of a pipe full" : " before it") +
+                      ": pipe " + Name(blamed->flag.to) + " would wait for ever",
+                  blamed->pipe, blamed->at);
+  }
+  std::string text = "nothing moves any more: ";
+  for (const Record* wait : chain)
+    text += "pipe " + std::string(Name(wait->flag.to)) + " waits at " + PlaceName(wait->at) + " for " +
+            FlagName(wait->flag) + ", which pipe " + Name(wait->flag.from) + " sets at " +
+            PlaceName(SetFor(wait->flag)->record.at) + " after a wait of its own -> ";
+  Report(FindingKind::Deadlock,
+         text + "pipe " + Name(blamed->flag.to) + " again; SetFlag<" + FlagName(blamed->flag) +
+             "> is missing before the first of these waits",
+         blamed->pipe, blamed->at);
 }
 
 void Core::ReportLeftFlags() {
   for (int e = 0; e < kEvents; ++e) {
     for (int id = 0; id < kIds; ++id) {
       const Flag& flag = flags_[e][id];
-      if (flag.ahead <= 0 || flag.internal) continue;
+      if (flag.ahead <= 0 || flag.internal || flag.reported) continue;
       FlagParams params{};
       params.event = static_cast<uint8_t>(e);
       params.id = id;

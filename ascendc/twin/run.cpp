@@ -63,7 +63,7 @@ class Worker {
       if (Step()) continue;
       if (running_.empty()) break;
       // All of this thread's cores wait, and no other block may start.
-      hopeless_ = !shared_.machine.board->WaitForChange(seen);
+      shared_.machine.board->WaitForChange(seen);
       seen = shared_.machine.board->Version();
       for (auto& run : running_) run->parked = false;
     }
@@ -75,8 +75,7 @@ class Worker {
   bool Block() {
     running_[at_]->parked = true;
     running_[at_]->fiber->Yield();
-    const bool hopeful = !hopeless_;
-    return hopeful;
+    return !shared_.machine.board->TakeVictim(current->id());
   }
   void Declare(TaskType type, Place at);
 
@@ -104,7 +103,6 @@ class Worker {
     current = run.core.get();
     run.fiber->Resume();
     current = nullptr;
-    hopeless_ = hopeless_ && run.parked;
     if (!run.fiber->done()) return;
     if (run.lead) --shared_.live;
     free_.push_back(std::move(run.core));
@@ -187,7 +185,6 @@ class Worker {
   std::vector<std::unique_ptr<Running>> running_;
   std::vector<std::unique_ptr<Core>> free_;
   size_t at_ = 0;
-  bool hopeless_ = false;
 };
 
 void Worker::Declare(TaskType type, Place at) {
@@ -206,16 +203,8 @@ void Worker::Declare(TaskType type, Place at) {
     Start({int64_t{block} * vectors + v, info.block_num, v, vectors, 2}, block, v + 1);
 }
 
-// "aic 3", "aiv 7" or "block 3" for a core id.
-std::string CoreName(int id, bool mixed) {
-  const int block = id / kCoresOfGroup, place = id % kCoresOfGroup;
-  if (!mixed) return "block " + std::to_string(block);
-  if (place == 0) return "the cube core of block " + std::to_string(block);
-  return "vector core " + std::to_string(place - 1) + " of block " + std::to_string(block);
-}
-
 void AddGmRaces(Shared& shared, bool mixed) {
-  for (const GmRace& race : FindGmRaces(std::move(shared.gm), shared.machine.buffers)) {
+  for (const GmRace& race : FindGmRaces(shared.gm, shared.machine.buffers)) {
     const GmAccess &a = race.before, &b = race.after;
     const auto buffer = std::find_if(shared.machine.buffers.begin(), shared.machine.buffers.end(),
                                      [&](const GmBuffer& g) { return race.begin - g.base < g.bytes; });
@@ -236,15 +225,17 @@ void AddGmRaces(Shared& shared, bool mixed) {
     f.other_pipe = a.pipe;
     f.missing = same ? SyncName(a.pipe, b.pipe) : "CrossCoreSetFlag/CrossCoreWaitFlag or SyncAll";
     f.core = !mixed ? "" : b.core % kCoresOfGroup == 0 ? "aic" : "aiv";
-    f.message = std::string(Name(race.hazard)) + " in '" + buffer->name + "': " + SlotName(b.site.slot) +
-                " on pipe " + Name(b.pipe) + " of " + CoreName(b.core, mixed) + " is not ordered after " +
-                SlotName(a.site.slot) + " on pipe " + Name(a.pipe) + " of " + CoreName(a.core, mixed) +
-                " at " + PlaceName(a.site.at) + "; missing " + f.missing;
+    f.message = std::string(Name(race.hazard)) + " of bytes " + std::to_string(f.begin) + ".." +
+                std::to_string(f.end) + " of '" + buffer->name + "': " + SlotName(b.site.slot) + " on pipe " +
+                Name(b.pipe) + " of " + shared.machine.board->NameOf(b.core) + " is not ordered after " +
+                SlotName(a.site.slot) + " on pipe " + Name(a.pipe) + " of " +
+                shared.machine.board->NameOf(a.core) + " at " + PlaceName(a.site.at) + "; missing " +
+                f.missing;
     shared.outcome.findings.push_back(std::move(f));
   }
 }
 
-void AddLeftFlags(Shared& shared, bool mixed) {
+void AddLeftFlags(Shared& shared) {
   if (!shared.broken.empty()) return;  // a core that fell over explains the rest
   for (const Board::Left& left : shared.machine.board->Leftovers()) {
     if (left.at.line == 0) continue;
@@ -261,9 +252,9 @@ void AddLeftFlags(Shared& shared, bool mixed) {
               0,
               1};
     f.message = "CrossCoreSetFlag of flag " + std::to_string(left.id) +
-                (left.partial ? " by " + CoreName(left.core, mixed) +
+                (left.partial ? " by " + shared.machine.board->NameOf(left.core) +
                                     " takes no effect: not every core that its mode needs sets it"
-                              : " is never waited for by " + CoreName(left.core, mixed) +
+                              : " is never waited for by " + shared.machine.board->NameOf(left.core) +
                                     "; the next kernel finds it raised");
     shared.outcome.findings.push_back(std::move(f));
   }
@@ -279,10 +270,8 @@ const char* KindName(TaskType type) {
 Outcome RunCores(Machine& machine, const std::function<void()>& kernel, int threads) {
   Board board(machine.block_dim);
   RemoteStore store;
-  std::atomic<uint64_t> order{0};
   machine.board = &board;
   machine.store = &store;
-  machine.gm_order = &order;
   uint32_t count =
       threads > 0 ? static_cast<uint32_t>(threads) : std::max(1u, std::thread::hardware_concurrency());
   if (machine.options.schedule != Schedule::Program) count = 1;
@@ -301,7 +290,7 @@ Outcome RunCores(Machine& machine, const std::function<void()>& kernel, int thre
   const auto type = static_cast<TaskType>(shared.kind.load());
   const bool mixed = type == TaskType::Mix11 || type == TaskType::Mix12;
   AddGmRaces(shared, mixed);
-  AddLeftFlags(shared, mixed);
+  AddLeftFlags(shared);
   shared.outcome.cores = shared.cores;
   shared.outcome.kind = KindName(type);
   return std::move(shared.outcome);
@@ -333,6 +322,9 @@ TW_EXPORT void twi_release_all() {
 }
 TW_EXPORT void twi_release(Mem mem, uint64_t begin, uint64_t end, bool released, Place at) {
   if (current != nullptr) current->Release(mem, begin, end, released, at);
+}
+TW_EXPORT void twi_forget(Mem mem, uint64_t begin, uint64_t end) {
+  if (current != nullptr) current->Forget(mem, begin, end);
 }
 TW_EXPORT uint32_t twi_capacity(Mem mem) { return current != nullptr ? current->Capacity(mem) : 0; }
 TW_EXPORT void twi_finding(FindingKind kind, const char* message, Pipe pipe, Place at) {

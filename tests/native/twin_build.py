@@ -20,7 +20,19 @@ ROOT = Path(__file__).resolve().parents[2]
 ASCENDC = ROOT / "ascendc"
 NATIVE = Path(__file__).resolve().parent
 
-__all__ = ["ASCENDC", "NATIVE", "ROOT", "host", "kernels", "runner", "soc", "twin"]
+__all__ = [
+    "ASCENDC",
+    "NATIVE",
+    "ROOT",
+    "cache_folder",
+    "compile_kernels",
+    "headers_digest",
+    "host",
+    "kernels",
+    "runner",
+    "soc",
+    "twin",
+]
 
 
 def _digest(paths: list[Path], *more: str) -> str:
@@ -84,30 +96,43 @@ def twin() -> Path:
 
 
 @cache
+def headers_digest() -> str:
+    """Of what a kernel's compilation depends on besides itself."""
+    include = [p for p in _sources() if "include" in p.relative_to(ASCENDC).parts]
+    return _digest(include)
+
+
+def cache_folder() -> Path:
+    return _cache()
+
+
+def compile_kernels(source: Path, out: Path, *flags: str) -> None:
+    """A shared object of kernels, as a user's file is compiled."""
+    temporary = out.with_suffix(f".{os.getpid()}")
+    _run(
+        "g++",
+        "-std=c++17",
+        "-g0",
+        "-shared",
+        "-fPIC",
+        "-fvisibility=hidden",
+        f"-fmacro-prefix-map={ROOT}/=",
+        f"-I{ASCENDC / 'include'}",
+        *flags,
+        str(source),
+        "-o",
+        str(temporary),
+    )
+    temporary.replace(out)
+
+
+@cache
 def kernels(source: str) -> Path:
-    """A shared object of ``tests/native/<source>``, compiled as a user's kernel file is."""
+    """A shared object of ``tests/native/<source>``."""
     path = NATIVE / source
     twin()
     digest = _digest([path, *NATIVE.glob("*.h"), *_sources()])
     out = _cache() / f"{path.stem}-{digest}.so"
     if not out.exists():
-        temporary = out.with_suffix(f".{os.getpid()}")
-        _run(
-            "g++",
-            "-std=c++17",
-            "-O1",
-            "-g0",
-            "-shared",
-            "-fPIC",
-            "-fvisibility=hidden",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            f"-fmacro-prefix-map={ROOT}/=",
-            f"-I{ASCENDC / 'include'}",
-            str(path),
-            "-o",
-            str(temporary),
-        )
-        temporary.replace(out)
+        compile_kernels(path, out, "-O1", "-Wall", "-Wextra", "-Werror")
     return out

@@ -91,7 +91,8 @@ class TQueBind {
   LocalTensor<T> DeQue(tilewright::twin::Place at = tilewright::twin::Place::Here()) {
     if (count_ == 0) {
       Report("DeQue: the queue is empty, nothing was enqueued that is still there", at);
-      return Tensor<T>(0);
+      const int latest = (next_ + num_ - 1) % num_;  // as if that had been enqueued
+      return Tensor<T>(latest);
     }
     const int slot = ring_[head_];
     head_ = (head_ + 1) % kSlots;
@@ -161,8 +162,9 @@ class TQueBind {
 
   ~TQueBind() {
     for (int i = 0; i < num_; ++i) {
-      if (state_[i] == State::Queued) Report("a tensor was enqueued and never dequeued", at_);
-      if (state_[i] == State::Held) Report("a tensor was allocated or dequeued and never freed", at_);
+      if (state_[i] == State::Queued) Report("a tensor of this queue was enqueued and never dequeued", at_);
+      if (state_[i] == State::Held)
+        Report("a tensor of this queue was allocated or dequeued and never freed", at_);
       Wait(event_.emptied, free_id_[i], at_);
     }
   }
@@ -189,6 +191,10 @@ class TQueBind {
   template <typename T>
   LocalTensor<T> Tensor(int slot) const {
     const uint64_t lo = base_ + static_cast<uint64_t>(slot) * slot_bytes_;
+    if (broken_) {
+      twi_release(MemOf(position), lo, lo + slot_bytes_, false, at_);
+      twi_forget(MemOf(position), lo, lo + slot_bytes_);
+    }
     return LocalTensor<T>::FromBuffer(position, lo, lo, lo + slot_bytes_);
   }
   int SlotOf(uint64_t address) const {
@@ -200,7 +206,10 @@ class TQueBind {
     const uint64_t lo = base_ + static_cast<uint64_t>(slot) * slot_bytes_;
     twi_release(MemOf(position), lo, lo + slot_bytes_, released, at);
   }
-  void Report(const char* message, tilewright::twin::Place at) const {
+  // The first mistake is reported; what follows from it is not.
+  void Report(const char* message, tilewright::twin::Place at) {
+    if (broken_) return;
+    broken_ = true;
     twi_finding(tilewright::twin::FindingKind::Queue, message, tilewright::twin::Pipe::S, at);
   }
   void Set(HardEvent event, TEventID& id, tilewright::twin::Place at) {
@@ -218,6 +227,7 @@ class TQueBind {
   static constexpr detail::QueueEvents event_ = detail::EventsOf(src, dst);
   uint64_t base_ = 0;
   uint32_t slot_bytes_ = 0;
+  bool broken_ = false;
   int num_ = 0, next_ = 0, head_ = 0, count_ = 0;
   tilewright::twin::Place at_{"", 0};
   State state_[kSlots] = {};

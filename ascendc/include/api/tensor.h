@@ -88,6 +88,7 @@ class GlobalTensor {
 
   void SetGlobalBuffer(__gm__ T* buffer, uint64_t bufferSize) {
     address_ = buffer;
+    origin_ = reinterpret_cast<uintptr_t>(buffer);
     size_ = bufferSize;
   }
   void SetGlobalBuffer(__gm__ T* buffer) { SetGlobalBuffer(buffer, 0); }
@@ -111,6 +112,7 @@ class GlobalTensor {
   GlobalTensor<U> ReinterpretCast() const {
     GlobalTensor<U> other;
     other.SetGlobalBuffer(reinterpret_cast<U*>(address_), size_ * sizeof(T) / sizeof(U));
+    other.origin_ = origin_;
     return other;
   }
 
@@ -120,6 +122,7 @@ class GlobalTensor {
   tilewright::twin::Operand AsOperand(bool write, uint64_t offset = 0) const {
     tilewright::twin::Operand o{};
     o.base = reinterpret_cast<uintptr_t>(address_) + offset * sizeof(T);
+    o.lo = origin_;
     o.mem = tilewright::twin::Mem::GM;
     o.type = DTypeOf<T>();
     o.write = write;
@@ -128,7 +131,11 @@ class GlobalTensor {
   }
 
  private:
+  template <typename U>
+  friend class GlobalTensor;
+
   __gm__ T* address_ = nullptr;
+  uint64_t origin_ = 0;  // the address last set: what the tensor is cut from lies there
   uint64_t size_ = 0;  // elements; 0 = not told
   bool bypass_ = false;
 };

@@ -97,6 +97,8 @@ void twi_release_all();
 // A queue's buffer is free (released) or in use.
 void twi_release(tilewright::twin::Mem mem, uint64_t begin, uint64_t end, bool released,
                  tilewright::twin::Place at);
+// A queue that was misused hands out these bytes: what happened to them before counts no more.
+void twi_forget(tilewright::twin::Mem mem, uint64_t begin, uint64_t end);
 // Whether this core is (1) the cube core or (2) a vector core; asking makes an unmixed kernel a mixed one.
 bool twi_is(int32_t kind, tilewright::twin::Place at);
 uint32_t twi_capacity(tilewright::twin::Mem mem);

@@ -63,7 +63,7 @@ struct Dim {
 // the parameters; the API gives memory, type, base and the buffer it was cut from.
 struct Operand {
   uint64_t base;    // byte address in `mem`; for GM the host address
-  uint64_t lo, hi;  // bytes of the buffer the tensor belongs to; both 0 for GM
+  uint64_t lo, hi;  // bytes of the buffer the tensor belongs to; for GM an address in it, and 0
   Dim dim[kMaxDims];
   uint32_t unit;
   Mem mem;
