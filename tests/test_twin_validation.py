@@ -90,6 +90,10 @@ def test_the_command_answers_rows_of_ones_own(tilewright: CommandLine, tmp_path:
     assert d["predicted_us"] is None and "in another world" in d["reason"]
     assert ran.document["summary"]["predicted"] == 1
 
+    file.write_text("id,op,cores_aiv,M,N\ne,copy_gm_ub,48,4096,4096\n")
+    (e,) = tilewright("model", "--validate", str(file), "--json", "-").document["rows"]
+    assert e["predicted_us"] > 0 and e["published_us"] is None and e["ratio"] is None
+
     file.write_text("name,time\n")
     ran = tilewright("model", "--validate", str(file))
     assert ran.code == 2 and "has no column 'id'" in ran.err
@@ -196,6 +200,7 @@ def test_bank_placements_are_read() -> None:
     assert at("src1 and dst overlap") == (0, 0x10100, 0x10100, 1, 8)
     assert at("src0 same block, repeat stride 1") == (0, 0x10100, 0x10100, 0, 1)
     assert at("src0 same block, repeat stride 8") == (0, 0x10100, 0x10100, 0, 8)
+    assert at("mixed; 1000 instructions of 64 repeats") == (0, 0x10100, 0x10100, 0, 1)
     assert at("src0 0x0, src1 0x100, dst 0x8000") == (0, 0x100, 0x8000, 1, 8)
 
 
@@ -217,7 +222,8 @@ def test_mixed_int8_gemms_are_read() -> None:
 
     turn = read("mix 1:1", source="asc-devkit quant_group_matmul_high_performance sc0")
     assert turn == variants.Dequantised(True, 24, True)
-    assert read("mix 1:2, 4-stage pipeline").in_turn is False
+    assert read("mix 1:2").in_turn and not read("mix 1:2, 4-stage pipeline").in_turn
+    assert not read("mix(1-2), depth 4").in_turn and read("mix(1-2), depth 1").in_turn
     assert read("catlass quant_matmul, per-token dequant") == variants.Dequantised(False, 48, False)
 
 
@@ -239,6 +245,11 @@ def test_a_gemm_takes_what_is_given_and_chooses_the_rest() -> None:
         launches.plan(
             row(op="gemm", cores_aic="1", M="512", N="512", K="512", dtype="fp16", tile_m="512", tile_n="512", tile_k="512")
         )  # fmt: skip
+
+
+def test_parts_are_read() -> None:
+    names = {"910B1": "910b1", "Ascend910B2C": "910b2", "": "910b1", "310P": "310p"}
+    assert {name: Row({"soc": name}).soc for name in names} == names
 
 
 def test_ranks() -> None:

@@ -19,7 +19,7 @@ from .variants import OPS, Row, Unknown
 
 DATA = Path(__file__).parent.parent / "twin" / "data"
 PUBLISHED = DATA / "published_910b.csv"
-_NEEDED = ("id", "op", "task_us")
+_NEEDED = ("id", "op")  # what is blank the kernel chooses; without a time there is no ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def read(source: str | Path | None) -> list[Row]:
     """Rows of a CSV file; None: those shipped. Raises UsageError for a file of other columns."""
     path = Path(source) if source is not None else PUBLISHED
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise UsageError(f"cannot read '{path}': {error.strerror}") from None
     reader = csv.DictReader(io.StringIO(text))

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..soc import SOCS
+
 OPS = (
     "gemm",
     "gemm_int8",
@@ -44,8 +46,9 @@ class Row:
 
     @property
     def soc(self) -> str:
-        """The part, as targets name it."""
-        return (self["soc"] or "910B1").lower().removeprefix("ascend")
+        """The part, as targets name it; a variant such as 910B2C is its base part."""
+        name = (self["soc"] or "910B1").lower().removeprefix("ascend").strip(" :-_")
+        return name if name in SOCS or name[:5] not in SOCS else name[:5]
 
     @property
     def published_us(self) -> float | None:
@@ -202,7 +205,8 @@ def additions_in_ub(row: Row) -> AdditionsInUb:
     if len(given) == 3:
         src0, src1, dst = given
     elif _found(
-        r"repeat(s|ed|edly)? (read(s|ing)?|the same|one)|(same|one) (data)?block|stride", words
+        r"repeat(s|ed|edly)? (read(s|ing)?|the same|one)|(same|one) (data)?block|stride|mixed",
+        words,
     ):
         src0, src1, dst, block = 0, 0x10100, 0x10100, 0
         repeat = 8 if _found(r"(stride|step)\D{0,6}8|no conflict", words) else 1
@@ -267,5 +271,5 @@ def dequantised(row: Row) -> Dequantised:
     cube = row.number("cores_aic", 1)
     vector = row.number("cores_aiv") or cube * (int(mix[2]) if mix else 2)
     gelu = "gelu" in words or "quant_group_matmul" in f"{row['source']} {row['notes']}".lower()
-    deep = _found(r"pipelin|(\d+)[- ](stage|slot|level)|depth", words)
+    deep = _found(r"pipelin|[2-9][- ]?(stage|slot|level|deep)|depth\D{0,3}[2-9]", words)
     return Dequantised(gelu, vector, mix is not None and deep is None)
