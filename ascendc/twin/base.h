@@ -67,7 +67,8 @@ struct Machine {
   std::vector<GmBuffer> buffers;
   Board* board = nullptr;
   RemoteStore* store = nullptr;
-  RecordSink* sink = nullptr;  // called from several threads
+  class Clocks* clocks = nullptr;  // null where nothing runs with data
+  RecordSink* sink = nullptr;      // called from several threads
 };
 
 // Instructions are counted, traced and charged by name: that of the Op, or of what pipe V computes.

@@ -87,6 +87,10 @@ void Core::Begin(const CoreInfo& info, int block, int place, std::function<bool(
     deferred_ = nullptr;
   else
     deferred_ = machine_.options.schedule == Schedule::Random ? MakeRandom(*this, seed) : MakeTimeline(*this);
+  clock_ = machine_.clocks == nullptr
+               ? nullptr
+               : std::make_unique<CoreClock>(*machine_.clocks, id_,
+                                             machine_.options.schedule == Schedule::Timeline);
   freed_.clear();
   unit_tiles_.clear();
   ReleaseAll();
@@ -103,6 +107,7 @@ void Core::End() {
   if (stopped_) return;
   AwaitEmpty();
   if (deferred_ != nullptr) deferred_->All();
+  if (clock_ != nullptr) cycles_ = std::max(cycles_, clock_->Finish());
   ReportLeftFlags();
   machine_.board->End(id_, order_.issued());
   stopped_ = true;
@@ -140,6 +145,7 @@ bool Core::Emit(Record& record) {
       return false;
     }
   }
+  if (clock_ != nullptr) clock_->Push(record);
   Issue(record);
   return true;
 }

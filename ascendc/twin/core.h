@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base.h"
+#include "clock.h"
 #include "gm_races.h"
 #include "hazards.h"
 #include "order.h"
@@ -71,6 +72,11 @@ class Core {
   std::vector<Finding>& findings() { return findings_; }
   const Counts& counts() const { return counts_; }
   uint64_t inserted_syncs() const { return inserted_syncs_; }
+  double cycles() const { return cycles_; }
+  // GetSystemCycle: ticks of a counter of 50 MHz.
+  uint64_t SystemCycle() const {
+    return clock_ == nullptr ? 0 : static_cast<uint64_t>(clock_->Now() / (machine_.soc->clock_ghz * 20));
+  }
   GmLog& gm_log() { return gm_log_; }
   const std::vector<std::string>& printed() const { return printed_; }
   void Print(const char* text) { printed_.emplace_back(text); }
@@ -138,6 +144,7 @@ class Core {
   void BreakHang(const Record& waiter, bool full);
   const Waiting* SetFor(const FlagParams& flag) const;
   const Remote* Publish(const Clock& clock);
+  Clock Told(const Remote* known) const;
 
   // races.cpp
   void CheckOperand(const Record& record, int operand, uint32_t index, Clock& clock);
@@ -173,6 +180,8 @@ class Core {
   std::vector<Site> sites_[kPipes];
   std::vector<Clock> started_[kPipes];  // what was known when they started
   std::unique_ptr<Deferred> deferred_;
+  std::unique_ptr<CoreClock> clock_;
+  double cycles_ = 0;  // of the longest block so far
   GmLog gm_log_;
   uint64_t inserted_syncs_ = 0;
   std::vector<Finding> findings_;

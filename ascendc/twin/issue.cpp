@@ -80,13 +80,23 @@ const Remote* Core::Publish(const Clock& clock) {
   return machine_.store->Keep(std::move(known));
 }
 
+// What a flag from other cores tells: of them, and of what this core itself had done when it set its own.
+Clock Core::Told(const Remote* known) const {
+  Clock clock;
+  clock.remote = known;
+  if (known != nullptr)
+    std::copy_n(known->begin() + static_cast<std::ptrdiff_t>(id_) * kPipes, kPipes, clock.done.begin());
+  return clock;
+}
+
 void Core::GoCross(const Record& record) {
   const CrossParams& c = record.cross;
   const Remote* known = nullptr;
   if (record.op == Op::CrossWait) {
     const auto [core, id] = FlagOf(id_, c);
     machine_.board->TryWait(core, id, &known);
-    order_.Join(record.pipe, {{}, known});
+    order_.Join(record.pipe, Told(known));
+    if (clock_ != nullptr) clock_->Resume();
     return;
   }
   if (c.mode == 3) {
@@ -108,8 +118,9 @@ void Core::GoCross(const Record& record) {
            record.pipe, record.at);
   if (!meeting) return;
   while (!machine_.board->TryWait(id_, id, &known)) AwaitOthers(&record);
-  order_.Join(Pipe::S, {{}, known});
+  order_.Join(Pipe::S, Told(known));
   order_.Barrier(Pipe::ALL);
+  if (clock_ != nullptr) clock_->Resume();
 }
 
 void Core::GoMemory(Record& record) {
@@ -144,9 +155,9 @@ void Core::Perform(Record& record, uint32_t index, const Clock& clock) {
   } else if (deferred_ == nullptr) {
     Execute(*this, record);
   } else if (record.pipe == Pipe::S) {
-    deferred_->Now(record, clock, -1);
+    deferred_->Now(record, clock, clock_->Now());
   } else {
-    deferred_->Add(record, index, clock, -1);
+    deferred_->Add(record, index, clock, clock_->EndOf(record.seq));
   }
 }
 

@@ -214,7 +214,8 @@ int Run(const tw_twin_launch& launch, const KernelCall* given) {
   result->json = "{\"ok\": " + std::string(ok ? "true" : "false") + ", \"soc\": \"" + machine.soc->name +
                  "\", \"blocks\": " + std::to_string(launch.block_dim) +
                  ", \"cores\": " + std::to_string(outcome.cores) + ", \"kind\": \"" + outcome.kind +
-                 "\", \"inserted_syncs\": " + std::to_string(outcome.inserted_syncs) +
+                 "\", \"cycles\": " + std::to_string(static_cast<uint64_t>(outcome.cycles)) +
+                 ", \"inserted_syncs\": " + std::to_string(outcome.inserted_syncs) +
                  ", \"printed\": " + TextsJson(result->printed) +
                  ", \"findings\": " + FindingsJson(result->findings) + ", " +
                  CountsJson(result->counts).substr(1);

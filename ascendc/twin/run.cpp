@@ -178,6 +178,7 @@ class Worker {
       const auto& printed = core->printed();
       shared_.outcome.printed.insert(shared_.outcome.printed.end(), printed.begin(), printed.end());
       shared_.outcome.inserted_syncs += core->inserted_syncs();
+      shared_.outcome.cycles = std::max(shared_.outcome.cycles, core->cycles());
     }
   }
 
@@ -198,6 +199,7 @@ void Worker::Declare(TaskType type, Place at) {
   info.sub_block_num = 1;
   core.Become(info, vector ? CoreKind::Vector : CoreKind::Cube, vectors > 0, at);
   shared_.machine.board->Shape(vectors > 0, vectors);
+  if (shared_.machine.clocks != nullptr) shared_.machine.clocks->Shape(vectors);
   const int block = running_[at_]->block;
   for (int v = 0; v < vectors; ++v)
     Start({int64_t{block} * vectors + v, info.block_num, v, vectors, 2}, block, v + 1);
@@ -272,6 +274,8 @@ Outcome RunCores(Machine& machine, const std::function<void()>& kernel, int thre
   RemoteStore store;
   machine.board = &board;
   machine.store = &store;
+  Clocks clocks(machine);
+  machine.clocks = machine.options.skip_data ? nullptr : &clocks;
   uint32_t count =
       threads > 0 ? static_cast<uint32_t>(threads) : std::max(1u, std::thread::hardware_concurrency());
   if (machine.options.schedule != Schedule::Program) count = 1;
@@ -361,6 +365,6 @@ TW_EXPORT void twi_assert(const char* text, Place at) {
   current->Stop();
   throw Stopped{};
 }
-TW_EXPORT uint64_t twi_system_cycle() { return 0; }
+TW_EXPORT uint64_t twi_system_cycle() { return current != nullptr ? current->SystemCycle() : 0; }
 
 }  // extern "C"

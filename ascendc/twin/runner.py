@@ -164,6 +164,7 @@ class TwinResult:
     cores: int = 0
     kind: str = ""
     inserted_syncs: int = 0
+    cycles: int = 0
     printed: tuple[str, ...] = ()
 
     def count(self, op: str, pipe: str | None = None) -> int:
@@ -382,5 +383,6 @@ def _result(document: dict[str, Any]) -> TwinResult:
         cores=document["cores"],
         kind=document["kind"],
         inserted_syncs=document["inserted_syncs"],
+        cycles=document["cycles"],
         printed=tuple(document["printed"]),
     )

@@ -249,3 +249,29 @@ KERNEL in_turn(GM_ADDR y, GM_ADDR work) {
     NotifyNextBlock(room, state);
   }
 }
+
+// Every core writes, all meet on their MTE3, and each writes its own place again: its first copy is done.
+KERNEL write_again(GM_ADDR y) {
+  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
+  const LocalTensor<int32_t> ub(TPosition::VECCALC, 0, 8);
+  GlobalTensor<int32_t> mine = View<int32_t>(y, GetBlockIdx() * 8);
+  for (uint32_t i = 0; i < 8; ++i) ub.SetValue(i, static_cast<int32_t>(GetBlockIdx()));
+  SetFlag<HardEvent::S_MTE3>(0);
+  WaitFlag<HardEvent::S_MTE3>(0);
+  DataCopy(mine, ub, 8);
+  CrossCoreSetFlag<0, PIPE_MTE3>(0);
+  CrossCoreWaitFlag(0);
+  DataCopy(mine, ub, 8);
+}
+
+// How long a copy takes on the core's own clock.
+KERNEL ticks(GM_ADDR x, GM_ADDR y) {
+  const LocalTensor<float> ub(TPosition::VECCALC, 0, 16384);
+  const int64_t before = GetSystemCycle();
+  for (int i = 0; i < 16; ++i) {
+    DataCopy(ub, View<float>(x), 16384);
+    PipeBarrier<PIPE_ALL>();
+  }
+  GlobalTensor<int64_t> out = View<int64_t>(y);
+  out.SetValue(0, GetSystemCycle() - before);
+}

@@ -15,6 +15,10 @@ class CrossTable : public CrossTimes {
   // Cores of the launch that run, and vector cores in a group (0: the kernel is not mixed).
   CrossTable(std::vector<uint32_t> blocks, int vectors) : blocks_(std::move(blocks)), vectors_(vectors) {}
 
+  void Shape(int vectors) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    vectors_ = vectors;
+  }
   void Publish(int core, const Record& flag, double cycle) override;
   double Answer(int core, const Record& flag) override;
 
@@ -27,7 +31,7 @@ class CrossTable : public CrossTimes {
 
   using Key = std::pair<int, int>;  // core, flag
   const std::vector<uint32_t> blocks_;
-  const int vectors_;
+  int vectors_;
   std::mutex mutex_;
   std::map<Key, std::deque<double>> arrived_[3], raised_;  // by mode; by who waits
 };
