@@ -34,6 +34,14 @@ inline A CeilAlign(A a, B b) {
   return static_cast<A>(CeilDivision(a, b) * b);
 }
 
+template <typename A, typename B, std::enable_if_t<std::is_integral_v<A> && std::is_integral_v<B>, int> = 0>
+inline A Ceil(A a, B b) {
+  return CeilDivision(a, b);
+}
+template <typename A, typename B>
+inline A AlignUp(A a, B b) {
+  return CeilAlign(a, b);
+}
 template <typename A, typename B>
 inline A DivCeil(A a, B b) {
   return CeilDivision(a, b);

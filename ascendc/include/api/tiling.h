@@ -28,18 +28,18 @@ inline T ReadTiling(const void* from) {
 #define REGISTER_TILING_FOR_TILINGKEY(expression, type)
 #define REGISTER_NONE_TILING
 #define GET_TILING_DATA(name, tiling) \
-  [[maybe_unused]] const TwDefaultTiling name = AscendC::detail::ReadTiling<TwDefaultTiling>(tiling)
+  [[maybe_unused]] TwDefaultTiling name = AscendC::detail::ReadTiling<TwDefaultTiling>(tiling)
 #define GET_TILING_DATA_WITH_STRUCT(type, name, tiling) \
-  [[maybe_unused]] const type name = AscendC::detail::ReadTiling<type>(tiling)
+  [[maybe_unused]] type name = AscendC::detail::ReadTiling<type>(tiling)
 #define GET_TILING_DATA_MEMBER(type, member, name, tiling) \
-  [[maybe_unused]] const auto name = AscendC::detail::ReadTiling<type>(tiling).member
-#define GET_TILING_DATA_PTR_WITH_STRUCT(type, name, tiling)              \
-  const type name##OfTiling = AscendC::detail::ReadTiling<type>(tiling); \
-  [[maybe_unused]] const type* name = &name##OfTiling
-#define COPY_TILING_WITH_STRUCT(type, from, to)                         \
-  const type to##OfTiling = AscendC::detail::ReadTiling<type>(&(from)); \
-  [[maybe_unused]] const type* to = &to##OfTiling
+  [[maybe_unused]] auto name = AscendC::detail::ReadTiling<type>(tiling).member
+#define GET_TILING_DATA_PTR_WITH_STRUCT(type, name, tiling)        \
+  type name##OfTiling = AscendC::detail::ReadTiling<type>(tiling); \
+  [[maybe_unused]] type* name = &name##OfTiling
+#define COPY_TILING_WITH_STRUCT(type, from, to)                   \
+  type to##OfTiling = AscendC::detail::ReadTiling<type>(&(from)); \
+  [[maybe_unused]] type* to = &to##OfTiling
 #define COPY_TILING_WITH_ARRAY(type, count, from, to)      \
   type to##OfTiling[count];                                \
   std::memcpy(to##OfTiling, &(from), sizeof to##OfTiling); \
-  [[maybe_unused]] const type(*to)[count] = &to##OfTiling
+  [[maybe_unused]] type(*to)[count] = &to##OfTiling

@@ -28,6 +28,10 @@
 #define __cube__
 #define __mix__(cubes, vectors)
 #endif
+#ifndef likely
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
+#endif
 #ifndef __forceinline__
 #define __forceinline__ inline
 #endif

@@ -1,5 +1,7 @@
-// Refused by name.
+// What CANN's build generates beside a kernel: here a kernel's own headers define its tiling. Of adv_api's
+// tiling there is only the name.
 #pragma once
 
-#error \
-    "kernel_tiling/kernel_tiling.h is the tiling of adv_api (TCubeTiling and its like), which is adv_api; the twin models the basic API only (docs/twin-api.md)"
+#include "kernel_operator.h"
+
+struct TCubeTiling;
