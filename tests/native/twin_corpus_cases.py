@@ -121,9 +121,7 @@ def _gemm_bias_scale() -> Case:
     scale = 2.0 ** _rng(4).integers(-2, 1, 96).astype(np.float32)
     want = (a.astype(np.int32) @ b.astype(np.int32).T + bias) * scale
     inputs = {"a": a, "b": b, "bias": bias, "scale": scale.view(np.uint32).astype(np.uint64)}
-    return Case(
-        2, inputs, {"c": _nan(np.float16, 64, 96)}, {"c": want.astype(np.float16)}, (96,)
-    )
+    return Case(2, inputs, {"c": _nan(np.float16, 64, 96)}, {"c": want.astype(np.float16)}, (96,))
 
 
 def _nz_copy() -> Case:
