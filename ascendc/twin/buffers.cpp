@@ -103,6 +103,7 @@ Region Core::Reserve(Mem mem, uint32_t bytes, const char* holder, Place at) {
 
 void Core::ReleaseAll() {
   holders_.clear();
+  freed_.clear();
   std::memset(next_, 0, sizeof next_);
 }
 

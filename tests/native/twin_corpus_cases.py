@@ -216,6 +216,11 @@ def _queue_ahead() -> Case:
     return Case(2, {"x": x}, {"y": _nan(np.float16, 2, 320)}, {"y": -x}, (5,))
 
 
+def _two_phases() -> Case:
+    x = _small(1, np.float32, 2, 3, 128)
+    return Case(2, {"x": x}, {"y": _nan(np.float32, 2, 3, 128)}, {"y": 2 * x + 1}, (3,))
+
+
 _CASES: dict[str, Callable[[], Case]] = {
     name[1:]: make
     for name, make in list(globals().items())

@@ -53,20 +53,26 @@ class TBuf {
 
 class TPipe {
  public:
-  TPipe() { Init(); }
-  ~TPipe() { Destroy(); }
+  explicit TPipe(tilewright::twin::Place at = tilewright::twin::Place::Here()) : at_(at) { Init(); }
+  ~TPipe() { Destroy(at_); }
   TPipe(const TPipe&) = delete;
   TPipe& operator=(const TPipe&) = delete;
 
+  // Memory is handed out from the start again, as by Reset.
   void Init() {
     twi_state()->pipe = this;
+    twi_release_all();
     for (auto& row : taken_) row = 0;
   }
-  // Kernels that manage events by hand call this first: nothing of TPipe's own stays in the way.
-  void Destroy() {
+  // Kernels that manage events by hand call this first: nothing of TPipe's own stays in the way. All pipes
+  // are waited for, as the documentation of DestroyWithoutPipeAll implies.
+  void Destroy(tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    if (twi_state()->pipe == this) PipeBarrier<PIPE_ALL>(at);
+    DestroyWithoutPipeAll();
+  }
+  void DestroyWithoutPipeAll() {
     if (twi_state()->pipe == this) twi_state()->pipe = nullptr;
   }
-  void DestroyWithoutPipeAll() { Destroy(); }
   void Reset() { twi_release_all(); }
 
   template <TPosition pos>
@@ -141,6 +147,7 @@ class TPipe {
     return id;
   }
 
+  tilewright::twin::Place at_;
   uint8_t taken_[static_cast<int>(HardEvent::MAX)];
 };
 
