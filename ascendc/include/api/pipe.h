@@ -53,21 +53,23 @@ class TBuf {
 
 class TPipe {
  public:
-  explicit TPipe(tilewright::twin::Place at = tilewright::twin::Place::Here()) : at_(at) { Init(); }
-  ~TPipe() { Destroy(at_); }
+  explicit TPipe(tilewright::twin::Place at = tilewright::twin::Place::Here()) { Init(at); }
+  ~TPipe() { Destroy(); }
   TPipe(const TPipe&) = delete;
   TPipe& operator=(const TPipe&) = delete;
 
-  // Memory is handed out from the start again, as by Reset.
-  void Init() {
+  // Memory is handed out from the start again, as by Reset, once everything before Destroy is done.
+  void Init(tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    if (twi_state()->destroyed) PipeBarrier<PIPE_ALL>(at);
+    twi_state()->destroyed = false;
     twi_state()->pipe = this;
     twi_release_all();
     for (auto& row : taken_) row = 0;
   }
-  // Kernels that manage events by hand call this first: nothing of TPipe's own stays in the way. All pipes
-  // are waited for, as the documentation of DestroyWithoutPipeAll implies.
-  void Destroy(tilewright::twin::Place at = tilewright::twin::Place::Here()) {
-    if (twi_state()->pipe == this) PipeBarrier<PIPE_ALL>(at);
+  // Kernels that manage events by hand call this first: nothing of TPipe's own stays in the way. That all
+  // pipes are waited for (which DestroyWithoutPipeAll says of it) matters to what the next TPipe hands out.
+  void Destroy() {
+    if (twi_state()->pipe == this) twi_state()->destroyed = true;
     DestroyWithoutPipeAll();
   }
   void DestroyWithoutPipeAll() {
@@ -147,7 +149,6 @@ class TPipe {
     return id;
   }
 
-  tilewright::twin::Place at_;
   uint8_t taken_[static_cast<int>(HardEvent::MAX)];
 };
 
