@@ -40,13 +40,14 @@ __aicore__ inline void Cube(const GlobalTensor<half>& x, const GlobalTensor<floa
   }
 }
 
-__aicore__ inline void Vector(const GlobalTensor<float>& work, const GlobalTensor<float>& y, uint32_t rounds) {
+__aicore__ inline void Vector(const GlobalTensor<float>& work, const GlobalTensor<float>& y,
+                              uint32_t rounds) {
   const LocalTensor<float> t(TPosition::VECCALC, 0, kHalf);
   for (uint32_t i = 0; i < rounds; ++i) {
     //! drop no_wait_for_the_cube: race@take<store CORES, race@store<take CORES,
     //!   cross-flag@hand_over
     CrossCoreWaitFlag<2, PIPE_MTE2>(kFull);  // @wait_full
-    DataCopy(t, work, kHalf);  // @take
+    DataCopy(t, work, kHalf);                // @take
     //! drop never_handed_back: deadlock@wait_free
     //! replace one_core_forgets `if (` `if (GetSubBlockIdx() == 0 && `: deadlock@wait_free, cross-flag
     if (i + 1 < rounds) CrossCoreSetFlag<2, PIPE_MTE2>(kFree);  // @hand_back

@@ -1,4 +1,4 @@
-// A header of 8 words that the scalar unit writes to GM, read back by MTE2 and multiplied by what is behind it.
+// A header of 8 words that the scalar unit writes to GM; MTE2 reads it back, and 1 is added to everything.
 #include "kernel_operator.h"
 
 using namespace AscendC;
@@ -14,7 +14,7 @@ extern "C" __global__ __aicore__ void scalar_header(GM_ADDR x, GM_ADDR y, int32_
   SetFlag<HardEvent::S_MTE2>(EVENT_ID0);
   //! drop no_s_mte2
   WaitFlag<HardEvent::S_MTE2>(EVENT_ID0);
-  DataCopy(t, gx, 16);  // @in
+  DataCopy(t, gx, 16);     // @in
   Duplicate(ones, 1, 16);  // @fill
   SetFlag<HardEvent::MTE2_V>(EVENT_ID0);
   WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);
