@@ -23,7 +23,7 @@ extern "C" __global__ __aicore__ void neighbours(GM_ADDR work, GM_ADDR y) {
   //! drop waits_for_nobody: race@take<give CORES, cross-flag@raise
   CrossCoreWaitFlag<0, PIPE_MTE2>(3);        // @wait
   SetFlag<HardEvent::MTE3_MTE2>(EVENT_ID0);  // @set_free
-  //! drop no_mte3_mte2_here: race@take<give MTE3_MTE2, unpaired-flag@set_free
+  //! drop needless_wait: unpaired-flag@set_free
   WaitFlag<HardEvent::MTE3_MTE2>(EVENT_ID0);
   DataCopy(t, gw[next * 8], 8);  // @take
   SetFlag<HardEvent::MTE2_MTE3>(EVENT_ID0);
