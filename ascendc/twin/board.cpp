@@ -5,56 +5,22 @@
 
 namespace tilewright::twin {
 
-void Board::Shape(bool mixed, int vectors) {
+Board::Board(uint32_t blocks) : blocks_(blocks), groups_(AllBlocks(blocks)) {}
+
+void Board::Shape(int vectors) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  mixed_ = mixed;
-  vectors_ = vectors;
+  groups_.Shape(vectors);
 }
 
 int Board::Vectors() {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return vectors_;
-}
-
-// Everybody whose flag is needed before the counters go up.
-std::vector<int> Board::Setters(const Setting& s) const {
-  const int block = s.core / kCoresOfGroup;
-  std::vector<int> out;
-  const auto vectors_of = [&](int b) {
-    for (int v = 1; v <= vectors_; ++v) out.push_back(CoreId(b, v));
-  };
-  if (s.id == kSyncAllMix || s.id == kSyncAllVector || s.mode == 0) {
-    const uint32_t blocks = s.cores != 0 ? std::min(s.cores, blocks_) : blocks_;
-    const bool everyone = s.id == kSyncAllMix;
-    if (s.cores != 0 && mixed_) {  // counted in vector cores
-      for (uint32_t i = 0; i < s.cores; ++i)
-        out.push_back(CoreId(static_cast<int>(i) / vectors_, 1 + static_cast<int>(i) % vectors_));
-      return out;
-    }
-    for (uint32_t b = 0; b < blocks; ++b) {
-      if (!mixed_ || everyone || IsCube(s.core)) out.push_back(CoreId(static_cast<int>(b), 0));
-      if (mixed_ && (everyone || !IsCube(s.core))) vectors_of(static_cast<int>(b));
-    }
-    return out;
-  }
-  if (s.mode == 2 && IsCube(s.core)) return {s.core};
-  vectors_of(block);
-  return out;
-}
-
-std::vector<int> Board::Receivers(const Setting& s) const {
-  if (s.mode != 2 || s.id >= kCrossIds) return Setters(s);
-  const int block = s.core / kCoresOfGroup;
-  if (!IsCube(s.core)) return {CoreId(block, 0)};
-  std::vector<int> out;
-  for (int v = 1; v <= vectors_; ++v) out.push_back(CoreId(block, v));
-  return out;
+  return groups_.vectors();
 }
 
 std::vector<int> Board::Set(const Setting& s, RemoteStore& store) {
   const std::lock_guard<std::mutex> lock(mutex_);
   arrived_[{s.mode, {s.core, s.id}}].push_back({s.known, s.at});
-  const std::vector<int> setters = Setters(s);
+  const std::vector<int> setters = groups_.Setters(s.core, s.mode, s.id, s.cores);
   for (const int core : setters)
     if (arrived_[{s.mode, {core, s.id}}].empty()) return {};
   const Remote* known = nullptr;
@@ -64,7 +30,7 @@ std::vector<int> Board::Set(const Setting& s, RemoteStore& store) {
     queue.pop_front();
   }
   std::vector<int> overflowing;
-  for (const int core : Receivers(s)) {
+  for (const int core : groups_.Receivers(s.core, s.mode, s.id, s.cores)) {
     auto& queue = raised_[{core, s.id}];
     queue.push_back({known, s.at});
     ++ever_raised_[{core, s.id}];
@@ -136,7 +102,7 @@ bool Board::TakeVictim(int core) {
 std::string Board::NameOf(int core) const {
   const std::string block = std::to_string(core / kCoresOfGroup);
   const int place = core % kCoresOfGroup;
-  if (!mixed_) return "block " + block;
+  if (!groups_.mixed()) return "block " + block;
   if (place == 0) return "the cube core of block " + block;
   return "vector core " + std::to_string(place - 1) + " of block " + block;
 }
@@ -148,9 +114,9 @@ std::vector<int> Board::Missing(int core, int id, std::string& text) {
     const auto& [mode, setter] = key;
     if (setter.second != id || queue.empty()) continue;
     const Setting s{setter.first, static_cast<uint8_t>(mode), id, 0, queue.front().at, nullptr};
-    const std::vector<int> receivers = Receivers(s);
+    const std::vector<int> receivers = groups_.Receivers(s.core, s.mode, s.id, s.cores);
     if (std::find(receivers.begin(), receivers.end(), core) == receivers.end()) continue;
-    for (const int other : Setters(s)) {
+    for (const int other : groups_.Setters(s.core, s.mode, s.id, s.cores)) {
       const auto found = arrived_.find({mode, {other, id}});
       if (found == arrived_.end() || found->second.empty()) missing.push_back(other);
     }
@@ -159,9 +125,9 @@ std::vector<int> Board::Missing(int core, int id, std::string& text) {
              std::to_string(queue.front().at.line) + " and";
     if (!missing.empty()) return missing;
   }
-  if (!mixed_) return missing;
-  if (!IsCube(core)) return {core - core % kCoresOfGroup};
-  for (int v = 1; v <= vectors_; ++v) missing.push_back(core + v);
+  if (!groups_.mixed()) return missing;
+  if (!groups_.IsCube(core)) return {core - core % kCoresOfGroup};
+  for (int v = 1; v <= groups_.vectors(); ++v) missing.push_back(core + v);
   return missing;
 }
 

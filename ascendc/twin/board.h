@@ -1,9 +1,5 @@
-// Flags between the cores of a launch, and the waiting of host threads for them.
-//
-// asc-devkit docs/zh/api, CrossCoreSetFlag and its key features: each core has a counter for each flag id.
-// Mode 0 raises those of all cores of a kind once all of them have set; mode 1 those of the vector cores of a
-// group; mode 2 those of a group's vector cores when its cube core sets, and the cube core's when all its
-// vector cores have.
+// Flags between the cores of a launch, a counter for each core and flag id, and the waiting of host threads
+// for them.
 #pragma once
 
 #include <array>
@@ -15,33 +11,20 @@
 #include <string>
 #include <vector>
 
+#include "groups.h"
 #include "order.h"
 #include "twin/bridge.h"
 
 namespace tilewright::twin {
 
-constexpr int kCrossIds = 16;       // flag ids of a core
-constexpr int kSyncAllVector = 16;  // the meetings of SyncAll take two more
-constexpr int kSyncAllMix = 17;
-constexpr int kCoresOfGroup = 3;      // a cube core and up to two vector cores
 constexpr uint32_t kMostRaised = 15;  // of a counter
-
-// The number of a core in its launch: block and place in the group; an unmixed kernel's cores have place 0.
-// Signals through global memory belong to no core; their id is their key.
-constexpr int kNoCore = -1;
-inline std::pair<int, int> FlagOf(int core, const CrossParams& cross) {
-  return cross.mode == 3 ? std::pair{kNoCore, static_cast<int>(cross.key)} : std::pair{core, int{cross.id}};
-}
-
-inline int CoreId(int block, int place) { return block * kCoresOfGroup + place; }
 
 class Board {
  public:
-  explicit Board(uint32_t blocks) : blocks_(blocks) {}
+  explicit Board(uint32_t blocks);
 
   size_t Cores() const { return static_cast<size_t>(blocks_) * kCoresOfGroup; }
-  // Cores of one launch all have the same shape: vector cores beside a cube core, 0 for unmixed kernels.
-  void Shape(bool mixed, int vectors);
+  void Shape(int vectors);  // of all groups
   // Vector cores of a mixed kernel's group.
   int Vectors();
 
@@ -107,15 +90,11 @@ class Board {
   void Changed();
   void Deadlock();
   std::vector<int> Missing(int core, int id, std::string& text);
-  std::vector<int> Setters(const Setting& s) const;
-  std::vector<int> Receivers(const Setting& s) const;
-  bool IsCube(int core) const { return mixed_ && core % kCoresOfGroup == 0; }
 
   const uint32_t blocks_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool mixed_ = false;
-  int vectors_ = 0;
+  Groups groups_;
   std::map<std::pair<int, Key>, std::deque<Raise>> arrived_;  // mode, then who set what
   std::map<Key, std::deque<Raise>> raised_;
   std::map<Key, uint64_t> ever_raised_;

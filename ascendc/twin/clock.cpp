@@ -6,16 +6,6 @@
 
 namespace tilewright::twin {
 
-namespace {
-
-std::vector<uint32_t> AllBlocks(uint32_t count) {
-  std::vector<uint32_t> blocks(count);
-  for (uint32_t b = 0; b < count; ++b) blocks[b] = b;
-  return blocks;
-}
-
-}  // namespace
-
 struct Clocks::Parts {
   const Machine& machine;
   timing::Costs costs{};

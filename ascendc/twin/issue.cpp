@@ -33,7 +33,7 @@ void Core::Issue(Record& record) {
 bool Core::CanGo(const Record& record) {
   if (record.op == Op::WaitFlag) return !flags_[record.flag.event][record.flag.id].raised.empty();
   if (record.op == Op::CrossWait) {
-    const auto [core, id] = FlagOf(id_, record.cross);
+    const auto [core, id] = FlagOf(id_, record);
     return machine_.board->Raised(core, id);
   }
   return true;
@@ -93,7 +93,7 @@ void Core::GoCross(const Record& record) {
   const CrossParams& c = record.cross;
   const Remote* known = nullptr;
   if (record.op == Op::CrossWait) {
-    const auto [core, id] = FlagOf(id_, c);
+    const auto [core, id] = FlagOf(id_, record);
     machine_.board->TryWait(core, id, &known);
     order_.Join(record.pipe, Told(known));
     if (clock_ != nullptr) clock_->Resume();
@@ -108,7 +108,7 @@ void Core::GoCross(const Record& record) {
   if (meeting) order_.Barrier(Pipe::ALL);
   const Clock done = meeting ? order_.Scalar() : order_.AllOf(c.pipe);
   if (deferred_ != nullptr) deferred_->Complete(done);
-  const int id = !meeting ? c.id : c.vector_only ? kSyncAllVector : kSyncAllMix;
+  const int id = FlagOf(id_, record).id;
   const auto overflowing =
       machine_.board->Set({id_, c.mode, id, c.cores, record.at, Publish(done)}, *machine_.store);
   if (!overflowing.empty() && !meeting)
@@ -196,10 +196,7 @@ void Core::AwaitOthers(const Record* scalar) {
     full = full || queue.size() > kQueueDepth;
   }
   if (!crosses(*waiter)) return BreakHang(*waiter, full);
-  const CrossParams& c = waiter->cross;
-  const auto [on, flag] = waiter->op == Op::CrossWait ? FlagOf(id_, c)
-                          : c.vector_only             ? std::pair{id_, kSyncAllVector}
-                                                      : std::pair{id_, kSyncAllMix};
+  const auto [on, flag] = FlagOf(id_, *waiter);
   Board& board = *machine_.board;
   board.Park(id_, {on, flag, waiter->at, waiter->seq, order_.issued()});
   const bool again = block_on_ && block_on_();

@@ -198,7 +198,7 @@ void Worker::Declare(TaskType type, Place at) {
   info.kind = vector ? 2 : 1;
   info.sub_block_num = 1;
   core.Become(info, vector ? CoreKind::Vector : CoreKind::Cube, vectors > 0, at);
-  shared_.machine.board->Shape(vectors > 0, vectors);
+  shared_.machine.board->Shape(vectors);
   if (shared_.machine.clocks != nullptr) shared_.machine.clocks->Shape(vectors);
   const int block = running_[at_]->block;
   for (int v = 0; v < vectors; ++v)
