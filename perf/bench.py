@@ -111,7 +111,7 @@ def places(plan: Plan, family: Family) -> Iterator[tuple[Backend, Target]]:
     """The backends and targets a plan means for a family; raises UsageError for an unknown name.
 
     Without backends: the family's own way of running on this processor, and for any other target the
-    backends that address it.
+    backends that address it, without those that can only compile where another computes.
     """
     wanted = [target(name) for name in plan.targets]
     if plan.backends:
@@ -125,9 +125,11 @@ def places(plan: Plan, family: Family) -> Iterator[tuple[Backend, Target]]:
         if where.name in here.targets():
             yield here, where
             continue
-        for one in all_backends().values():
-            if where.name in one.targets():
-                yield one, where
+        addressing = [one for one in all_backends().values() if where.name in one.targets()]
+        usual = family.spec.precision(None)
+        able = [one for one in addressing if one.cell(family, where, usual).state.checks]
+        for one in able or addressing:
+            yield one, where
 
 
 def precisions(plan: Plan, spec: KernelSpec) -> list[Precision]:

@@ -95,6 +95,10 @@ def project(config: Mapping[str, int]) -> Config:
     return Config({name: value for name, value in config.items() if honoured(name)})
 
 
+# The compiler knows parts, not lines of them: of the 910_93 the one whose cores are public.
+_PARTS = {"910_93": "910_9382"}
+
+
 def lower_pool(
     module: TritonModule,
     precision: str,
@@ -115,7 +119,9 @@ def lower_pool(
     """
     found = find_target(target)
     if found.kind != "ascend":
-        raise UsageError(f"{target} is no Ascend target; this road lowers for ascend:910b1..b4")
+        raise UsageError(
+            f"{target} is no Ascend target; this road lowers for ascend:910b1..b4 and 910_93"
+        )
     if command is None:
         command = worker_command(toolchains.require(TOOLCHAIN))
     texts: dict[int, str] = {}
@@ -214,7 +220,7 @@ def _request(source: AotSource, text: str, target: Target) -> dict[str, Any]:
     return {
         "text": text,
         "entry": source.fn.fn.__name__,
-        "arch": f"Ascend{target.arch.upper()}",
+        "arch": f"Ascend{_PARTS.get(target.arch, target.arch).upper()}",
         "signature": {arg.name: arg.type for arg in source.args},
         "constexprs": {name: _plain(name, value) for name, value in source.constexprs.items()},
         # triton-ascend knows multiples of 16 and nothing below.
