@@ -24,7 +24,8 @@ constexpr const char* kKindNames[] = {
     "capacity",           "out-of-bounds", "misaligned",    "illegal-parameter", "illegal-memory",
     "unpaired-flag",      "repeated-flag", "reserved-flag", "flag-range",        "queue",
     "assertion",          "fault",         "wrong-core",    "illegal-event",     "race",
-    "uninitialized-read", "deadlock",      "cross-flag",    "use-after-free",    "short-row"};
+    "uninitialized-read", "deadlock",      "cross-flag",    "use-after-free",    "short-row",
+    "stale-cache"};
 static_assert(sizeof(kKindNames) / sizeof(char*) == static_cast<int>(FindingKind::Count));
 
 }  // namespace

@@ -5,7 +5,7 @@ A line ``//! EDIT NAME ...: EXPECTED`` says what a mutant called NAME does to th
 before it. The same NAME in several places is one mutant with several edits. EXPECTED lists what the
 twin must report, and nothing else: ``kind@label``, the label being ``// @label`` on a line (without
 one: this line), for races followed by ``<label`` of the earlier access and by what is missing: a
-HardEvent (``MTE2_V``), a barrier (``PIPE_V``) or order between cores (``CORES``). A line starting
+HardEvent (``MTE2_V``), a barrier (``PIPE_V``), order between cores (``CORES``) or what cleans the scalar unit's cache (``DATA_CACHE``). A line starting
 ``//!   `` continues the one before.
 """
 
@@ -32,7 +32,7 @@ _EXPECTED = re.compile(r"([\w-]+)(?:@(\w+))?(?:<(\w+) (\w+))?$")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A finding that must be there; ``other_line`` and ``missing`` are of races."""
+    """A finding that must be there; ``other_line`` and ``missing`` are of races and stale caches."""
 
     kind: str
     line: int
@@ -118,6 +118,8 @@ def _is_code(line: str) -> bool:
 def _sync(name: str) -> str:
     if name == "CORES":
         return ACROSS
+    if name == "DATA_CACHE":
+        return "DataCacheCleanAndInvalid"
     return f"PipeBarrier<{name}>" if name.startswith("PIPE_") else f"HardEvent::{name}"
 
 
