@@ -74,6 +74,29 @@ def test_planted_faults_are_found_whatever_the_order(mutant: Mutant) -> None:
         assert {f.file for f in result.findings} == {mutant.file}
 
 
+COMPILERS = {"PipeBarrier<PIPE_V>"} | {
+    f"HardEvent::{e}" for e in ("S_V", "V_S", "S_MTE2", "MTE2_S", "S_MTE3", "MTE3_S")
+}
+
+
+def test_auto_sync_mends_what_the_compiler_would_and_nothing_else() -> None:
+    mended = 0
+    for mutant in FAULTS:
+        expected = mutant.expected()
+        if {e.kind for e in expected} != {"race"}:
+            continue
+        result, arrays = launch(mutant, "random", 1, auto_sync=True)
+        in_gm = any(f.memory == "gm" for f in launch(mutant, "program", 0)[0].findings)
+        if {e.missing for e in expected} <= COMPILERS and not in_gm:
+            assert result.ok and result.inserted_syncs > 0, mutant.symbol
+            mended += 1
+        else:
+            assert {e.missing for e in found(result)} == {e.missing for e in expected}, (
+                mutant.symbol
+            )
+    assert mended >= 10
+
+
 def test_enough_faults_of_every_kind_and_every_flag_that_a_core_can_miss() -> None:
     assert len(FAULTS) >= 60
     expected = [e for m in FAULTS for e in m.expected()]

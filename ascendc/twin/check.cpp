@@ -81,10 +81,11 @@ class Checker {
     const uint64_t align = r_.op == Op::Fixpipe && !r_.fix.to_nd ? 32 : 1;
     // What lies behind the end of an argument may be another one; that does not make it right.
     const GmBuffer *nearest = nullptr, *home = nullptr;
+    const auto within = [&](const GmBuffer& b) { return o.lo - b.base < b.bytes; };
     for (const GmBuffer& b : core_.machine().buffers)
-      if (o.lo - b.base < b.bytes) home = &b;
+      if (within(b)) home = &b;
     for (const GmBuffer& b : core_.machine().buffers) {
-      if (home != nullptr && home != &b) continue;
+      if (home != nullptr && !within(b)) continue;  // several arguments may be views of one
       if (e.begin >= b.base && e.end <= b.base + b.bytes) {
         const uint64_t offset = o.base - b.base;
         if (offset % align != 0)

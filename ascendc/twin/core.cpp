@@ -93,6 +93,8 @@ void Core::Begin(const CoreInfo& info, int block, int place, std::function<bool(
                : std::make_unique<CoreClock>(*machine_.clocks, id_,
                                              machine_.options.schedule == Schedule::Timeline);
   freed_.clear();
+  reserved_.clear();
+  meets_ = false;
   unit_tiles_.clear();
   ReleaseAll();
 }
@@ -141,6 +143,7 @@ bool Core::Emit(Record& record) {
     }
     Count(record);
     CheckUnitFlag(record);
+    if (record.op == Op::SyncAll) CheckReserved(record);
     if (!freed_.empty() && UseAfterFree(record)) {
       if (shadow_ != nullptr) shadow_->Forgive(record);
       return false;
@@ -162,83 +165,6 @@ void Core::Count(const Record& record) {
     counts_.bytes_written[static_cast<int>(record.pipe)][static_cast<int>(record.operand[0].mem)] +=
         BytesOf(record, record.operand[0]);
   if (record.op == Op::Mmad) counts_.macs += uint64_t{record.mmad.m} * record.mmad.n * record.mmad.k;
-}
-
-bool Core::UseAfterFree(const Record& record) {
-  for (int i = 0; i < record.operands; ++i) {
-    const Operand& o = record.operand[i];
-    const Extent e = ExtentOf(record, o);
-    for (const Freed& f : freed_) {
-      if (f.mem != o.mem || e.begin >= f.end || f.begin >= e.end) continue;
-      Finding found{FindingKind::UseAfterFree,
-                    std::string(SlotName(SlotOf(record))) + " " + (o.write ? "writes" : "reads") +
-                        " a queue's buffer after FreeTensor at " + PlaceName(f.at) +
-                        "; AllocTensor or DeQue gives a buffer to work on",
-                    record.at,
-                    block_,
-                    record.pipe,
-                    o.mem,
-                    true,
-                    e.begin,
-                    e.end,
-                    f.begin,
-                    f.end,
-                    1};
-      found.other = f.at;
-      Add(std::move(found));
-      return true;
-    }
-  }
-  return false;
-}
-
-void Core::Release(Mem mem, uint64_t begin, uint64_t end, bool released, Place at) {
-  std::erase_if(freed_, [&](const Freed& f) { return f.mem == mem && f.begin == begin && f.end == end; });
-  if (released) freed_.push_back({mem, begin, end, at});
-}
-
-// asc-devkit docs/zh/api, Mmad, constraints of unitFlag: whoever works on a tile of C keeps it with 2 and
-// gives it to the other pipe with 3.
-void Core::CheckUnitFlag(const Record& record) {
-  const bool mmad = record.op == Op::Mmad;
-  const uint8_t flag = mmad ? record.mmad.unit_flag : record.op == Op::Fixpipe ? record.fix.unit_flag : 0;
-  if (flag == 0) return;
-  const Extent e = ExtentOf(record.operand[mmad ? 0 : 1]);
-  for (const UnitTile& t : unit_tiles_) {
-    if (t.pipe == record.pipe || t.begin >= e.end || e.begin >= t.end) continue;
-    Finding found{FindingKind::Deadlock,
-                  std::string(Name(record.op)) + " with unitFlag waits for ever for a tile of l0c that " +
-                      (mmad ? "Fixpipe" : "Mmad") + " at " + PlaceName(t.at) +
-                      " keeps with unitFlag 2; the last one on a tile has unitFlag 3",
-                  record.at,
-                  block_,
-                  record.pipe,
-                  Mem::L0C,
-                  true,
-                  e.begin,
-                  e.end,
-                  t.begin,
-                  t.end,
-                  1};
-    found.other = t.at;
-    found.other_pipe = t.pipe;
-    Add(std::move(found));
-    break;
-  }
-  std::erase_if(unit_tiles_, [&](const UnitTile& t) { return t.begin < e.end && e.begin < t.end; });
-  if (flag == 2) unit_tiles_.push_back({e.begin, e.end, record.pipe, record.at});
-}
-
-void Core::Forget(Mem mem, uint64_t begin, uint64_t end) {
-  if (shadow_ != nullptr) shadow_->Forget(mem, begin, end);
-}
-
-bool Core::Overfull(Mem mem, uint64_t address) const {
-  const uint32_t capacity = machine_.soc->capacity[static_cast<int>(mem)];
-  return std::any_of(holders_.begin(), holders_.end(), [&](const Holder& h) {
-    const uint64_t end = uint64_t{h.base} + h.bytes;
-    return h.mem == mem && end > capacity && address >= h.base && address < end;
-  });
 }
 
 bool Core::FlagIsLegal(const Record& record) {
@@ -286,7 +212,28 @@ bool Core::FlagIsLegal(const Record& record) {
   return true;
 }
 
-// asc-devkit docs/zh/api, CrossCoreSetFlag: ids 11..14 are SyncAll's; a pipe of its own must complete first.
+// asc-devkit docs/zh/api, CrossCoreSetFlag: SyncAll takes ids 11..14, which are free where nobody calls it.
+void Core::CheckReserved(const Record& record) {
+  const auto report = [&](const Record& flag) {
+    Report(FindingKind::ReservedFlag,
+           "flag id " + std::to_string(flag.cross.id) +
+               " between cores: SyncAll, which this kernel calls too, takes 11..14",
+           flag.pipe, flag.at);
+  };
+  if (record.op == Op::SyncAll) {
+    meets_ = true;
+    for (const Record& flag : reserved_) report(flag);
+    reserved_.clear();
+  } else if (record.cross.id >= 11 && record.cross.id <= 14 && !record.cross.internal) {
+    if (meets_)
+      report(record);
+    else if (std::none_of(reserved_.begin(), reserved_.end(),
+                          [&](const Record& r) { return r.at.line == record.at.line; }))
+      reserved_.push_back(record);
+  }
+}
+
+// The same page: a pipe of its own must complete first.
 bool Core::CrossIsLegal(const Record& record) {
   const CrossParams& c = record.cross;
   if (c.mode == 3) return true;
@@ -297,9 +244,7 @@ bool Core::CrossIsLegal(const Record& record) {
   };
   if (c.id >= kCrossIds)
     return bad(FindingKind::FlagRange, "flag id " + std::to_string(c.id) + ", they are 0..15");
-  if (c.id >= 11 && c.id <= 14 && !c.internal)
-    bad(FindingKind::ReservedFlag,
-        "flag id " + std::to_string(c.id) + ": 11..14 belong to SyncAll, use 0..10");
+  CheckReserved(record);
   if (record.op == Op::CrossWait) return true;
   if (c.mode > 2)
     return bad(FindingKind::IllegalParameter, "mode " + std::to_string(c.mode) + ", 2201 has 0, 1 and 2");
@@ -361,40 +306,6 @@ bool Core::EventExists(const Record& record) {
     kind_at_ = record.at;
   }
   return true;
-}
-
-Region Core::Reserve(Mem mem, uint32_t bytes, const char* holder, Place at) {
-  const int m = static_cast<int>(mem);
-  const uint32_t base = next_[m], rounded = AlignUp(bytes, 32);
-  const uint64_t end = uint64_t{base} + rounded;
-  holders_.push_back({mem, base, rounded, holder, at});
-  const uint32_t capacity = Capacity(mem);
-  if (end > capacity && mem != Mem::GM) {
-    Finding f{FindingKind::Capacity, "", at, block_, Pipe::S, mem, true, base, end, 0, capacity, 1};
-    f.message = std::string(holder) + " needs " + std::to_string(rounded) + " bytes of " + Name(mem) +
-                ", which has " + std::to_string(capacity) + " and " +
-                std::to_string(capacity > base ? capacity - base : 0) + " left. " + HolderMap(mem);
-    Add(std::move(f));
-  }
-  next_[m] = static_cast<uint32_t>(std::min<uint64_t>(end, UINT32_MAX));
-  counts_.peak[m] = std::max(counts_.peak[m], end);
-  return {base, rounded};
-}
-
-void Core::ReleaseAll() {
-  holders_.clear();
-  std::memset(next_, 0, sizeof next_);
-}
-
-std::string Core::HolderMap(Mem mem) const {
-  std::string out = "Held:";
-  for (const Holder& h : holders_) {
-    if (h.mem != mem) continue;
-    out += " [" + std::to_string(h.base) + ".." + std::to_string(uint64_t{h.base} + h.bytes) + ") " + h.what +
-           " " + PlaceName(h.at) + ";";
-  }
-  out.back() = '.';
-  return out;
 }
 
 void Core::Report(FindingKind kind, std::string message, Pipe pipe, Place at) {

@@ -25,6 +25,9 @@ TASK_TYPES = MappingProxyType({"auto": 0, "aic": 1, "aiv": 2, "mix11": 5, "mix12
 _BUFFER, _SCALAR, _FLOAT = 0, 1, 2
 
 
+# What a result's `cycles` are; `tilewright model` shares the memory between the cores.
+CYCLES_ARE = "modelled: the longest core, as if it had L2 and HBM to itself"
+
 Counts = MappingProxyType[str, MappingProxyType[str, int]]
 
 

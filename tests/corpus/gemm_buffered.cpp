@@ -41,7 +41,8 @@ extern "C" __global__ __aicore__ void gemm_buffered(GM_ADDR a, GM_ADDR b, GM_ADD
       //! replace rows_out_of_range `kM, kK, 0` `16385, kK, 0`: illegal-parameter@copy_a
       const Nd2NzParams tile_of_a(1, kM, kK, 0, k, kM, 1, 0);
       DataCopy(a1[at_a], ga[k0], tile_of_a);  // @copy_a
-      //! replace too_wide_a_pitch `kK, 1, 0)` `2 * kK, 1, 0)`: out-of-bounds@copy_b, race@copy_b<load_b MTE1_MTE2
+      //! replace too_wide_a_pitch `kK, 1, 0)` `2 * kK, 1, 0)`: out-of-bounds@copy_b, race@copy_b<load_b
+      //!   MTE1_MTE2
       const Nd2NzParams tile_of_b(1, kK, kN, 0, n, kK, 1, 0);
       DataCopy(b1[at_b], gb[k0 * n + tile * kN], tile_of_b);  // @copy_b
       //! drop no_mte2_mte1: race@load_a<copy_a MTE2_MTE1, race@load_b<copy_b MTE2_MTE1

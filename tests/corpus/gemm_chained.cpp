@@ -22,7 +22,7 @@ extern "C" __global__ __aicore__ void gemm_chained(GM_ADDR a, GM_ADDR d, uint32_
     DataCopy(a1, ga[i * kElements], Nd2NzParams(1, kTile, kTile, 0, kTile, kTile, 1, 0));
     SetFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);
     WaitFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);
-    LoadData(a2, a1, as_it_is);  // @load_first
+    LoadData(a2, a1, as_it_is);    // @load_first
     LoadData(b2, a1, transposed);  // @load_b
     SetFlag<HardEvent::MTE1_M>(EVENT_ID0);
     WaitFlag<HardEvent::MTE1_M>(EVENT_ID0);
@@ -37,13 +37,13 @@ extern "C" __global__ __aicore__ void gemm_chained(GM_ADDR a, GM_ADDR d, uint32_
     SetFlag<HardEvent::FIX_MTE1>(EVENT_ID0);
     //! drop no_fix_mte1
     WaitFlag<HardEvent::FIX_MTE1>(EVENT_ID0);
-    LoadData(a2, middle, as_it_is);  // @load_second
+    LoadData(a2, middle, as_it_is);           // @load_second
     SetFlag<HardEvent::MTE1_FIX>(EVENT_ID0);  // @again
     //! drop no_mte1_m: race@second<load_second MTE1_M
     SetFlag<HardEvent::MTE1_M>(EVENT_ID0);
     //! drop no_mte1_m
     WaitFlag<HardEvent::MTE1_M>(EVENT_ID0);
-    Mmad(co1, a2, b2, product);  // @second
+    Mmad(co1, a2, b2, product);            // @second
     SetFlag<HardEvent::M_FIX>(EVENT_ID0);  // @set_second
     WaitFlag<HardEvent::M_FIX>(EVENT_ID0);
     //! replace beyond_the_end `i *` `(i + 1) *`: out-of-bounds

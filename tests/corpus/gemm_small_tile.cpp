@@ -35,14 +35,14 @@ extern "C" __global__ __aicore__ void gemm_small_tile(GM_ADDR a, GM_ADDR b, GM_A
   //! replace row_past_the_end `kM, k, 0, k, kM` `kM + 1, k, 0, k, kM + 1`: out-of-bounds
   DataCopy(a1, ga, Nd2NzParams(1, kM, k, 0, k, kM, 1, 0));  // @copy_a
   DataCopy(b1, gb, Nd2NzParams(1, kM, k, 0, k, kM, 1, 0));  // @copy_b
-  SetFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);  // @set_l1
+  SetFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);                 // @set_l1
   //! drop no_wait_mte2_mte1: race@load_a<copy_a MTE2_MTE1, race@load_b<copy_b MTE2_MTE1, unpaired-flag@set_l1
   WaitFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);
   const LoadData2DParams row_of_a(0, 2, 2, 0, 0, false, 0), all_of_b(0, 4, 1, 0, 0, false, 0);
   for (uint32_t i = 0; i < steps; ++i) {
     for (uint32_t row = 0; row < 2; ++row)
       LoadData(a2[i * kTile + row * kM * 16], a1[i * kTile + row * 256], row_of_a);  // @load_a
-    LoadData(b2[i * kTile], b1[i * kTile], all_of_b);  // @load_b
+    LoadData(b2[i * kTile], b1[i * kTile], all_of_b);                                // @load_b
   }
   SetFlag<HardEvent::MTE1_M>(EVENT_ID0);
 

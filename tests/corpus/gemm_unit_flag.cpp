@@ -27,16 +27,15 @@ extern "C" __global__ __aicore__ void gemm_unit_flag(GM_ADDR a, GM_ADDR b, GM_AD
       //! drop no_mte1_mte2
       WaitFlag<HardEvent::MTE1_MTE2>(EVENT_ID0);
       const Nd2NzParams tile_of(1, kM, kK, 0, k, kM, 1, 0);
-      DataCopy(a1, ga[k0], tile_of);  // @copy_a
+      DataCopy(a1, ga[k0], tile_of);                  // @copy_a
       DataCopy(b1, gb[tile * kM * k + k0], tile_of);  // @copy_b
-      SetFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);  // @set_l1
+      SetFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);       // @set_l1
       //! drop no_wait_mte2_mte1: race@load_a<copy_a MTE2_MTE1, race@load_b<copy_b MTE2_MTE1,
       //!   repeated-flag@set_l1
       WaitFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);
       WaitFlag<HardEvent::M_MTE1>(EVENT_ID0);
-      for (uint32_t i = 0; i < kM / 16; ++i)
-        LoadData(a2[i * kK * 16], a1[i * 256], row_of_a);  // @load_a
-      LoadData(b2, b1, LoadData2DParams(0, 16, 1, 0, 0, false, 0));  // @load_b
+      for (uint32_t i = 0; i < kM / 16; ++i) LoadData(a2[i * kK * 16], a1[i * 256], row_of_a);  // @load_a
+      LoadData(b2, b1, LoadData2DParams(0, 16, 1, 0, 0, false, 0));                             // @load_b
       //! drop no_mte1_mte2: race@copy_a<load_a MTE1_MTE2, race@copy_b<load_b MTE1_MTE2
       SetFlag<HardEvent::MTE1_MTE2>(EVENT_ID0);
       SetFlag<HardEvent::MTE1_M>(EVENT_ID0);

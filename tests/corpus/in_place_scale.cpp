@@ -17,7 +17,7 @@ extern "C" __global__ __aicore__ void in_place_scale(GM_ADDR x, GM_ADDR y, uint3
     //! drop no_barrier: race@offset<scale PIPE_V
     PipeBarrier<PIPE_V>();
     //! replace overlap `v, u` `u[8], u`: illegal-parameter, uninitialized-read@out_v
-    Adds(v, u, 1.0f, kTile);  // @offset
+    Adds(v, u, 1.0f, kTile);                // @offset
     SetFlag<HardEvent::V_MTE3>(EVENT_ID0);  // @set_out
     //! drop no_wait_v_mte3: race@out_u<scale V_MTE3, race@out_v<offset V_MTE3, repeated-flag@set_out
     WaitFlag<HardEvent::V_MTE3>(EVENT_ID0);

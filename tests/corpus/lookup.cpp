@@ -11,7 +11,7 @@ extern "C" __global__ __aicore__ void lookup(GM_ADDR x, GM_ADDR table, GM_ADDR y
   gy.SetGlobalBuffer(reinterpret_cast<__gm__ int32_t*>(y) + GetBlockIdx() * kTile);
   const LocalTensor<int32_t> keys(TPosition::VECIN, 0, kTile), found(TPosition::VECOUT, 1024, kTile);
   for (uint32_t round = 0; round < 2; ++round) {
-    DataCopy(keys, gx, kTile);  // @in
+    DataCopy(keys, gx, kTile);              // @in
     SetFlag<HardEvent::MTE2_S>(EVENT_ID0);  // @set_in
     //! drop no_mte2_s: race@read<in MTE2_S, repeated-flag@set_in
     WaitFlag<HardEvent::MTE2_S>(EVENT_ID0);

@@ -13,7 +13,7 @@ extern "C" __global__ __aicore__ void mean_scalar(GM_ADDR x, GM_ADDR y, GM_ADDR 
   const LocalTensor<float> t(TPosition::VECIN, 0, kTile), sum(TPosition::VECCALC, 1024, 8),
       work(TPosition::VECCALC, 1056, kTile), mean(TPosition::VECOUT, 2080, 8);
   const uint32_t from = GetBlockIdx() * kTile;
-  DataCopy(t, gx[from], kTile);  // @in
+  DataCopy(t, gx[from], kTile);           // @in
   SetFlag<HardEvent::MTE2_S>(EVENT_ID0);  // @set_s
   //! drop no_wait_mte2_s: race@first<in MTE2_S, unpaired-flag@set_s
   WaitFlag<HardEvent::MTE2_S>(EVENT_ID0);

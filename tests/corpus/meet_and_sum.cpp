@@ -24,7 +24,7 @@ extern "C" __global__ __aicore__ void meet_and_sum(GM_ADDR x, GM_ADDR partial, G
   //! drop never_met: race@in_all<out_partial CORES, race@in_all<out_partial MTE3_MTE2
   //! replace one_stays_away `SyncAll` `if (me != 1) SyncAll`: deadlock, race@in_all<out_partial CORES,
   //!   race@in_all<out_partial MTE3_MTE2
-  SyncAll();  // @meet
+  SyncAll();                     // @meet
   DataCopy(all, gp, cores * 8);  // @in_all
   PipeBarrier<PIPE_ALL>();
   for (uint32_t i = 1; i < cores; ++i) {

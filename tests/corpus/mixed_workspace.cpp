@@ -34,19 +34,20 @@ __aicore__ inline void Cube(const GlobalTensor<half>& x, const GlobalTensor<floa
     //! replace of_the_wrong_pipe `PIPE_FIX` `PIPE_MTE2`: race@take<store CORES, race@store<take CORES
     //! replace set_twice `;` `, CrossCoreSetFlag<2, PIPE_FIX>(kFull);`: cross-flag, race@store<take CORES
     //! replace mode_of_vector_cores `<2, PIPE_FIX>` `<1, PIPE_FIX>`: wrong-core, deadlock@wait_full
-    //! replace no_such_flag `kFull` `kFull + 11`: reserved-flag, deadlock@wait_full, cross-flag
+    //! replace no_such_flag `kFull` `kFull + 16`: flag-range, deadlock@wait_full
     //! replace of_no_pipe `PIPE_FIX` `PIPE_S`: illegal-parameter, deadlock@wait_full
     CrossCoreSetFlag<2, PIPE_FIX>(kFull);  // @hand_over
   }
 }
 
-__aicore__ inline void Vector(const GlobalTensor<float>& work, const GlobalTensor<float>& y, uint32_t rounds) {
+__aicore__ inline void Vector(const GlobalTensor<float>& work, const GlobalTensor<float>& y,
+                              uint32_t rounds) {
   const LocalTensor<float> t(TPosition::VECCALC, 0, kHalf);
   for (uint32_t i = 0; i < rounds; ++i) {
     //! drop no_wait_for_the_cube: race@take<store CORES, race@store<take CORES,
     //!   cross-flag@hand_over
     CrossCoreWaitFlag<2, PIPE_MTE2>(kFull);  // @wait_full
-    DataCopy(t, work, kHalf);  // @take
+    DataCopy(t, work, kHalf);                // @take
     //! drop never_handed_back: deadlock@wait_free
     //! replace one_core_forgets `if (` `if (GetSubBlockIdx() == 0 && `: deadlock@wait_free, cross-flag
     if (i + 1 < rounds) CrossCoreSetFlag<2, PIPE_MTE2>(kFree);  // @hand_back

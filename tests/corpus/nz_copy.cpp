@@ -17,7 +17,8 @@ extern "C" __global__ __aicore__ void nz_copy(GM_ADDR x, GM_ADDR y, uint32_t til
     SetFlag<HardEvent::MTE2_MTE3>(EVENT_ID0);
     //! drop no_mte2_mte3
     WaitFlag<HardEvent::MTE2_MTE3>(EVENT_ID0);
-    //! replace nothing_like_l0a `l1, kTile` `LocalTensor<half>(TPosition::A2, 0, kTile), kTile`: illegal-memory
+    //! replace nothing_like_l0a `l1, kTile` `LocalTensor<half>(TPosition::A2, 0, kTile), kTile`:
+    //!   illegal-memory
     DataCopy(gy[tile * kTile], l1, kTile);  // @out
     //! drop no_mte3_mte2: race@in<out MTE3_MTE2
     SetFlag<HardEvent::MTE3_MTE2>(EVENT_ID0);

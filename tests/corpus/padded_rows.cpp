@@ -21,7 +21,7 @@ extern "C" __global__ __aicore__ void padded_rows(GM_ADDR x, GM_ADDR y, uint32_t
   SetFlag<HardEvent::MTE2_V>(EVENT_ID0);
   WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);
   //! replace a_row_more `rows * padded` `(rows + 1) * padded`: out-of-bounds
-  Abs(t, t, rows * padded);  // @abs
+  Abs(t, t, rows * padded);               // @abs
   SetFlag<HardEvent::V_MTE3>(EVENT_ID0);  // @set_out
   //! drop no_wait_v_mte3: race@out<abs V_MTE3, unpaired-flag@set_out
   WaitFlag<HardEvent::V_MTE3>(EVENT_ID0);

@@ -13,7 +13,7 @@ class Negate {
     const uint64_t first = GetBlockIdx() * uint64_t{tiles} * kTile;
     x_.SetGlobalBuffer(reinterpret_cast<__gm__ half*>(x) + first);
     y_.SetGlobalBuffer(reinterpret_cast<__gm__ half*>(y) + first);
-    pipe_.InitBuffer(in_, 2, kTile * sizeof(half));  // @init_in
+    pipe_.InitBuffer(in_, 2, kTile * sizeof(half));   // @init_in
     pipe_.InitBuffer(out_, 1, kTile * sizeof(half));  // @init_out
   }
   __aicore__ inline void Process(uint32_t tiles) {
@@ -30,7 +30,7 @@ class Negate {
  private:
   __aicore__ inline void CopyIn(uint32_t i) {
     LocalTensor<half> t = in_.AllocTensor<half>();  // @alloc
-    DataCopy(t, x_[i * kTile], kTile);  // @copy
+    DataCopy(t, x_[i * kTile], kTile);              // @copy
     in_.EnQue(t);
   }
   __aicore__ inline void Compute() {
@@ -45,7 +45,7 @@ class Negate {
     //! replace not_dequeued `out_.DeQue<half>()` `out_.AllocTensor<half>()`: queue
     LocalTensor<half> r = out_.DeQue<half>();
     DataCopy(y_[i * kTile], r, kTile);  // @copy_out
-    out_.FreeTensor(r);  // @free
+    out_.FreeTensor(r);                 // @free
   }
 
   TPipe pipe_;

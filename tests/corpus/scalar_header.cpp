@@ -1,4 +1,4 @@
-// A header of 8 words that the scalar unit writes to GM and cleans out of its cache, read back by MTE2 and multiplied by what is behind it.
+// A header of 8 words that the scalar unit writes to GM; MTE2 reads it back, and 1 is added to everything.
 #include "kernel_operator.h"
 
 using namespace AscendC;
@@ -12,12 +12,12 @@ extern "C" __global__ __aicore__ void scalar_header(GM_ADDR x, GM_ADDR y, int32_
   for (uint32_t i = 0; i < 8; ++i) gx.SetValue(i, factor);  // @write
   //! drop not_cleaned: stale-cache@in<write DATA_CACHE
   //! replace cleans_the_next_line `(gx)` `(gx[16])`: stale-cache@in<write DATA_CACHE
-  DataCacheCleanAndInvalid<int32_t, CacheLine::SINGLE_CACHE_LINE, DcciDst::CACHELINE_OUT>(gx);
+  DataCacheCleanAndInvalid<int32_t, CacheLine::SINGLE_CACHE_LINE>(gx);
   //! drop no_s_mte2: race@in<write S_MTE2
   SetFlag<HardEvent::S_MTE2>(EVENT_ID0);
   //! drop no_s_mte2
   WaitFlag<HardEvent::S_MTE2>(EVENT_ID0);
-  DataCopy(t, gx, 16);  // @in
+  DataCopy(t, gx, 16);     // @in
   Duplicate(ones, 1, 16);  // @fill
   SetFlag<HardEvent::MTE2_V>(EVENT_ID0);
   WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);

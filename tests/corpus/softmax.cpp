@@ -29,7 +29,8 @@ extern "C" __global__ __aicore__ void softmax(GM_ADDR x, GM_ADDR y) {
   //! drop no_mte2_v
   WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);
   //! replace mask_too_wide `kColumns, kRows` `kColumns + 1, kRows`: illegal-parameter
-  //! replace repeat_too_often `kColumns, kRows` `kColumns, 256`: illegal-parameter, uninitialized-read@spread_max
+  //! replace repeat_too_often `kColumns, kRows` `kColumns, 256`: illegal-parameter,
+  //!   uninitialized-read@spread_max
   WholeReduceMax(one, t, kColumns, kRows, 1, 1, 8, ReduceOrder::ORDER_ONLY_VALUE);  // @max
   //! drop no_barrier_max: race@spread_max<max PIPE_V
   PipeBarrier<PIPE_V>();

@@ -14,7 +14,7 @@ extern "C" __global__ __aicore__ void sort_scores(GM_ADDR x, GM_ADDR y) {
   DataCopy(scores, gx, kScores);  // @in
   //! drop no_index: uninitialized-read@sort
   CreateVecIndex(index.ReinterpretCast<int32_t>(), 0, kScores);  // @index
-  SetFlag<HardEvent::MTE2_V>(EVENT_ID0);  // @set_in
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID0);                         // @set_in
   //! drop no_wait_mte2_v: race@sort<in MTE2_V, unpaired-flag@set_in
   WaitFlag<HardEvent::MTE2_V>(EVENT_ID0);
   //! drop no_barrier_index: race@sort<index PIPE_V
@@ -34,7 +34,7 @@ extern "C" __global__ __aicore__ void sort_scores(GM_ADDR x, GM_ADDR y) {
   uint64_t picked = 0;
   //! replace no_such_pattern `merged, 1,` `merged, 8,`: illegal-parameter
   GatherMask(sorted, merged, 1, false, 0, {1, 4, 8, 0}, picked);  // @pick
-  SetFlag<HardEvent::V_MTE3>(EVENT_ID0);  // @set_out
+  SetFlag<HardEvent::V_MTE3>(EVENT_ID0);                          // @set_out
   //! drop no_wait_v_mte3: race@out<pick V_MTE3, unpaired-flag@set_out
   WaitFlag<HardEvent::V_MTE3>(EVENT_ID0);
   DataCopy(gy, sorted, kScores);  // @out

@@ -53,10 +53,11 @@ extern "C" __global__ __aicore__ void vector_add(GM_ADDR x, GM_ADDR y, GM_ADDR z
     //!   race@add<copy_x MTE2_V, race@add<copy_y MTE2_V
     WaitFlag<HardEvent::MTE2_V>(slot);  // @wait_full
     //! drop no_wait_mte3_v: race@add<copy_out MTE3_V, repeated-flag@free_out
-    WaitFlag<HardEvent::MTE3_V>(slot);  // @wait_free_out
+    WaitFlag<HardEvent::MTE3_V>(slot);   // @wait_free_out
     Add(uz[at], ux[at], uy[at], kTile);  // @add
     //! drop no_v_mte2
-    //! replace event_of_a_cube_core `V_MTE2` `MTE1_MTE2`: illegal-event, unpaired-flag@wait_free_in, unpaired-flag@drain
+    //! replace event_of_a_cube_core `V_MTE2` `MTE1_MTE2`: illegal-event, unpaired-flag@wait_free_in,
+    //!   unpaired-flag@drain
     SetFlag<HardEvent::V_MTE2>(slot);  // @free_in
     //! drop no_v_mte3: race@copy_out<add V_MTE3
     SetFlag<HardEvent::V_MTE3>(slot);
@@ -64,7 +65,7 @@ extern "C" __global__ __aicore__ void vector_add(GM_ADDR x, GM_ADDR y, GM_ADDR z
     WaitFlag<HardEvent::V_MTE3>(slot);
     //! replace shifted_output `from` `from - i * 16`: race<copy_out PIPE_MTE3
     DataCopy(gz[from], uz[at], kTile);  // @copy_out
-    SetFlag<HardEvent::MTE3_V>(slot);  // @free_out
+    SetFlag<HardEvent::MTE3_V>(slot);   // @free_out
   }
   for (int32_t slot = 0; slot < 2; ++slot) {
     //! drop no_v_mte2

@@ -24,7 +24,7 @@ extern "C" __global__ __aicore__ void vector_add_queue(GM_ADDR x, GM_ADDR y, GM_
   //! replace half_a_buffer `kTile` `kTile / 2`: out-of-bounds@copy_y, out-of-bounds@add
   pipe.InitBuffer(in_y, 2, kTile * sizeof(float));  // @init_y
   //! replace capacity `kTile` `12 * kTile`: capacity
-  pipe.InitBuffer(out, 2, kTile * sizeof(float));   // @init_out
+  pipe.InitBuffer(out, 2, kTile * sizeof(float));  // @init_out
   for (uint32_t i = 0; i < tiles; ++i) {
     LocalTensor<float> x_in = in_x.AllocTensor<float>();  // @alloc_x
     //! drop never_copied: uninitialized-read@add
@@ -33,9 +33,9 @@ extern "C" __global__ __aicore__ void vector_add_queue(GM_ADDR x, GM_ADDR y, GM_
     in_x.EnQue(x_in);
     //! replace alloc_from_the_other `in_y` `in_x`: queue@alloc_y, queue@enque_y
     LocalTensor<float> y_in = in_y.AllocTensor<float>();  // @alloc_y
-    DataCopy(y_in, gy[i * kTile], kTile);  // @copy_y
-    in_y.EnQue(y_in);  // @enque_y
-    LocalTensor<float> a = in_x.DeQue<float>();  // @deque_x
+    DataCopy(y_in, gy[i * kTile], kTile);                 // @copy_y
+    in_y.EnQue(y_in);                                     // @enque_y
+    LocalTensor<float> a = in_x.DeQue<float>();           // @deque_x
     LocalTensor<float> b = in_y.DeQue<float>();
     LocalTensor<float> sum = out.AllocTensor<float>();  // @alloc_out
     //! swap freed_before_use: use-after-free@add

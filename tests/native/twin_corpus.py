@@ -5,8 +5,8 @@ A line ``//! EDIT NAME ...: EXPECTED`` says what a mutant called NAME does to th
 before it. The same NAME in several places is one mutant with several edits. EXPECTED lists what the
 twin must report, and nothing else: ``kind@label``, the label being ``// @label`` on a line (without
 one: this line), for races followed by ``<label`` of the earlier access and by what is missing: a
-HardEvent (``MTE2_V``), a barrier (``PIPE_V``), order between cores (``CORES``) or what cleans the scalar unit's cache (``DATA_CACHE``). A line starting
-``//!   `` continues the one before.
+HardEvent (``MTE2_V``), a barrier (``PIPE_V``), order between cores (``CORES``) or the cleaning of the
+scalar unit's cache (``DATA_CACHE``). A line ``//!`` without an EDIT continues the one before.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ CLEAN = "clean"
 ACROSS = "CrossCoreSetFlag/CrossCoreWaitFlag or SyncAll"
 _GROUP = 100  # mutants in one translation unit
 
+_DIRECTIVE_START = re.compile(r"\s*//! (drop|swap|replace|insert) \w+")
 _DIRECTIVE = re.compile(r"\s*//! (drop|swap|replace|insert) (\w+)((?: `[^`]*`)*)(?:: (.*))?$")
 _EXPECTED = re.compile(r"([\w-]+)(?:@(\w+))?(?:<(\w+) (\w+))?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A finding that must be there; ``other_line`` and ``missing`` are of races and stale caches."""
+    """A finding that must be there; ``other_line`` and ``missing`` are of two accesses."""
 
     kind: str
     line: int
@@ -132,14 +133,14 @@ def kernels() -> tuple[str, ...]:
 def mutants(kernel: str) -> tuple[Mutant, ...]:
     """The faults planted into ``kernel``, in the order of the file."""
     edits: dict[str, list[Edit]] = {}
-    waiting: list[list[str]] = []
+    waiting: list[str] = []
     for number, line in enumerate((CORPUS / f"{kernel}.cpp").read_text().splitlines()):
-        if line.strip().startswith("//!   "):
-            waiting[-1][-1] += " " + line.strip()[6:]
+        if line.strip().startswith("//! ") and not _DIRECTIVE_START.match(line):
+            waiting[-1] += " " + line.strip()[4:].strip()
         elif line.strip().startswith("//!"):
-            waiting.append([line])
+            waiting.append(line)
         elif _is_code(line):
-            for (text,) in waiting:
+            for text in waiting:
                 match = _DIRECTIVE.match(text)
                 assert match, f"{kernel}.cpp: what is '{text.strip()}'?"
                 verb, name, texts, expected = match.groups()

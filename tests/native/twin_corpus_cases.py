@@ -121,9 +121,7 @@ def _gemm_bias_scale() -> Case:
     scale = 2.0 ** _rng(4).integers(-2, 1, 96).astype(np.float32)
     want = (a.astype(np.int32) @ b.astype(np.int32).T + bias) * scale
     inputs = {"a": a, "b": b, "bias": bias, "scale": scale.view(np.uint32).astype(np.uint64)}
-    return Case(
-        2, inputs, {"c": _nan(np.float16, 64, 96)}, {"c": want.astype(np.float16)}, (96,)
-    )
+    return Case(2, inputs, {"c": _nan(np.float16, 64, 96)}, {"c": want.astype(np.float16)}, (96,))
 
 
 def _nz_copy() -> Case:
@@ -216,6 +214,11 @@ def _masked_rows() -> Case:
 def _queue_ahead() -> Case:
     x = _floats(1, 2, 320).astype(np.float16)
     return Case(2, {"x": x}, {"y": _nan(np.float16, 2, 320)}, {"y": -x}, (5,))
+
+
+def _two_phases() -> Case:
+    x = _small(1, np.float32, 2, 3, 128)
+    return Case(2, {"x": x}, {"y": _nan(np.float32, 2, 3, 128)}, {"y": 2 * x + 1}, (3,))
 
 
 _CASES: dict[str, Callable[[], Case]] = {

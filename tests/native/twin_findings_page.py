@@ -41,7 +41,8 @@ KINDS = {
     ),
     "reserved-flag": (
         "vector_add__reserved_id",
-        "An id that the system uses itself: 6 and 7 between pipes, 11 to 14 between cores.",
+        "An id that the system uses itself: 6 and 7 between pipes; between cores 11 to 14 where SyncAll is"
+        " called.",
         "Take 0 to 5 between pipes, 0 to 10 between cores.",
     ),
     "flag-range": (

@@ -53,20 +53,28 @@ class TBuf {
 
 class TPipe {
  public:
-  TPipe() { Init(); }
+  explicit TPipe(tilewright::twin::Place at = tilewright::twin::Place::Here()) { Init(at); }
   ~TPipe() { Destroy(); }
   TPipe(const TPipe&) = delete;
   TPipe& operator=(const TPipe&) = delete;
 
-  void Init() {
+  // Memory is handed out from the start again, as by Reset, once everything before Destroy is done.
+  void Init(tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+    if (twi_state()->destroyed) PipeBarrier<PIPE_ALL>(at);
+    twi_state()->destroyed = false;
     twi_state()->pipe = this;
+    twi_release_all();
     for (auto& row : taken_) row = 0;
   }
-  // Kernels that manage events by hand call this first: nothing of TPipe's own stays in the way.
+  // Kernels that manage events by hand call this first: nothing of TPipe's own stays in the way. That all
+  // pipes are waited for (which DestroyWithoutPipeAll says of it) matters to what the next TPipe hands out.
   void Destroy() {
+    if (twi_state()->pipe == this) twi_state()->destroyed = true;
+    DestroyWithoutPipeAll();
+  }
+  void DestroyWithoutPipeAll() {
     if (twi_state()->pipe == this) twi_state()->pipe = nullptr;
   }
-  void DestroyWithoutPipeAll() { Destroy(); }
   void Reset() { twi_release_all(); }
 
   template <TPosition pos>

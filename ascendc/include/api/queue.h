@@ -139,6 +139,7 @@ class TQueBind {
   }
 
   bool InitBuffers(uint8_t num, uint32_t len, tilewright::twin::Place at) {
+    if (num_ > 0) Drain();  // used once more, after Reset or Init of the TPipe
     at_ = at;
     if (num == 0 || num > kSlots) {
       Report("InitBuffer: a queue has 1 to 16 buffers", at);
@@ -160,14 +161,7 @@ class TQueBind {
     for (int i = 0; i < num_; ++i) Wait(event_.emptied, free_id_[i], at);
   }
 
-  ~TQueBind() {
-    for (int i = 0; i < num_; ++i) {
-      if (state_[i] == State::Queued) Report("a tensor of this queue was enqueued and never dequeued", at_);
-      if (state_[i] == State::Held)
-        Report("a tensor of this queue was allocated or dequeued and never freed", at_);
-      Wait(event_.emptied, free_id_[i], at_);
-    }
-  }
+  ~TQueBind() { Drain(); }
 
  private:
   template <typename T>
@@ -201,6 +195,17 @@ class TQueBind {
     if (slot_bytes_ == 0 || address < base_) return -1;
     const uint64_t slot = (address - base_) / slot_bytes_;
     return slot < static_cast<uint64_t>(num_) ? static_cast<int>(slot) : -1;
+  }
+  // Nothing is in it any more, and no flag of it stays set.
+  void Drain() {
+    for (int i = 0; i < num_; ++i) {
+      if (state_[i] == State::Queued) Report("a tensor of this queue was enqueued and never dequeued", at_);
+      if (state_[i] == State::Held)
+        Report("a tensor of this queue was allocated or dequeued and never freed", at_);
+      Wait(event_.emptied, free_id_[i], at_);
+      state_[i] = State::Idle;
+    }
+    next_ = head_ = count_ = 0;
   }
   void Release(int slot, bool released, tilewright::twin::Place at) const {
     const uint64_t lo = base_ + static_cast<uint64_t>(slot) * slot_bytes_;

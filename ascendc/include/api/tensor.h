@@ -136,7 +136,7 @@ class GlobalTensor {
 
   __gm__ T* address_ = nullptr;
   uint64_t origin_ = 0;  // the address last set: what the tensor is cut from lies there
-  uint64_t size_ = 0;  // elements; 0 = not told
+  uint64_t size_ = 0;    // elements; 0 = not told
   bool bypass_ = false;
 };
 

@@ -70,7 +70,8 @@ struct CoreState {
   bool pad_set = false;  // SetPadValue was called, with pad_value
   uint64_t pad_value = 0;
   void* pipe = nullptr;
-  bool ordered = false;  // WaitPreBlock has been called
+  bool destroyed = false;  // the TPipe before was, with all that it had under way
+  bool ordered = false;    // WaitPreBlock has been called
 };
 
 // KERNEL_TASK_TYPE_DEFAULT: which cores a kernel runs on.

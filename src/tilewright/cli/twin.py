@@ -292,7 +292,7 @@ def _run(job: Job, threads: int, trace: Path | None, how: How) -> dict[str, Any]
 
     from tilewright import check
     from tilewright.ascendc.twin.diagnostics import render
-    from tilewright.ascendc.twin.runner import running
+    from tilewright.ascendc.twin.runner import CYCLES_ARE, running
     from tilewright.backends.ascendc import AscendC
     from tilewright.document import plain
     from tilewright.errors import CRASHES, Refused, TilewrightError
@@ -350,8 +350,8 @@ def _run(job: Job, threads: int, trace: Path | None, how: How) -> dict[str, Any]
         "peak": dict(result.peak),
         "instructions": plain(result.counts),
         "blocks": result.blocks,
-        "cycles": launch.details["cycles"],
-        "cycles_evidence": "modelled: a floor from instruction counts",
+        "cycles": result.cycles or launch.details["cycles"],
+        "cycles_evidence": CYCLES_ARE,
         "reason": verdict.reason or (f"{len(result.findings)} findings" if result.findings else ""),
         "findings_list": [
             {**plain(asdict(f)), "text": render(f, _sources(job))} for f in result.findings

@@ -55,6 +55,7 @@ def run_file(request: Request, json: str | None) -> None:
     """Compile, run, check and report; raises typer.Exit(1) for findings or a wrong output."""
     from tilewright.ascendc.twin import diagnostics, expect
     from tilewright.ascendc.twin.program import CompileError, compile
+    from tilewright.ascendc.twin.runner import CYCLES_ARE
     from tilewright.document import plain
     from tilewright.errors import UsageError
 
@@ -103,7 +104,8 @@ def run_file(request: Request, json: str | None) -> None:
         "peak": dict(result.peak),
         "instructions": plain(result.counts),
         "blocks": result.blocks,
-        "cycles": getattr(result, "cycles", None),
+        "cycles": result.cycles,
+        "cycles_evidence": CYCLES_ARE,
         "reason": reason,
     }
     emit(json, "twin", [row], findings=findings, interrupted=False)
@@ -120,6 +122,7 @@ def run_file(request: Request, json: str | None) -> None:
         say(f"FAILED {called}: {reason}", json)
         raise typer.Exit(1)
     advice = "" if verdicts else "; --expect 'OUTPUT=EXPRESSION' also checks the values"
+    say(f"{result.cycles} cycles {CYCLES_ARE}", json)
     say(f"ok {called}: {result.blocks} blocks, no findings, seed {request.seed}{advice}", json)
 
 
