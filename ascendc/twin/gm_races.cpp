@@ -88,11 +88,16 @@ class History {
 
   void Found(const GmRace& race) {
     const auto across = [](const GmRace& r) { return r.before.core != r.after.core; };
-    for (const GmRace& r : races_)
-      if (r.before.site.at.line == race.before.site.at.line &&
-          r.after.site.at.line == race.after.site.at.line && r.hazard == race.hazard &&
-          r.stale == race.stale && across(r) == across(race))
-        return;
+    for (GmRace& r : races_) {
+      if (r.before.site.at.line != race.before.site.at.line ||
+          r.after.site.at.line != race.after.site.at.line || r.hazard != race.hazard ||
+          r.stale != race.stale || across(r) != across(race))
+        continue;
+      // Scalars are written one by one, and read in one go.
+      if (r.stale && r.end == race.begin && r.after.seq == race.after.seq && r.after.core == race.after.core)
+        r.end = race.end;
+      return;
+    }
     races_.push_back(race);
   }
 
