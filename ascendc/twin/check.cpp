@@ -22,7 +22,7 @@ class Checker {
 
   bool Run() {
     Parameters();
-    if (!ok_) return false;  // ranges of illegal parameters mean nothing
+    if (!ok_) return false;                                      // ranges of illegal parameters mean nothing
     if (r_.op == Op::DataCache && r_.cache.entire) return true;  // wherever the tensor lies
     for (int i = 0; i < r_.operands; ++i) Address(i);
     return ok_;

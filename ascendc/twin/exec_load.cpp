@@ -17,11 +17,12 @@ void Transpose(uint8_t* dst, int64_t dst_row, const uint8_t* src, int64_t src_ro
 
 // 64 x 64 elements of half a byte, of rows of 32 B: rows [first, first + 16) of the transposed square.
 void TransposeNibbles(uint8_t* dst, const uint8_t* src, int first) {
-  const auto nibble = [&](int row, int column) { return src[row * 32 + column / 2] >> (column % 2 * 4) & 15; };
+  const auto nibble = [&](int row, int column) {
+    return src[row * 32 + column / 2] >> (column % 2 * 4) & 15;
+  };
   for (int r = 0; r < 16; ++r)
     for (int c = 0; c < 32; ++c)
-      dst[r * 32 + c] =
-          static_cast<uint8_t>(nibble(2 * c, first + r) | nibble(2 * c + 1, first + r) << 4);
+      dst[r * 32 + c] = static_cast<uint8_t>(nibble(2 * c, first + r) | nibble(2 * c + 1, first + r) << 4);
 }
 
 void Transpose16x16(uint16_t* dst, const uint16_t* src) {

@@ -27,7 +27,7 @@ bool Knows(const GmAccess& later, const GmAccess& earlier) {
 struct Piece {
   uint64_t end = 0;
   int32_t write = -1;
-  int32_t cleaned = -1;  // when the data cache that took the write gave it to memory
+  int32_t cleaned = -1;          // when the data cache that took the write gave it to memory
   std::vector<int32_t> updates;  // atomic ones since, which order among themselves does not matter to
   std::vector<int32_t> reads;    // since; the latest of each core and pipe
 };

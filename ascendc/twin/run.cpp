@@ -233,8 +233,8 @@ void AddGmRaces(Shared& shared, bool mixed) {
       return std::string(SlotName(access.site.slot)) + " on pipe " + Name(access.pipe) + " of " +
              shared.machine.board->NameOf(access.core);
     };
-    const std::string bytes = "bytes " + std::to_string(f.begin) + ".." + std::to_string(f.end) + " of '" +
-                              buffer->name + "'";
+    const std::string bytes =
+        "bytes " + std::to_string(f.begin) + ".." + std::to_string(f.end) + " of '" + buffer->name + "'";
     if (race.stale)
       f.message = who(b) + " may read old values of " + bytes + ", which " + who(a) + " at " +
                   PlaceName(a.site.at) + " left in its core's data cache; missing " + f.missing +

@@ -160,8 +160,8 @@ inline void Fixpipe(const LocalTensor<T>& dst, const LocalTensor<U>& src,
   detail::EmitFixpipe<T, U>(dst.AsOperand(true), src, &scales, intriParams, config.format, at);
 }
 
-// Registers that DataCopy out of L0C reads: how many matrices become rows, the scale of all of them, and where
-// in the fixpipe buffer a scale for each column lies.
+// Registers that DataCopy out of L0C reads: how many matrices become rows, the scale of all of them, and
+// where in the fixpipe buffer a scale for each column lies.
 inline void SetFixpipeNz2ndFlag(uint16_t ndNum, uint16_t srcNdStride, uint16_t dstNdStride) {
   auto& state = twi_state()->fixpipe;
   state.nd = ndNum;

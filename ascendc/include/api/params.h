@@ -214,8 +214,8 @@ struct FixpipeParamsV220 {  // srcStride in rows of 16 elements; dstStride in el
 
 struct DataCopyCO12DstParams {  // dstStride in elements (nz2ndEn) or 32 B; srcStride in rows of 16 elements
   DataCopyCO12DstParams() = default;
-  DataCopyCO12DstParams(uint16_t n, uint16_t m, uint32_t dstStrideIn, uint16_t srcStrideIn,
-                        QuantMode_t quant, uint8_t relu, bool split, bool nz2nd)
+  DataCopyCO12DstParams(uint16_t n, uint16_t m, uint32_t dstStrideIn, uint16_t srcStrideIn, QuantMode_t quant,
+                        uint8_t relu, bool split, bool nz2nd)
       : nSize(n),
         mSize(m),
         dstStride(dstStrideIn),

@@ -1,5 +1,5 @@
-// Work given to one kind of core, and the scalar unit's data cache: what it writes is in memory at once on the
-// twin, but whoever reads it before it is cleaned out of the cache is reported.
+// Work given to one kind of core, and the scalar unit's data cache: what it writes is in memory at once on
+// the twin, but whoever reads it before it is cleaned out of the cache is reported.
 #pragma once
 
 #include "api/cross_core.h"
