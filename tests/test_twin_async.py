@@ -231,3 +231,27 @@ def test_the_timeline_shows_what_a_missing_flag_lets_happen() -> None:
     assert run("cube_to_vector", 4, data, work, z, 3, 1, schedule="timeline").ok
     want = np.einsum("bij,bjk->bik", data.astype(np.float32), data.astype(np.float32))
     np.testing.assert_array_equal(z, want)
+
+
+@pytest.mark.parametrize("how", [PROGRAM, RANDOM], ids=["program", "random"])
+@pytest.mark.parametrize(
+    ("cleaning", "stale"),
+    [(0, (0, 64)), (1, ()), (2, ()), (3, (0, 32)), (4, (0, 64)), (5, (12, 16))],
+)
+def test_what_a_scalar_unit_wrote_is_read_after_its_cache_is_cleaned(
+    cleaning: int, stale: tuple[int, int] | tuple[()], how: dict[str, object]
+) -> None:
+    x, y = np.zeros(16, np.int32), np.zeros(16, np.int32)
+    result = run("cached", 2, x, y, cleaning, **how)
+    assert kinds(result) == (["stale-cache"] if stale else [])
+    for finding in result.findings:
+        assert finding.range == stale and finding.missing == "DataCacheCleanAndInvalid"
+        assert finding.block == 1 and "ScalarSet on pipe S of block 0" in finding.message
+        assert finding.other_line > 0
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (1, 0), (0, 1)])
+def test_ids_of_sync_all_are_free_where_nobody_calls_it(before: int, after: int) -> None:
+    result = run("ids_of_sync_all", 4, np.zeros(8, np.int32), before, after)
+    assert set(kinds(result)) == ({"reserved-flag"} if before or after else set())
+    assert len({f.line for f in result.findings}) == (2 if before or after else 0)

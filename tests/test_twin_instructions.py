@@ -17,14 +17,14 @@ from twin_build import runner
 RNG = np.random.default_rng(11)
 
 
-def run(kernel: str, *args: np.ndarray | int | float) -> runner.TwinResult:
+def launch(kernel: str, *args: np.ndarray | int | float) -> runner.TwinResult:
     made: list[runner.Buffer | runner.Scalar] = []
     for i, arg in enumerate(args):
         if isinstance(arg, np.ndarray):
             made.append(runner.Buffer.of(f"arg{i}", arg))
         else:
             made.append(runner.Scalar(f"arg{i}", arg, isinstance(arg, float)))
-    result = runner.run(
+    return runner.run(
         twin_build.twin(),
         kernel,
         1,
@@ -32,6 +32,10 @@ def run(kernel: str, *args: np.ndarray | int | float) -> runner.TwinResult:
         kernel_library=twin_build.kernels("twin_moves.cpp"),
         hazards=False,  # values in program order; these kernels write no synchronisation
     )
+
+
+def run(kernel: str, *args: np.ndarray | int | float) -> runner.TwinResult:
+    result = launch(kernel, *args)
     assert result.ok, "\n".join(map(str, result.findings))
     return result
 
@@ -352,3 +356,58 @@ def test_every_half_survives_the_round_trip() -> None:
     run("round_scalars", x, h, b, back, x.size)
     np.testing.assert_array_equal(h.view(np.uint16), numbers.view(np.uint16))
     np.testing.assert_array_equal(back, x)
+
+
+def packed(x: np.ndarray) -> np.ndarray:
+    """Two numbers of 4 bits to a byte, the first one low."""
+    return ((x[:, 1::2] << 4) | (x[:, ::2] & 15)).astype(np.int8)
+
+
+@pytest.mark.parametrize("image", [0, 1], ids=["2d", "3d"])
+@pytest.mark.parametrize("transposed", [0, 1])
+def test_four_bits(transposed: int, image: int) -> None:
+    m, n, k = 48, 128, 192
+    a, b = (RNG.integers(-8, 8, s, dtype=np.int8) for s in ((m, k), (n, k)))
+    y = poisoned(m * n, np.int32)
+    other = np.ascontiguousarray(b.T) if transposed else b
+    run("int4_product", packed(a), packed(other), y, m, n, k, transposed, image)
+    np.testing.assert_array_equal(y.reshape(m, n), a.astype(np.int32) @ b.astype(np.int32).T)
+
+
+def test_data_copy_out_of_l0c() -> None:
+    m, n, k = 32, 64, 32
+    a, b, acc = product(m, n, k)
+    none = np.zeros(n, np.uint64)
+    rows = poisoned(m * n, np.float16)
+    run("co1", a, b, rows, none, m, n, k, 0, quant(0.01))
+    want = np.maximum(acc.astype(np.float32) * truncated(0.01), 0).astype(np.float16)
+    np.testing.assert_array_equal(rows.reshape(m, n), want)
+
+    def unfolded(y: np.ndarray, width: int) -> np.ndarray:
+        return y.reshape(n // width, m, width).transpose(1, 0, 2).reshape(m, n)
+
+    factors = [0.001 * (1 + i % 7) for i in range(n)]
+    table = np.array([quant(f, signed=True) for f in factors], np.uint64)
+    eight = poisoned(m * n, np.int8)
+    run("co1", a, b, eight, table, m, n, k, 1, 0)
+    scaled = np.rint(acc.astype(np.float32) * np.array([truncated(f) for f in factors]))
+    np.testing.assert_array_equal(unfolded(eight, 32), np.clip(scaled, -128, 127).astype(np.int8))
+
+    plain = poisoned(m * n, np.int32)
+    run("co1", a, b, plain, none, m, n, k, 2, 0)
+    np.testing.assert_array_equal(unfolded(plain, 16), acc)
+
+    run("co1", a, b, eight, none, m, n, k, 3, quant(0.002, signed=True))
+    scaled = np.rint(acc.astype(np.float32) * truncated(0.002))
+    np.testing.assert_array_equal(unfolded(eight, 32), np.clip(scaled, -128, 127).astype(np.int8))
+
+    (finding,) = launch("co1", a, b, plain, none, m, n, k, 4, 0).findings
+    assert finding.kind == "illegal-parameter" and "SetFixpipeNz2ndFlag" in finding.message
+
+
+def test_load_3d_of_floats_writes_no_row_beyond_the_last_8() -> None:
+    k, n = 32, 24  # 4 blocks along k, each of 32 rows of 8 of which 24 are written
+    x = np.ones((k, n), np.float32)
+    run("into_l0b", x, k, n, (3 * 32 + 24) * 8)
+    (finding,) = launch("into_l0b", x, k, n, (3 * 32 + 24) * 8 - 1).findings
+    assert finding.kind == "out-of-bounds" and finding.range == (0, (3 * 32 + 24) * 32)

@@ -45,7 +45,6 @@ _REASONS = (
     (r"CtrlSpr|SaturationFlag", "arithmetic is that of the control register's defaults"),
     (r"StoreAtomicConfig", "SetAtomicAdd, SetAtomicMax and SetAtomicMin configure stores"),
     (r"GetProgramCounter", "code of the host has no program counter of a core"),
-    (r"FixPipeConfig|FixpipeNz2ndFlag|FixpipePreQuantFlag", "registers of earlier chips' Fixpipe; its parameters hold all"),
     (r"InitDetermineComputeWorkspace|NotifyNextBlock|WaitPreBlock", "the order of blocks through a workspace is not modelled"),
 )  # fmt: skip
 

@@ -22,7 +22,8 @@ class Checker {
 
   bool Run() {
     Parameters();
-    if (!ok_) return false;  // ranges of illegal parameters mean nothing
+    if (!ok_) return false;                                      // ranges of illegal parameters mean nothing
+    if (r_.op == Op::DataCache && r_.cache.entire) return true;  // wherever the tensor lies
     for (int i = 0; i < r_.operands; ++i) Address(i);
     return ok_;
   }
@@ -179,8 +180,8 @@ class Checker {
     Range("dstNzC0Stride", p.dst_c0, 1, 16384);
     Range("dstNzNStride", p.dst_n, 1, 16384);
     Range("dstNzMatrixStride", p.dst_nd, 0, 16384);
-    const uint32_t size = SizeOf(r_.operand[1].type);
-    TW_REQUIRE(size != 0 && size <= 4, std::string("type ") + Name(r_.operand[1].type) + " is not supported");
+    TW_REQUIRE(ColumnsOf(r_.operand[1].type) != 0,
+               std::string("type ") + Name(r_.operand[1].type) + " is not supported");
   }
 
   void Nz2Nd() {
@@ -216,12 +217,14 @@ class Checker {
     if (r_.op == Op::LoadTranspose) {
       In(dst, "the destination", {Mem::L0A, Mem::L0B});
       In(src, "the source", {Mem::L1});
-      TW_REQUIRE(size == 1 || size == 2 || size == 4,
-                 std::string("type ") + Name(src.type) + " is not supported");
+      TW_REQUIRE(ColumnsOf(src.type) != 0, std::string("type ") + Name(src.type) + " is not supported");
+      TW_REQUIRE(src.type != DType::S4 || dst.mem == Mem::L0B, "4-bit types go to l0b only");
       return;
     }
     In(dst, "the destination", {Mem::L0A, Mem::L0B, Mem::L1});
     In(src, "the source", {Mem::L1, Mem::GM});
+    TW_REQUIRE(src.type != DType::S4 || (src.mem == Mem::L1 && dst.mem != Mem::L1),
+               "4-bit types go from l1 to l0a or l0b only");
     if (r_.load2d.transpose) {
       TW_REQUIRE(src.mem == Mem::L1, "ifTranspose needs the source in l1");
       TW_REQUIRE(size == 2, std::string("ifTranspose works on 16-bit types, not on ") + Name(src.type));
@@ -233,12 +236,11 @@ class Checker {
     const Operand &dst = r_.operand[0], &src = r_.operand[1];
     In(dst, "the destination", {Mem::L0A, Mem::L0B});
     In(src, "the source", {Mem::L1});
-    const uint32_t size = SizeOf(src.type);
-    TW_REQUIRE(size == 1 || size == 2 || size == 4,
-               std::string("type ") + Name(src.type) + " is not supported");
+    const uint32_t c0 = ColumnsOf(src.type);
+    TW_REQUIRE(c0 != 0, std::string("type ") + Name(src.type) + " is not supported");
     if (!ok_) return;
-    const uint32_t c0 = 32 / size;
-    if (size == 1) TW_REQUIRE(dst.mem == Mem::L0A && !p.transpose, "8-bit types go to l0a untransposed only");
+    if (c0 >= 32)
+      TW_REQUIRE(dst.mem == Mem::L0A && !p.transpose, "types of 4 and 8 bits go to l0a untransposed only");
     Range("l1H", p.h, 1, 32767);
     Range("l1W", p.w, 1, 32767);
     Range("strideW", p.stride_w, 1, 63);
@@ -249,7 +251,8 @@ class Checker {
     TW_REQUIRE(p.boundary == 0 || p.map < p.boundary, "the source starts beyond the boundary");
     TW_REQUIRE(p.k_start % c0 == 0, "kStartPt " + Str(p.k_start) + " is not a multiple of " + Str(c0));
     const uint32_t rest = p.c % c0;
-    TW_REQUIRE(rest == 0 || rest == 4 || (rest == 8 && size <= 2) || (rest == 16 && size == 1),
+    TW_REQUIRE(rest == 0 || (rest == 4 && c0 < 64) || (rest == 8 && c0 >= 16) || (rest == 16 && c0 >= 32) ||
+                   (rest == 32 && c0 == 64),
                "channelSize " + Str(p.c) + " is not allowed for " + Name(src.type));
     TW_REQUIRE(uint32_t{p.k_start} + p.k_ext <= AlignUp(p.c, c0) * p.filter_w * p.filter_h,
                "kStartPt + kExtension reach beyond the channels");
@@ -268,7 +271,7 @@ class Checker {
                "unitFlag is " + Str(p.unit_flag) + ", allowed are 0, 2, 3");
     const bool floats =
         (a.type == DType::F16 || a.type == DType::BF16 || a.type == DType::F32) && c.type == DType::F32;
-    const bool ints = a.type == DType::S8 && c.type == DType::S32;
+    const bool ints = (a.type == DType::S8 || a.type == DType::S4) && c.type == DType::S32;
     TW_REQUIRE(a.type == b.type && (floats || ints), std::string(Name(a.type)) + " x " + Name(b.type) +
                                                          " -> " + Name(c.type) + " does not exist on 2201");
     if (r_.operands > 3) {

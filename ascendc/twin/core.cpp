@@ -24,7 +24,8 @@ constexpr const char* kKindNames[] = {
     "capacity",           "out-of-bounds", "misaligned",    "illegal-parameter", "illegal-memory",
     "unpaired-flag",      "repeated-flag", "reserved-flag", "flag-range",        "queue",
     "assertion",          "fault",         "wrong-core",    "illegal-event",     "race",
-    "uninitialized-read", "deadlock",      "cross-flag",    "use-after-free",    "short-row"};
+    "uninitialized-read", "deadlock",      "cross-flag",    "use-after-free",    "short-row",
+    "stale-cache"};
 static_assert(sizeof(kKindNames) / sizeof(char*) == static_cast<int>(FindingKind::Count));
 
 }  // namespace
@@ -92,6 +93,8 @@ void Core::Begin(const CoreInfo& info, int block, int place, std::function<bool(
                : std::make_unique<CoreClock>(*machine_.clocks, id_,
                                              machine_.options.schedule == Schedule::Timeline);
   freed_.clear();
+  reserved_.clear();
+  meets_ = false;
   unit_tiles_.clear();
   ReleaseAll();
 }
@@ -140,6 +143,7 @@ bool Core::Emit(Record& record) {
     }
     Count(record);
     CheckUnitFlag(record);
+    if (record.op == Op::SyncAll) CheckReserved(record);
     if (!freed_.empty() && UseAfterFree(record)) {
       if (shadow_ != nullptr) shadow_->Forgive(record);
       return false;
@@ -208,7 +212,28 @@ bool Core::FlagIsLegal(const Record& record) {
   return true;
 }
 
-// asc-devkit docs/zh/api, CrossCoreSetFlag: ids 11..14 are SyncAll's; a pipe of its own must complete first.
+// asc-devkit docs/zh/api, CrossCoreSetFlag: SyncAll takes ids 11..14, which are free where nobody calls it.
+void Core::CheckReserved(const Record& record) {
+  const auto report = [&](const Record& flag) {
+    Report(FindingKind::ReservedFlag,
+           "flag id " + std::to_string(flag.cross.id) +
+               " between cores: SyncAll, which this kernel calls too, takes 11..14",
+           flag.pipe, flag.at);
+  };
+  if (record.op == Op::SyncAll) {
+    meets_ = true;
+    for (const Record& flag : reserved_) report(flag);
+    reserved_.clear();
+  } else if (record.cross.id >= 11 && record.cross.id <= 14 && !record.cross.internal) {
+    if (meets_)
+      report(record);
+    else if (std::none_of(reserved_.begin(), reserved_.end(),
+                          [&](const Record& r) { return r.at.line == record.at.line; }))
+      reserved_.push_back(record);
+  }
+}
+
+// The same page: a pipe of its own must complete first.
 bool Core::CrossIsLegal(const Record& record) {
   const CrossParams& c = record.cross;
   if (c.mode == 3) return true;
@@ -219,9 +244,7 @@ bool Core::CrossIsLegal(const Record& record) {
   };
   if (c.id >= kCrossIds)
     return bad(FindingKind::FlagRange, "flag id " + std::to_string(c.id) + ", they are 0..15");
-  if (c.id >= 11 && c.id <= 14 && !c.internal)
-    bad(FindingKind::ReservedFlag,
-        "flag id " + std::to_string(c.id) + ": 11..14 belong to SyncAll, use 0..10");
+  CheckReserved(record);
   if (record.op == Op::CrossWait) return true;
   if (c.mode > 2)
     return bad(FindingKind::IllegalParameter, "mode " + std::to_string(c.mode) + ", 2201 has 0, 1 and 2");

@@ -122,6 +122,7 @@ class Core {
   bool OnItsCore(const Record& record);
   bool Meets(const Need& need, const Record& record);
   bool EventExists(const Record& record);
+  void CheckReserved(const Record& record);
   bool CrossIsLegal(const Record& record);
   std::string SinceWhen() const;
   std::string HolderMap(Mem mem) const;
@@ -170,6 +171,8 @@ class Core {
   uint32_t next_[kMems] = {};
   std::vector<Holder> holders_;
   std::vector<Freed> freed_;
+  std::vector<Record> reserved_;  // flags between cores with ids that SyncAll takes, should one come
+  bool meets_ = false;            // SyncAll was called
   std::vector<UnitTile> unit_tiles_;
   Flag flags_[kEvents][kIds];
   std::deque<Waiting> queue_[kPipes];

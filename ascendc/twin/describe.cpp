@@ -38,7 +38,7 @@ void DescribePad(Record& r) {
 void DescribeNd2Nz(Record& r) {
   const Nd2NzArgs& p = r.nd2nz;
   Operand &dst = r.operand[0], &src = r.operand[1];
-  const uint32_t size = SizeOf(src.type);
+  const uint32_t size = src.type == DType::S4 ? 1 : SizeOf(src.type);  // S4 is counted in bytes
   src.unit = p.d * size;
   Repeat(src, p.n, static_cast<int64_t>(p.src_d) * size);
   Repeat(src, p.nd, static_cast<int64_t>(p.src_nd) * size);
@@ -78,7 +78,7 @@ void DescribeLoad2d(Record& r) {
 void DescribeLoadTranspose(Record& r) {
   const Load2dParams& p = r.load2d;
   Operand &dst = r.operand[0], &src = r.operand[1];
-  const uint32_t fractals = SizeOf(src.type) == 2 ? 1 : 2;
+  const uint32_t fractals = src.type == DType::S4 ? 4 : SizeOf(src.type) == 2 ? 1 : 2;
   const int64_t square = 512 * fractals;
   src.base += p.start * static_cast<uint64_t>(square);
   src.unit = static_cast<uint32_t>(square);
@@ -91,14 +91,24 @@ void DescribeLoadTranspose(Record& r) {
 void DescribeLoad3d(Record& r) {
   Load3dParams& p = r.load3d;
   Operand &dst = r.operand[0], &src = r.operand[1];
-  if (SizeOf(src.type) == 0 || SizeOf(src.type) == 8) return;  // refused by the check
-  const uint32_t c0 = 32 / SizeOf(src.type);
+  const uint32_t c0 = ColumnsOf(src.type);
+  if (c0 == 0) return;  // refused by the check
   p.map = src.base;
   const uint32_t rows = static_cast<uint32_t>(p.h) * p.w;
   const bool transposed = dst.mem == Mem::L0B || p.transpose, columns = p.repeat_mode != 0;
   const uint32_t m_all = AlignUp(p.m_ext, 16) * (columns ? 1 : p.repeat_time);
   const uint32_t k_all = CeilDiv(p.k_ext, c0) * (columns ? p.repeat_time : 1);
-  dst.unit = (transposed ? CeilDiv(k_all * c0, 16) * (m_all / std::min(c0, 16u)) : m_all / 16 * k_all) * 512;
+  if (!transposed) {
+    dst.unit = m_all / 16 * k_all * 512;
+  } else {  // rows up to the next 16 keep their place but are not written
+    const uint32_t n_blocks = CeilDiv(k_all * c0, 16);
+    if (dst.mem == Mem::L0B && k_all * c0 % 16 != 0) {
+      dst.unit = k_all * c0 * 32;
+      Repeat(dst, m_all / std::min(c0, 16u), int64_t{n_blocks} * 512);
+    } else {
+      dst.unit = n_blocks * (m_all / std::min(c0, 16u)) * 512;
+    }
+  }
   const bool plain = p.filter_w == 1 && p.filter_h == 1 && p.stride_w == 1 && p.stride_h == 1 &&
                      (p.pad[0] | p.pad[1] | p.pad[2] | p.pad[3]) == 0 && p.repeat_time == 1;
   if (plain && p.m_start < rows) {
@@ -118,9 +128,9 @@ void DescribeLoad3d(Record& r) {
 void DescribeMmad(Record& r) {
   const MmadArgs& p = r.mmad;
   Operand &c = r.operand[0], &a = r.operand[1], &b = r.operand[2];
-  const uint32_t size = SizeOf(a.type) == 0 ? 1 : SizeOf(a.type), c0 = 32 / size;
+  const uint32_t c0 = std::max(ColumnsOf(a.type), 1u);
   const uint32_t k_blocks = p.k_align16 && a.type == DType::F32 ? CeilDiv(p.k, 16) * 2 : CeilDiv(p.k, c0);
-  a.unit = p.m == 1 ? p.k * size : CeilDiv(p.m, 16) * k_blocks * 512;
+  a.unit = p.m == 1 ? CeilDiv(p.k * 32, c0) : CeilDiv(p.m, 16) * k_blocks * 512;
   b.unit = CeilDiv(p.k, c0) * CeilDiv(p.n, 16) * 512;
   c.unit = CeilDiv(p.m, 16) * CeilDiv(p.n, 16) * 1024;
   if (r.operands > 3) r.operand[3].unit = p.n * 4u;
@@ -172,6 +182,9 @@ void Describe(Record& r) {
     case Op::ScalarGet:
     case Op::ScalarSet:
       r.operand[0].unit = r.scalar.size;
+      return;
+    case Op::DataCache:
+      r.operand[0].unit = r.cache.entire ? 0 : 1;
       return;
     case Op::Vector:
       return DescribeVector(r);

@@ -59,7 +59,7 @@ void ExecuteCopyPad(Core& core, const Record& r) {
 
 void ExecuteNd2Nz(Core& core, const Record& r) {
   const Nd2NzArgs& p = r.nd2nz;
-  const uint64_t size = SizeOf(r.operand[1].type);
+  const uint64_t size = r.operand[1].type == DType::S4 ? 1 : SizeOf(r.operand[1].type);
   uint8_t* dst = core.At(r.operand[0]);
   const uint8_t* src = core.At(r.operand[1]);
   const uint64_t row = p.d * size, whole = row / 32, rest = row % 32;

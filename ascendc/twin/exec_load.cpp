@@ -15,6 +15,16 @@ void Transpose(uint8_t* dst, int64_t dst_row, const uint8_t* src, int64_t src_ro
       std::memcpy(dst + c * dst_row + r * size, src + r * src_row + c * size, size);
 }
 
+// 64 x 64 elements of half a byte, of rows of 32 B: rows [first, first + 16) of the transposed square.
+void TransposeNibbles(uint8_t* dst, const uint8_t* src, int first) {
+  const auto nibble = [&](int row, int column) {
+    return src[row * 32 + column / 2] >> (column % 2 * 4) & 15;
+  };
+  for (int r = 0; r < 16; ++r)
+    for (int c = 0; c < 32; ++c)
+      dst[r * 32 + c] = static_cast<uint8_t>(nibble(2 * c, first + r) | nibble(2 * c + 1, first + r) << 4);
+}
+
 void Transpose16x16(uint16_t* dst, const uint16_t* src) {
   for (int c = 0; c < 16; ++c)
     for (int r = 0; r < 16; ++r) dst[c * 16 + r] = src[r * 16 + c];
@@ -39,7 +49,7 @@ void ExecuteLoad2d(Core& core, const Record& r) {
 void ExecuteLoadTranspose(Core& core, const Record& r) {
   const Load2dParams& p = r.load2d;
   const uint32_t size = SizeOf(r.operand[1].type);
-  const int64_t square = size == 2 ? 512 : 1024;
+  const int64_t square = size == 0 ? 2048 : size == 2 ? 512 : 1024;
   const int64_t src_step = (p.decrease ? -square : square) * static_cast<int64_t>(p.src_stride);
   const int64_t dst_step = (int64_t{p.dst_gap} + 1) * 512, frac_step = (int64_t{p.frac_gap} + 1) * 512;
   uint8_t* dst = core.At(r.operand[0]);
@@ -47,6 +57,8 @@ void ExecuteLoadTranspose(Core& core, const Record& r) {
   for (uint32_t i = 0; i < p.repeat; ++i, src += src_step, dst += dst_step) {
     if (size == 2) {
       Transpose16x16(reinterpret_cast<uint16_t*>(dst), reinterpret_cast<const uint16_t*>(src));
+    } else if (size == 0) {  // S4: four 16 x 64 fractals, one above the other
+      for (int f = 0; f < 4; ++f) TransposeNibbles(dst + f * frac_step, src, f * 16);
     } else if (size == 1) {  // two 16 x 32 fractals, one above the other
       for (int f = 0; f < 2; ++f) Transpose(dst + f * frac_step, 32, src + f * 16, 32, 32, 16, 1);
     } else {  // two 16 x 8 fractals, side by side
@@ -60,7 +72,7 @@ void ExecuteLoadTranspose(Core& core, const Record& r) {
 void ExecuteLoad3d(Core& core, const Record& r) {
   const Load3dParams& p = r.load3d;
   const Operand &to = r.operand[0], &from = r.operand[1];
-  const uint32_t size = SizeOf(from.type), c0 = 32 / size;
+  const uint32_t size = from.type == DType::S4 ? 1 : SizeOf(from.type), c0 = ColumnsOf(from.type);
   uint8_t* dst = core.At(to);
   const uint32_t rows = static_cast<uint32_t>(p.h) * p.w;
   const int out_w = (p.w + p.pad[0] + p.pad[1] - p.dilation_w * (p.filter_w - 1) - 1) / p.stride_w + 1;

@@ -1,6 +1,7 @@
 // Mmad: fractals unpacked to plain fp32 or int32 once, then a register-blocked loop whose sums run along k in
 // order.
 #include <cstring>
+#include <type_traits>
 
 #include "api/types.h"
 #include "machine.h"
@@ -38,10 +39,20 @@ TW_CLONES void RowBlock(const float* a, size_t lda, const float* b, uint32_t k,
 #undef TW_BODY
 #undef TW_CLONES
 
-inline float Widen(const half* p) { return HalfToFloat(p->bits); }
-inline float Widen(const bfloat16_t* p) { return Bf16ToFloat(p->bits); }
-inline float Widen(const float* p) { return *p; }
-inline int32_t Widen(const int8_t* p) { return *p; }
+struct Int4 {  // two to a byte, the first one low
+  uint8_t two;
+};
+template <class T>
+constexpr uint32_t kColumns = std::is_same_v<T, Int4> ? 64 : 32 / sizeof(T);
+
+inline float Widen(const half* p, size_t i) { return HalfToFloat(p[i].bits); }
+inline float Widen(const bfloat16_t* p, size_t i) { return Bf16ToFloat(p[i].bits); }
+inline float Widen(const float* p, size_t i) { return p[i]; }
+inline int32_t Widen(const int8_t* p, size_t i) { return p[i]; }
+inline int32_t Widen(const Int4* p, size_t i) {
+  const int32_t bits = p[i / 2].two >> (i % 2 * 4) & 15;
+  return bits < 8 ? bits : bits - 16;
+}
 
 inline float Add(float c, float sum) { return c + sum; }
 inline int32_t Add(int32_t c, int32_t sum) {  // the integer cube saturates
@@ -52,7 +63,7 @@ inline int32_t Add(int32_t c, int32_t sum) {  // the integer cube saturates
 template <class T, class Acc>
 void Run(Core& core, const Record& r) {
   const MmadArgs& p = r.mmad;
-  constexpr uint32_t c0 = 32 / sizeof(T);
+  constexpr uint32_t c0 = kColumns<T>;
   const uint32_t k_blocks = CeilDiv(p.k, c0), n_blocks = CeilDiv(p.n, 16), m16 = AlignUp(p.m, 16);
   const uint32_t a_blocks = p.k_align16 && sizeof(T) == 4 ? CeilDiv(p.k, 16) * 2 : k_blocks;
   const size_t lda = size_t{k_blocks} * c0;
@@ -63,22 +74,22 @@ void Run(Core& core, const Record& r) {
   const T* l0b = reinterpret_cast<const T*>(core.At(r.operand[2]));
 
   if (p.m == 1) {  // GEMV: the row lies as it is
-    for (uint32_t i = 0; i < p.k; ++i) a[i] = Widen(l0a + i);
+    for (uint32_t i = 0; i < p.k; ++i) a[i] = Widen(l0a, i);
     for (uint32_t row = 1; row < rows; ++row) std::memset(a + row * lda, 0, lda * sizeof(Acc));
   } else {
     for (uint32_t row = 0; row < rows; ++row) {
-      const T* from = l0a + size_t{row} / 16 * a_blocks * 16 * c0 + row % 16 * c0;
+      size_t from = size_t{row} / 16 * a_blocks * 16 * c0 + row % 16 * c0;
       Acc* to = a + row * lda;
       for (uint32_t kb = 0; kb < k_blocks; ++kb, from += 16 * c0, to += c0)
-        for (uint32_t i = 0; i < c0; ++i) to[i] = Widen(from + i);
+        for (uint32_t i = 0; i < c0; ++i) to[i] = Widen(l0a, from + i);
     }
   }
   for (uint32_t nb = 0; nb < n_blocks; ++nb) {
     Acc* to = b + nb * lda * 16;
     for (uint32_t kb = 0; kb < k_blocks; ++kb, to += c0 * 16) {
-      const T* from = l0b + (size_t{kb} * n_blocks + nb) * 16 * c0;
+      const size_t from = (size_t{kb} * n_blocks + nb) * 16 * c0;
       for (uint32_t n = 0; n < 16; ++n)
-        for (uint32_t i = 0; i < c0; ++i) to[i * 16 + n] = Widen(from + n * c0 + i);
+        for (uint32_t i = 0; i < c0; ++i) to[i * 16 + n] = Widen(l0b, from + n * c0 + i);
     }
   }
 
@@ -120,6 +131,8 @@ void ExecuteMmad(Core& core, const Record& r) {
       return Run<bfloat16_t, float>(core, r);
     case DType::F32:
       return Run<float, float>(core, r);
+    case DType::S4:
+      return Run<Int4, int32_t>(core, r);
     default:
       return Run<int8_t, int32_t>(core, r);
   }

@@ -12,6 +12,10 @@ namespace tilewright::twin {
 
 namespace {
 
+constexpr uint64_t kCacheLine = 64;
+
+bool CleansCache(const GmAccess& a) { return a.site.slot == static_cast<int>(Op::DataCache); }
+
 bool Knows(const GmAccess& later, const GmAccess& earlier) {
   if (later.core == earlier.core) return later.clock.Knows(earlier.pipe, earlier.index);
   if (later.clock.remote == nullptr) return false;
@@ -23,6 +27,7 @@ bool Knows(const GmAccess& later, const GmAccess& earlier) {
 struct Piece {
   uint64_t end = 0;
   int32_t write = -1;
+  int32_t cleaned = -1;          // when the data cache that took the write gave it to memory
   std::vector<int32_t> updates;  // atomic ones since, which order among themselves does not matter to
   std::vector<int32_t> reads;    // since; the latest of each core and pipe
 };
@@ -39,7 +44,7 @@ class History {
     while (begin < end) {
       if (it == pieces_.end() || it->first > begin) {
         const uint64_t stop = it == pieces_.end() ? end : std::min(end, it->first);
-        it = pieces_.emplace_hint(it, begin, Piece{stop, -1, {}, {}});
+        it = pieces_.emplace_hint(it, begin, Piece{stop, -1, -1, {}, {}});
       }
       Apply(which, begin, it->second);
       begin = it->second.end;
@@ -47,7 +52,20 @@ class History {
     }
   }
 
+  // What this core's scalar unit has written there is in memory from now on.
+  void Clean(int32_t which, uint64_t begin, uint64_t end) {
+    SplitAt(begin);
+    SplitAt(end);
+    const int core = accesses_[static_cast<size_t>(which)].core;
+    for (auto it = pieces_.lower_bound(begin); it != pieces_.end() && it->first < end; ++it) {
+      Piece& piece = it->second;
+      if (piece.write >= 0 && piece.cleaned < 0 && Cached(piece.write).core == core) piece.cleaned = which;
+    }
+  }
+
  private:
+  const GmAccess& Cached(int32_t which) const { return accesses_[static_cast<size_t>(which)]; }
+
   void SplitAt(uint64_t at) {
     auto it = pieces_.upper_bound(at);
     if (it == pieces_.begin()) return;
@@ -58,22 +76,47 @@ class History {
     pieces_.emplace(at, std::move(tail));
   }
 
-  void Check(int32_t earlier, int32_t later, Hazard hazard, uint64_t begin, uint64_t end) {
-    if (earlier < 0) return;
+  // True where the earlier access is over when the later one begins.
+  bool Check(int32_t earlier, int32_t later, Hazard hazard, uint64_t begin, uint64_t end) {
+    if (earlier < 0) return true;
     const GmAccess &a = accesses_[static_cast<size_t>(earlier)], &b = accesses_[static_cast<size_t>(later)];
-    if (Knows(b, a)) return;
-    if (a.core == b.core && HardwareOrders(hazard, Mem::GM, a.pipe, a.site, b.pipe, b.site)) return;
-    for (GmRace& r : races_)
-      if (r.before.site.at.line == a.site.at.line && r.after.site.at.line == b.site.at.line &&
-          r.hazard == hazard && (r.before.core == r.after.core) == (a.core == b.core))
-        return;
-    races_.push_back({a, b, hazard, begin, end});
+    if (Knows(b, a)) return true;
+    if (a.core == b.core && HardwareOrders(hazard, Mem::GM, a.pipe, a.site, b.pipe, b.site)) return true;
+    Found({a, b, hazard, begin, end});
+    return false;
+  }
+
+  void Found(const GmRace& race) {
+    const auto across = [](const GmRace& r) { return r.before.core != r.after.core; };
+    for (GmRace& r : races_) {
+      if (r.before.site.at.line != race.before.site.at.line ||
+          r.after.site.at.line != race.after.site.at.line || r.hazard != race.hazard ||
+          r.stale != race.stale || across(r) != across(race))
+        continue;
+      // Scalars are written one by one, and read in one go.
+      if (r.stale && r.end == race.begin && r.after.seq == race.after.seq && r.after.core == race.after.core)
+        r.end = race.end;
+      return;
+    }
+    races_.push_back(race);
+  }
+
+  // A scalar unit's writes stay in its core's data cache, past which everybody else reads.
+  void CheckCache(int32_t which, const Piece& piece, uint64_t begin) {
+    if (piece.write < 0) return;
+    const GmAccess &a = Cached(piece.write), &b = Cached(which);
+    if (a.pipe != Pipe::S || (b.pipe == Pipe::S && b.core == a.core)) return;
+    if (piece.cleaned >= 0) {
+      const GmAccess& cleaned = Cached(piece.cleaned);
+      if (Knows(b, cleaned) || (b.core == cleaned.core && cleaned.seq < b.seq)) return;
+    }
+    Found({a, b, Hazard::Raw, begin, piece.end, true});
   }
 
   void Apply(int32_t which, uint64_t begin, Piece& piece) {
     const GmAccess& access = accesses_[static_cast<size_t>(which)];
     if (!access.operand.write) {
-      Check(piece.write, which, Hazard::Raw, begin, piece.end);
+      if (Check(piece.write, which, Hazard::Raw, begin, piece.end)) CheckCache(which, piece, begin);
       for (const int32_t update : piece.updates) Check(update, which, Hazard::Raw, begin, piece.end);
       for (int32_t& read : piece.reads) {
         const GmAccess& r = accesses_[static_cast<size_t>(read)];
@@ -84,7 +127,8 @@ class History {
       piece.reads.push_back(which);
       return;
     }
-    Check(piece.write, which, Hazard::Waw, begin, piece.end);
+    if (Check(piece.write, which, Hazard::Waw, begin, piece.end) && access.atomic != Atomic::None)
+      CheckCache(which, piece, begin);
     for (const int32_t read : piece.reads) Check(read, which, Hazard::War, begin, piece.end);
     piece.reads.clear();
     if (access.atomic != Atomic::None) {
@@ -94,6 +138,7 @@ class History {
     for (const int32_t update : piece.updates) Check(update, which, Hazard::Waw, begin, piece.end);
     piece.updates.clear();
     piece.write = which;
+    piece.cleaned = -1;
   }
 
   const std::vector<GmAccess>& accesses_;
@@ -197,6 +242,14 @@ std::vector<GmRace> FindGmRaces(const std::vector<GmAccess>& accesses, const std
     const Record none{};
     for (const int32_t i : order) {
       const GmAccess& access = accesses[static_cast<size_t>(i)];
+      if (CleansCache(access)) {
+        const uint64_t from = access.operand.base - buffer.base, line = from / kCacheLine * kCacheLine;
+        if (access.operand.unit == 0)
+          history.Clean(i, buffer.base, buffer.base + buffer.bytes);
+        else if (inside(access))
+          history.Clean(i, buffer.base + from, buffer.base + line + kCacheLine);
+        continue;
+      }
       if (!inside(access)) continue;
       ForEachRange(none, access.operand,
                    [&](uint64_t begin, uint64_t bytes) { history.Touch(i, begin, begin + bytes); });

@@ -48,10 +48,11 @@ struct GmRace {
   GmAccess before, after;
   Hazard hazard;
   uint64_t begin, end;
+  bool stale = false;  // ordered, but what was written is still in the writer's data cache
 };
 
 // Pairs that touch the same byte, one of them writing, with nothing that orders them; one for each pair of
-// lines.
+// lines. And reads of what a scalar unit wrote and did not clean out of its data cache.
 std::vector<GmRace> FindGmRaces(const std::vector<GmAccess>& accesses, const std::vector<GmBuffer>& buffers);
 
 }  // namespace tilewright::twin

@@ -211,7 +211,7 @@ void AddGmRaces(Shared& shared, bool mixed) {
     const auto buffer = std::find_if(shared.machine.buffers.begin(), shared.machine.buffers.end(),
                                      [&](const GmBuffer& g) { return race.begin - g.base < g.bytes; });
     const bool same = a.core == b.core;
-    Finding f{FindingKind::Race,
+    Finding f{race.stale ? FindingKind::StaleCache : FindingKind::Race,
               "",
               b.site.at,
               b.core / kCoresOfGroup,
@@ -225,14 +225,23 @@ void AddGmRaces(Shared& shared, bool mixed) {
               1};
     f.other = a.site.at;
     f.other_pipe = a.pipe;
-    f.missing = same ? SyncName(a.pipe, b.pipe) : "CrossCoreSetFlag/CrossCoreWaitFlag or SyncAll";
+    f.missing = race.stale ? "DataCacheCleanAndInvalid"
+                : same     ? SyncName(a.pipe, b.pipe)
+                           : "CrossCoreSetFlag/CrossCoreWaitFlag or SyncAll";
     f.core = !mixed ? "" : b.core % kCoresOfGroup == 0 ? "aic" : "aiv";
-    f.message = std::string(Name(race.hazard)) + " of bytes " + std::to_string(f.begin) + ".." +
-                std::to_string(f.end) + " of '" + buffer->name + "': " + SlotName(b.site.slot) + " on pipe " +
-                Name(b.pipe) + " of " + shared.machine.board->NameOf(b.core) + " is not ordered after " +
-                SlotName(a.site.slot) + " on pipe " + Name(a.pipe) + " of " +
-                shared.machine.board->NameOf(a.core) + " at " + PlaceName(a.site.at) + "; missing " +
-                f.missing;
+    const auto who = [&](const GmAccess& access) {
+      return std::string(SlotName(access.site.slot)) + " on pipe " + Name(access.pipe) + " of " +
+             shared.machine.board->NameOf(access.core);
+    };
+    const std::string bytes =
+        "bytes " + std::to_string(f.begin) + ".." + std::to_string(f.end) + " of '" + buffer->name + "'";
+    if (race.stale)
+      f.message = who(b) + " may read old values of " + bytes + ", which " + who(a) + " at " +
+                  PlaceName(a.site.at) + " left in its core's data cache; missing " + f.missing +
+                  " before the two are ordered";
+    else
+      f.message = std::string(Name(race.hazard)) + " of " + bytes + ": " + who(b) + " is not ordered after " +
+                  who(a) + " at " + PlaceName(a.site.at) + "; missing " + f.missing;
     shared.outcome.findings.push_back(std::move(f));
   }
 }

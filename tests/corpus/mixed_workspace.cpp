@@ -34,7 +34,7 @@ __aicore__ inline void Cube(const GlobalTensor<half>& x, const GlobalTensor<floa
     //! replace of_the_wrong_pipe `PIPE_FIX` `PIPE_MTE2`: race@take<store CORES, race@store<take CORES
     //! replace set_twice `;` `, CrossCoreSetFlag<2, PIPE_FIX>(kFull);`: cross-flag, race@store<take CORES
     //! replace mode_of_vector_cores `<2, PIPE_FIX>` `<1, PIPE_FIX>`: wrong-core, deadlock@wait_full
-    //! replace no_such_flag `kFull` `kFull + 11`: reserved-flag, deadlock@wait_full, cross-flag
+    //! replace no_such_flag `kFull` `kFull + 11`: deadlock@wait_full, cross-flag
     //! replace of_no_pipe `PIPE_FIX` `PIPE_S`: illegal-parameter, deadlock@wait_full
     CrossCoreSetFlag<2, PIPE_FIX>(kFull);  // @hand_over
   }

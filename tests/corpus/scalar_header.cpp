@@ -10,6 +10,9 @@ extern "C" __global__ __aicore__ void scalar_header(GM_ADDR x, GM_ADDR y, int32_
   const LocalTensor<int32_t> t(TPosition::VECCALC, 0, 16), ones(TPosition::VECCALC, 64, 16);
   //! replace scalar_out_of_place `(i, factor)` `(i + 16 * GetBlockNum(), factor)`: out-of-bounds
   for (uint32_t i = 0; i < 8; ++i) gx.SetValue(i, factor);  // @write
+  //! drop not_cleaned: stale-cache@in<write DATA_CACHE
+  //! replace cleans_the_wrong_line `(gx)` `(gy)`: stale-cache@in<write DATA_CACHE
+  DataCacheCleanAndInvalid<int32_t, CacheLine::SINGLE_CACHE_LINE>(gx);
   //! drop no_s_mte2: race@in<write S_MTE2
   SetFlag<HardEvent::S_MTE2>(EVENT_ID0);
   //! drop no_s_mte2

@@ -5,8 +5,8 @@ A line ``//! EDIT NAME ...: EXPECTED`` says what a mutant called NAME does to th
 before it. The same NAME in several places is one mutant with several edits. EXPECTED lists what the
 twin must report, and nothing else: ``kind@label``, the label being ``// @label`` on a line (without
 one: this line), for races followed by ``<label`` of the earlier access and by what is missing: a
-HardEvent (``MTE2_V``), a barrier (``PIPE_V``) or order between cores (``CORES``). A line ``//!``
-without an EDIT continues the one before.
+HardEvent (``MTE2_V``), a barrier (``PIPE_V``), order between cores (``CORES``) or the cleaning of the
+scalar unit's cache (``DATA_CACHE``). A line ``//!`` without an EDIT continues the one before.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _EXPECTED = re.compile(r"([\w-]+)(?:@(\w+))?(?:<(\w+) (\w+))?$")
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A finding that must be there; ``other_line`` and ``missing`` are of races."""
+    """A finding that must be there; ``other_line`` and ``missing`` are of two accesses."""
 
     kind: str
     line: int
@@ -119,6 +119,8 @@ def _is_code(line: str) -> bool:
 def _sync(name: str) -> str:
     if name == "CORES":
         return ACROSS
+    if name == "DATA_CACHE":
+        return "DataCacheCleanAndInvalid"
     return f"PipeBarrier<{name}>" if name.startswith("PIPE_") else f"HardEvent::{name}"
 
 

@@ -41,7 +41,8 @@ KINDS = {
     ),
     "reserved-flag": (
         "vector_add__reserved_id",
-        "An id that the system uses itself: 6 and 7 between pipes, 11 to 14 between cores.",
+        "An id that the system uses itself: 6 and 7 between pipes; between cores 11 to 14 where SyncAll is"
+        " called.",
         "Take 0 to 5 between pipes, 0 to 10 between cores.",
     ),
     "flag-range": (
@@ -97,6 +98,13 @@ KINDS = {
         "On-chip memory is read that nothing has written since the kernel began.",
         "Fill it first, or compute on fewer elements.",
     ),
+    "stale-cache": (
+        "scalar_header__not_cleaned",
+        "Global memory is read that the scalar unit of a core has written (SetValue), and what it wrote may"
+        " still be in that core's data cache, past which other pipes and other cores read.",
+        "DataCacheCleanAndInvalid after the last SetValue of a line of 64 bytes, before the flag or the"
+        " meeting that the reader waits for.",
+    ),
     "short-row": (
         "padded_rows__not_padded",
         "DataCopyPad puts rows of less than 32 bytes into a block of 32 each, with nothing in particular"
@@ -127,8 +135,9 @@ KINDS = {
 
 LIMITS = (
     "Global memory that nobody wrote: arguments count as written when the kernel starts.",
-    "The scalar unit's data cache: GetValue and SetValue on global memory act at once, so a missing"
-    " DataCacheCleanAndInvalid is not found.",
+    "The scalar unit's data cache, where it reads: a GetValue may give what a line of 64 bytes held when it was"
+    " first read, unless DataCacheCleanAndInvalid comes before. On the twin it reads memory as it is. Nor is it"
+    " found that two cores write different bytes of one line, of which the later one wins.",
     "A wrong address inside the right buffer, or a wrong value: only the comparison with a reference"
     " shows it. Two static tensors that overlap are reported where their accesses race, not as such.",
     "Copies to L1, L0 and UB, and Mmad, of bytes of which only some were written: they take whole blocks,"

@@ -275,3 +275,36 @@ KERNEL ticks(GM_ADDR x, GM_ADDR y) {
   GlobalTensor<int64_t> out = View<int64_t>(y);
   out.SetValue(0, GetSystemCycle() - before);
 }
+
+// Core 0 writes 16 words by its scalar unit, all meet, core 1 reads them: by MTE2, or (how 5) by its own
+// scalar unit. how 0: never cleaned; 1: the line; 2: all of the cache; 3: half of the line; 4: after the
+// meeting.
+KERNEL cached(GM_ADDR x, GM_ADDR y, int32_t how) {
+  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
+  constexpr CacheLine kLine = CacheLine::SINGLE_CACHE_LINE, kAll = CacheLine::ENTIRE_DATA_CACHE;
+  const LocalTensor<int32_t> ub(TPosition::VECCALC, 0, 16);
+  GlobalTensor<int32_t> words = View<int32_t>(x);
+  if (GetBlockIdx() == 0) {
+    for (uint32_t i = 0; i < 16; ++i) words.SetValue(i, 7);
+    if (how == 1) DataCacheCleanAndInvalid<int32_t, kLine, DcciDst::CACHELINE_OUT>(words);
+    if (how == 2) DataCacheCleanAndInvalid<int32_t, kAll>(GlobalTensor<int32_t>());
+    if (how == 3) DataCacheCleanAndInvalid<int32_t, kLine>(words[8]);
+  }
+  SyncAll();
+  if (GetBlockIdx() == 0 && how == 4) DataCacheCleanAndInvalid<int32_t, kLine>(words);
+  if (GetBlockIdx() == 1) {
+    if (how == 5) return View<int32_t>(y).SetValue(0, words.GetValue(3));
+    DataCopy(ub, words, 16);
+    PipeBarrier<PIPE_ALL>();
+    DataCopy(View<int32_t>(y), ub, 16);
+  }
+}
+
+// Two meetings by a flag with an id that SyncAll takes, which may be called as well, before or after.
+KERNEL ids_of_sync_all(GM_ADDR, int32_t before, int32_t after) {
+  KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
+  if (before != 0) SyncAll();
+  CrossCoreSetFlag<0, PIPE_MTE3>(12);
+  CrossCoreWaitFlag(12);
+  if (after != 0) SyncAll();
+}

@@ -269,3 +269,78 @@ KERNEL round_scalars(GM_ADDR x, GM_ADDR halves, GM_ADDR bfloats, GM_ADDR back, u
     wide.SetValue(i, static_cast<float>(h.GetValue(i)));
   }
 }
+
+// a [m, k] times b [n, k] or, transposed, [k, n], of int4b_t, two to a byte along the rows. A comes to L0A by
+// LoadData 2D or 3D.
+KERNEL int4_product(GM_ADDR a, GM_ADDR b, GM_ADDR y, uint32_t m, uint32_t n, uint32_t k, uint32_t transposed,
+                    uint32_t image) {
+  const auto l1 = All<int4b_t>(TPosition::A1, 512 * 1024), l1b = l1[256 * 1024];
+  const auto a2 = All<int4b_t>(TPosition::A2, 64 * 1024), b2 = All<int4b_t>(TPosition::B2, 64 * 1024);
+  const uint16_t rows = static_cast<uint16_t>(m), columns = static_cast<uint16_t>(n),
+                 depth = static_cast<uint16_t>(k), half_k = static_cast<uint16_t>(k / 2),
+                 half_n = static_cast<uint16_t>(n / 2);
+  const uint8_t steps = static_cast<uint8_t>(k / 64), squares = static_cast<uint8_t>(n / 64);
+  DataCopy(l1, Gm<int4b_t>(a), Nd2NzParams(1, rows, half_k, 0, half_k, rows, 1, 0));
+  if (image != 0) {
+    LoadData3DParamsV2<int4b_t> p;
+    p.l1H = 1;
+    p.l1W = rows;
+    p.channelSize = p.kExtension = depth;
+    p.mExtension = rows;
+    LoadData(a2, l1, p);
+  } else {
+    for (uint32_t i = 0; i < m / 16; ++i)
+      LoadData(a2[i * steps * 1024], l1[i * 1024],
+               LoadData2DParams(0, steps, static_cast<uint16_t>(m / 16), 0, 0, false, 0));
+  }
+  if (transposed != 0) {
+    DataCopy(l1b, Gm<int4b_t>(b), Nd2NzParams(1, depth, half_n, 0, half_n, depth, 1, 0));
+    for (uint32_t i = 0; i < steps; ++i)
+      LoadDataWithTranspose(b2[i * n * 64], l1b[i * 4096],
+                            LoadData2dTransposeParams(0, squares, steps, 3, 0));
+  } else {
+    DataCopy(l1b, Gm<int4b_t>(b), Nd2NzParams(1, columns, half_k, 0, half_k, columns, 1, 0));
+    LoadData(b2, l1b, LoadData2DParams(0, static_cast<uint8_t>(steps * (n / 16)), 1, 0, 0, false, 0));
+  }
+  MultiplyOut<int4b_t, int32_t>(y, m, n, k, false);
+}
+
+// DataCopy out of L0C. how 0: one scale, half, rows; 1: a scale for each column, int8, fractals; 2: int32,
+// fractals; 3: by way of L1; 4: rows without the register that says how.
+KERNEL co1(GM_ADDR a, GM_ADDR b, GM_ADDR y, GM_ADDR scales, uint32_t m, uint32_t n, uint32_t k, uint32_t how,
+           uint64_t scalar) {
+  IntProduct(a, b, m, n, k);
+  const auto c = All<int32_t>(TPosition::CO1, 128 * 1024);
+  const uint16_t rows = static_cast<uint16_t>(m), columns = static_cast<uint16_t>(n);
+  if (how == 0) {
+    SetFixpipePreQuantFlag(scalar);
+    SetFixpipeNz2ndFlag(1, 0, 0);
+    DataCopy(Gm<half>(y), c, DataCopyCO12DstParams(columns, rows, n, rows, DEQF16, 1, false, true));
+  } else if (how == 1) {
+    const LocalTensor<uint64_t> l1(TPosition::C1, 448 * 1024, n), table(TPosition::C2PIPE2GM, 0, n);
+    DataCopy(l1, Gm<uint64_t>(scales), n);
+    DataCopy(table, l1, DataCopyParams(1, static_cast<uint16_t>(n / 16), 0, 0));
+    SetFixPipeConfig(table);
+    DataCopy(Gm<int8_t>(y), c, DataCopyCO12DstParams(columns, rows, m, rows, VREQ8, 0, false, false));
+  } else if (how == 3) {
+    const auto l1 = All<int8_t>(TPosition::C1, 512 * 1024);
+    SetFixpipePreQuantFlag(scalar);
+    DataCopy(l1, c, DataCopyCO12DstParams(columns, rows, m, rows, REQ8, 0, false, false));
+    DataCopy(Gm<int8_t>(y), l1, m * n);
+  } else {
+    DataCopy(Gm<int32_t>(y), c,
+             DataCopyCO12DstParams(columns, rows, 2 * m, rows, NoQuant, 0, false, how == 4));
+  }
+}
+
+// A float [k, n] to L0B, into a tensor of `size` elements.
+KERNEL into_l0b(GM_ADDR x, uint32_t k, uint32_t n, uint32_t size) {
+  const auto l1 = All<float>(TPosition::B1, 512 * 1024);
+  const uint16_t rows = static_cast<uint16_t>(k), columns = static_cast<uint16_t>(n);
+  DataCopy(l1, Gm<float>(x), Nd2NzParams(1, rows, columns, 0, columns, rows, 1, 0));
+  LoadData3DParamsV2<float> p;
+  p.l1H = 1;
+  p.l1W = p.mExtension = rows;
+  p.channelSize = p.kExtension = columns;
+  LoadData(LocalTensor<float>(TPosition::B2, 0, size), l1, p);
+}

@@ -212,6 +212,32 @@ struct FixpipeParamsV220 {  // srcStride in rows of 16 elements; dstStride in el
   bool isChannelSplit = false;
 };
 
+struct DataCopyCO12DstParams {  // dstStride in elements (nz2ndEn) or 32 B; srcStride in rows of 16 elements
+  DataCopyCO12DstParams() = default;
+  DataCopyCO12DstParams(uint16_t n, uint16_t m, uint32_t dstStrideIn, uint16_t srcStrideIn, QuantMode_t quant,
+                        uint8_t relu, bool split, bool nz2nd)
+      : nSize(n),
+        mSize(m),
+        dstStride(dstStrideIn),
+        srcStride(srcStrideIn),
+        quantPre(quant),
+        reluPre(relu),
+        channelSplit(split),
+        nz2ndEn(nz2nd) {}
+  uint8_t sid = 0;
+  uint16_t nSize = 0;
+  uint16_t mSize = 0;
+  uint32_t dstStride = 0;
+  uint16_t srcStride = 0;
+  uint8_t unitFlag = 0;
+  uint8_t clipReluPre = 0;  // this and eltWiseOp are of other chips
+  uint8_t eltWiseOp = 0;
+  QuantMode_t quantPre = QuantMode_t::NoQuant;
+  uint8_t reluPre = 0;
+  bool channelSplit = false;
+  bool nz2ndEn = false;
+};
+
 struct FixpipeConfig {
   CO2Layout format;
   bool isToUB = false;

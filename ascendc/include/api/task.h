@@ -1,5 +1,5 @@
-// Work given to one kind of core, and the scalar unit's data cache, which the twin does not have: what it
-// writes is in memory at once.
+// Work given to one kind of core, and the scalar unit's data cache: what it writes is in memory at once on
+// the twin, but whoever reads it before it is cleaned out of the cache is reported.
 #pragma once
 
 #include "api/cross_core.h"
@@ -23,12 +23,24 @@ inline void Async(Args... args) {
 // The scalar unit's accesses are done before it goes on.
 template <MemDsbT arg0>
 inline void DataSyncBarrier() {}
+// From the address to the end of its line of 64 B, or all of the cache.
 template <typename T, CacheLine entireType, DcciDst dcciDst>
-inline void DataCacheCleanAndInvalid(const GlobalTensor<T>&) {}
+inline void DataCacheCleanAndInvalid(const GlobalTensor<T>& dst,
+                                     tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  static_assert(dcciDst != DcciDst::CACHELINE_ATOMIC, "CACHELINE_ATOMIC is not supported on 2201");
+  if (dcciDst == DcciDst::CACHELINE_UB) return;
+  auto r = tilewright::twin::MakeRecord(tilewright::twin::Op::DataCache, tilewright::twin::Pipe::S, at);
+  r.cache.entire = entireType == CacheLine::ENTIRE_DATA_CACHE;
+  tilewright::twin::AddOperand(r, dst.AsOperand(false));
+  twi_emit(&r);
+}
 template <typename T, CacheLine entireType, DcciDst dcciDst>
 inline void DataCacheCleanAndInvalid(const LocalTensor<T>&) {}
 template <typename T, CacheLine entireType>
-inline void DataCacheCleanAndInvalid(const GlobalTensor<T>&) {}
+inline void DataCacheCleanAndInvalid(const GlobalTensor<T>& dst,
+                                     tilewright::twin::Place at = tilewright::twin::Place::Here()) {
+  DataCacheCleanAndInvalid<T, entireType, DcciDst::CACHELINE_OUT>(dst, at);
+}
 template <typename T>
 inline void DataCachePreload(const GlobalTensor<uint64_t>&, const T) {}
 

@@ -27,6 +27,7 @@ enum class FindingKind : uint8_t {
   CrossFlag,     // a flag between cores that is lost or raised too often
   UseAfterFree,  // of a queue's buffer
   ShortRow,      // rows below 32 B that do not lie as dense as they are read
+  StaleCache,    // GM is read while what the scalar unit wrote there is still in its data cache
   Count
 };
 
@@ -47,6 +48,14 @@ struct Load3dState {
   uint8_t repeat_mode = 0;
 };
 
+// What SetFixpipeNz2ndFlag, SetFixpipePreQuantFlag and SetFixPipeConfig leave for DataCopy out of L0C.
+struct FixpipeState {
+  uint16_t nd = 1, src_nd = 0, dst_nd = 0;
+  uint64_t scalar = 0;
+  Operand scales{};  // in the fixpipe buffer; of no use before scales_set
+  bool nd_set = false, scalar_set = false, scales_set = false;
+};
+
 // Registers of the scalar unit that one API call sets and later ones read, and the TPipe in use.
 struct CoreState {
   uint64_t mask[2] = {~uint64_t{0}, ~uint64_t{0}};
@@ -57,6 +66,7 @@ struct CoreState {
   bool saturate = false;  // SetSaturationFlag: FLOAT
   bool truncate = false;  // SetSaturationFlag: CAST, switched off
   Load3dState load3d;
+  FixpipeState fixpipe;
   bool pad_set = false;  // SetPadValue was called, with pad_value
   uint64_t pad_value = 0;
   void* pipe = nullptr;

@@ -187,6 +187,9 @@ struct StateParams {
   uint8_t what;  // of twin/vec_op.h: StateWord
   uint64_t bits;
 };
+struct CacheParams {
+  bool entire;  // all of the data cache, whatever the address
+};
 struct FillParams {  // blocks of `bytes`, `step` apart
   uint32_t count, bytes;
   int64_t step;
@@ -221,6 +224,7 @@ struct Record {
     BlockLists lists;
     CrossParams cross;
     StateParams state;
+    CacheParams cache;
     FillParams fill;
     Nz2NdArgs nz2nd;
   };
@@ -246,6 +250,12 @@ constexpr uint32_t SizeOf(DType t) {
     default:
       return 0;
   }
+}
+
+// Elements in the 32 B of a fractal's row; two of S4 share a byte. 0: the cube does not take the type.
+constexpr uint32_t ColumnsOf(DType t) {
+  if (t == DType::S4) return 64;
+  return SizeOf(t) == 0 || SizeOf(t) > 4 ? 0 : 32 / SizeOf(t);
 }
 
 constexpr uint32_t CeilDiv(uint32_t a, uint32_t b) { return (a + b - 1) / b; }

@@ -136,7 +136,7 @@ Cost OnChip(const Record& r, const Costs& c) {
 Cost MmadCost(const Record& r, const Costs& c) {
   const uint32_t size = SizeOf(r.operand[1].type);
   // fp32 works on half a fractal row in two cycles (a quarter of fp16's rate).
-  const uint32_t block = size == 4 ? 8 : 32 / (size == 0 ? 1 : size);
+  const uint32_t block = std::max(ColumnsOf(r.operand[1].type), 1u);
   const double beats = size == 4 ? 2 : 1;
   Cost cost;
   cost.occupancy =
