@@ -236,7 +236,7 @@ def test_the_timeline_shows_what_a_missing_flag_lets_happen() -> None:
 @pytest.mark.parametrize("how", [PROGRAM, RANDOM], ids=["program", "random"])
 @pytest.mark.parametrize(
     ("cleaning", "stale"),
-    [(0, (0, 64)), (1, ()), (2, ()), (3, (0, 32)), (4, (0, 64)), (5, (12, 16))],
+    [(0, (0, 64)), (1, ()), (2, ()), (3, (0, 32)), (4, (0, 64)), (5, (12, 16)), (6, ())],
 )
 def test_what_a_scalar_unit_wrote_is_read_after_its_cache_is_cleaned(
     cleaning: int, stale: tuple[int, int] | tuple[()], how: dict[str, object]

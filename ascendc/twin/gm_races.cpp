@@ -105,7 +105,7 @@ class History {
   void CheckCache(int32_t which, const Piece& piece, uint64_t begin) {
     if (piece.write < 0) return;
     const GmAccess &a = Cached(piece.write), &b = Cached(which);
-    if (a.pipe != Pipe::S || (b.pipe == Pipe::S && b.core == a.core)) return;
+    if (!a.cached || (b.pipe == Pipe::S && b.core == a.core)) return;
     if (piece.cleaned >= 0) {
       const GmAccess& cleaned = Cached(piece.cleaned);
       if (Knows(b, cleaned) || (b.core == cleaned.core && cleaned.seq < b.seq)) return;

@@ -24,6 +24,7 @@ struct GmAccess {
   Operand operand;
   Site site;
   Atomic atomic = Atomic::None;
+  bool cached = false;  // a write that stays in the data cache
 };
 
 // One for each core: no locking where instructions are issued.

@@ -40,7 +40,8 @@ bool Core::AutoSynced(Pipe earlier, Pipe later) const {
 void Core::CheckOperand(const Record& record, int operand, uint32_t index, Clock& clock) {
   const Operand& o = record.operand[operand];
   if (o.mem == Mem::GM) {
-    gm_log_.Add({record.seq, id_, record.pipe, index, clock, o, SiteOf(record), record.atomic});
+    const bool cached = record.op == Op::ScalarSet && !record.scalar.uncached;
+    gm_log_.Add({record.seq, id_, record.pipe, index, clock, o, SiteOf(record), record.atomic, cached});
     return;
   }
   const Access access = shadow_->Touch(record, operand, index, clock, sites_);

@@ -285,7 +285,9 @@ KERNEL cached(GM_ADDR x, GM_ADDR y, int32_t how) {
   const LocalTensor<int32_t> ub(TPosition::VECCALC, 0, 16);
   GlobalTensor<int32_t> words = View<int32_t>(x);
   if (GetBlockIdx() == 0) {
-    for (uint32_t i = 0; i < 16; ++i) words.SetValue(i, 7);
+    for (uint32_t i = 0; i < 16 && how != 6; ++i) words.SetValue(i, 7);
+    for (uint32_t i = 0; i < 16 && how == 6; ++i)
+      WriteGmByPassDCache(reinterpret_cast<__gm__ int32_t*>(x) + i, 7);
     if (how == 1) DataCacheCleanAndInvalid<int32_t, kLine, DcciDst::CACHELINE_OUT>(words);
     if (how == 2) DataCacheCleanAndInvalid<int32_t, kAll>(GlobalTensor<int32_t>());
     if (how == 3) DataCacheCleanAndInvalid<int32_t, kLine>(words[8]);

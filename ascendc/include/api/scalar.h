@@ -9,10 +9,10 @@ namespace AscendC {
 namespace detail {
 
 inline uint64_t EmitScalar(tilewright::twin::Op op, const tilewright::twin::Operand& operand, uint64_t bits,
-                           uint8_t size, tilewright::twin::Place at) {
+                           uint8_t size, tilewright::twin::Place at, bool uncached = false) {
   auto r = tilewright::twin::MakeRecord(op, tilewright::twin::Pipe::S, at);
   tilewright::twin::AddOperand(r, operand);
-  r.scalar = {bits, size};
+  r.scalar = {bits, size, uncached};
   twi_emit(&r);
   return r.scalar.bits;
 }

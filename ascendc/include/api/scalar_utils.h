@@ -1,6 +1,7 @@
 // What the scalar unit computes on its own values, under the names of CANN 9 and of CANN 8.
 #pragma once
 
+#include "api/scalar.h"
 #include "api/system.h"
 #include "api/tensor.h"
 
@@ -102,7 +103,8 @@ inline void WriteGmByPassDCache(__gm__ T* addr, T value,
                                 tilewright::twin::Place at = tilewright::twin::Place::Here()) {
   GlobalTensor<T> tensor;
   tensor.SetGlobalBuffer(addr);
-  tensor.SetValue(0, value, at);
+  detail::EmitScalar(tilewright::twin::Op::ScalarSet, tensor.AsOperand(true), BitsOf(value), sizeof(T), at,
+                     true);
 }
 
 }  // namespace AscendC

@@ -148,6 +148,7 @@ struct BarrierParams {
 struct ScalarParams {
   uint64_t bits;
   uint8_t size;
+  bool uncached;  // past the data cache
 };
 struct OrderParams {
   bool row_major;
