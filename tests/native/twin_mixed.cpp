@@ -277,8 +277,8 @@ KERNEL ticks(GM_ADDR x, GM_ADDR y) {
 }
 
 // Core 0 writes 16 words by its scalar unit, all meet, core 1 reads them: by MTE2, or (how 5) by its own
-// scalar unit. how 0: never cleaned; 1: the line; 2: all of the cache; 3: half of the line; 4: after the
-// meeting.
+// scalar unit. how 0: never cleaned; 1: the line; 2: all of the cache; 3: half of the line; 6: written past
+// it; 4: after the meeting.
 KERNEL cached(GM_ADDR x, GM_ADDR y, int32_t how) {
   KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);
   constexpr CacheLine kLine = CacheLine::SINGLE_CACHE_LINE, kAll = CacheLine::ENTIRE_DATA_CACHE;
