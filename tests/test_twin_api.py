@@ -97,6 +97,13 @@ def test_buffers_in_place_and_on_two_legs(program: twin.Program) -> None:
     assert np.array(y, np.int64).view(np.float16)[:128].tolist() == (x[:128] * 2).tolist()
 
 
+def test_what_tensors_queues_and_pipes_say_of_themselves(program: twin.Program) -> None:
+    y, result = run(program, "bookkeeping")
+    assert result.findings == ()
+    queue = [110, 0, 11, 1]
+    assert list(y[:13]) == [1, *queue, 64, 32, 1677, 1, 96, 1, 1, 1]
+
+
 def test_tiling_macros_read_plain_structs(program: twin.Program) -> None:
     x = np.frombuffer(struct.pack("@qii2q", 1000, 3, 4, 5, 6), np.int64).copy()
     y, result = run(program, "tiling", x)

@@ -114,6 +114,36 @@ _SCALAR = {
     )
 }
 
+_MOVES = "tests/test_twin_instructions.py::"
+_ORDER = "tests/test_twin_async.py::"
+
+# The way of data through a cube core, and what orders it.
+_CUBE_AND_ORDER = {
+    "DataCopy": _MOVES + "test_nd2nz",
+    "DataCopyPad": _MOVES + "test_copy_pad",
+    "LoadData": _MOVES + "test_image_to_column",
+    "LoadDataWithTranspose": _MOVES + "test_square_transpose_of_floats",
+    "Mmad": "tests/test_twin_gemm.py::test_any_shape_under_any_legal_config",
+    "Fixpipe": _MOVES + "test_fixpipe_vector_of_scales",
+    "SetFlag": _ORDER + "test_the_timeline_shows_what_a_missing_flag_lets_happen",
+    "WaitFlag": _ORDER + "test_a_wait_may_come_before_its_set",
+    "PipeBarrier": "tests/test_twin_corpus.py::test_planted_faults_are_found_whatever_the_order",
+    "CrossCoreSetFlag": _ORDER + "test_a_cube_core_feeds_its_vector_cores",
+    "CrossCoreWaitFlag": _ORDER + "test_a_cube_core_feeds_its_vector_cores",
+    "SyncAll": _ORDER + "test_all_cores_meet",
+    "IBSet": _ORDER + "test_one_vector_core_tells_another",
+    "IBWait": _ORDER + "test_one_vector_core_tells_another",
+    "WaitPreBlock": _ORDER + "test_blocks_take_turns",
+    "NotifyNextBlock": _ORDER + "test_blocks_take_turns",
+    "DataCacheCleanAndInvalid": _ORDER
+    + "test_what_a_scalar_unit_wrote_is_read_after_its_cache_is_cleaned",
+    "GetSystemCycle": _ORDER + "test_the_system_counter_runs_in_simulated_time",
+    **_all(
+        _ORDER + "test_cores_know_who_they_are",
+        *("GetBlockIdx", "GetBlockNum", "GetSubBlockIdx", "GetSubBlockNum"),
+    ),
+}
+
 CONFORMANCE: Mapping[str, str] = MappingProxyType(
-    {**ELEMENTWISE, **_ACROSS_LANES, **_DATA_FORMS, **_SCALAR}
+    {**ELEMENTWISE, **_ACROSS_LANES, **_DATA_FORMS, **_SCALAR, **_CUBE_AND_ORDER}
 )

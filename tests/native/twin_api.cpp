@@ -222,3 +222,41 @@ KERNEL(by_engine) {
   Results(y)(8 + GetSubBlockIdx()) = GetICachePreloadStatus();
   DataCacheCleanAndInvalid<int64_t, CacheLine::ENTIRE_DATA_CACHE, DcciDst::CACHELINE_OUT>(Results(y));
 }
+
+// What tensors, queues and pipes say of themselves.
+KERNEL(bookkeeping) {
+  InitSocState();
+  int64_t said[24];
+  int i = 0;
+  TPipe pipe;
+  TQue<TPosition::VECIN, 2> queue;
+  TBuf<TPosition::VECCALC> buffer;
+  pipe.InitBuffer(queue, 2, 64);
+  pipe.InitBuffer(buffer, 256);
+  said[i++] = GetTPipePtr() == &pipe;
+  said[i++] = queue.HasIdleBuffer() * 100 + queue.VacantInQue() * 10 + queue.HasTensorInQue();
+  LocalTensor<half> first = queue.AllocTensor<half>(), second = queue.AllocTensor<half>();
+  said[i++] = queue.HasIdleBuffer();
+  queue.EnQue(first);
+  said[i++] = queue.GetTensorCountInQue() * 10 + queue.HasTensorInQue();
+  queue.FreeTensor(queue.DeQue<half>());
+  queue.FreeTensor(second);
+  said[i++] = queue.GetTensorCountInQue() * 10 + queue.HasIdleBuffer();
+  LocalTensor<half> part = buffer.GetWithOffset<half>(32, 64), all = buffer.Get<half>(), other;
+  said[i++] = static_cast<int64_t>(part.GetPhyAddr() - all.GetPhyAddr());
+  said[i++] = part.GetSize();
+  part.SetSize(16);
+  part.SetUserTag(77);
+  said[i++] = part.GetSize() * 100 + part.GetUserTag();
+  said[i++] = part.GetPosition() == TPosition::VECCALC;
+  other.SetAddrWithOffset(all, 48);
+  said[i++] = static_cast<int64_t>(other.GetPhyAddr() - all.GetPhyAddr());
+  said[i++] = GetTaskRatio();
+  pipe.Destroy();
+  said[i++] = GetTPipePtr() == nullptr;
+  pipe.Init();
+  said[i++] = GetTPipePtr() == &pipe;
+  auto out = Results(y);
+  out.SetL2CacheHint(CacheMode::CACHE_MODE_DISABLE);
+  for (int k = 0; k < i; ++k) out(k) = said[k];
+}
