@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -255,3 +256,25 @@ def test_ids_of_sync_all_are_free_where_nobody_calls_it(before: int, after: int)
     result = run("ids_of_sync_all", 4, np.zeros(8, np.int32), before, after)
     assert set(kinds(result)) == ({"reserved-flag"} if before or after else set())
     assert len({f.line for f in result.findings}) == (2 if before or after else 0)
+
+
+def test_accesses_beyond_those_kept_are_counted_not_hidden() -> None:
+    """8 cores write, read and write: 24 accesses. What is not looked at is said."""
+    work, y = np.zeros((8, 8), np.int32), np.zeros((8, 8), np.int32)
+    full = run("neighbours", 8, work, y, 0)
+    assert full.unchecked_gm == 0 and kinds(full)
+    few = run("neighbours", 8, work, y, 0, gm_accesses=5, threads=1)
+    assert few.unchecked_gm == 24 - 5
+    assert run("neighbours", 8, work, y, 0, gm_accesses=24).unchecked_gm == 0
+
+
+def test_launches_of_a_host_function_add_up() -> None:
+    """Of several launches nothing is that of the last alone."""
+    x, y = np.arange(64, dtype=np.int32), np.zeros(64, np.int32)
+    one = run("add_one", 1, x, y, 0, auto_sync=True)
+    two = runner.merged([one, one])
+    assert one.cycles > 0 and one.inserted_syncs > 0
+    for name in ("cycles", "inserted_syncs", "blocks", "cores", "macs"):
+        assert getattr(two, name) == 2 * getattr(one, name), name
+    noisy = replace(one, printed=("a",)), replace(one, printed=("b", "c"))
+    assert runner.merged(noisy).printed == ("a", "b", "c")

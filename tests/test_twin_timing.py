@@ -343,6 +343,28 @@ def test_a_trace_has_a_track_a_pipe_and_arrows_that_meet(
     assert len(closed) >= len(opened) - 16
 
 
+def test_a_trace_says_what_it_leaves_out(tmp_path: Path) -> None:
+    file, launch = tmp_path / "t.json", gemm(256, 256, 256, BIG)
+    whole = model.predict_launch(twin_build.twin(), launch, trace=file)
+    assert whole.untraced == 0
+    count = file.read_text().count('"ph": "X"')
+
+    def some() -> runner.TwinResult:
+        return runner.run(
+            twin_build.twin(),
+            launch.kernel,
+            launch.block_dim,
+            launch.buffers,
+            launch.tiling,
+            skip_data=True,
+        )
+
+    part = model.predict(twin_build.twin(), some, blocks=launch.blocks, trace=file, trace_events=10)
+    shown = file.read_text().count('"ph": "X"')
+    assert shown < count and part.untraced == count - shown
+    assert 0 < part.path_cycles <= part.cycles
+
+
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_a_picture_of_the_timeline(tilewright: CommandLine, tmp_path: Path, kind: str) -> None:
     pytest.importorskip("matplotlib")

@@ -56,6 +56,7 @@ struct Options {
   uint64_t seed = 0;
   TaskType task_type = TaskType::Unknown;  // of a kernel that does not say
   uint32_t max_findings = 64;
+  uint64_t gm_accesses = 0;  // in which races are looked for; 0: as many as GmRoom's usual
 };
 
 // What all cores of a launch share; constant while it runs.
@@ -67,6 +68,7 @@ struct Machine {
   std::vector<GmBuffer> buffers;
   Board* board = nullptr;
   RemoteStore* store = nullptr;
+  class GmRoom* gm_room = nullptr;
   class Clocks* clocks = nullptr;  // null where nothing runs with data
   RecordSink* sink = nullptr;      // called from several threads
 };

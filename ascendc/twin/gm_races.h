@@ -1,6 +1,7 @@
 // Global memory is written by all cores: who touched what, and what nothing orders.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <mutex>
@@ -27,22 +28,28 @@ struct GmAccess {
   bool cached = false;  // a write that stays in the data cache
 };
 
+// How many accesses the cores of a launch may log, so that the largest ones do not fill the host's memory.
+class GmRoom {
+ public:
+  static constexpr uint64_t kUsual = uint64_t{1} << 22;  // about 1 GB
+  explicit GmRoom(uint64_t accesses) : left_(static_cast<int64_t>(accesses)) {}
+  bool Take() { return left_.fetch_sub(1, std::memory_order_relaxed) > 0; }
+  uint64_t refused() const { return static_cast<uint64_t>(std::max<int64_t>(0, -left_.load())); }
+
+ private:
+  std::atomic<int64_t> left_;
+};
+
 // One for each core: no locking where instructions are issued.
 class GmLog {
  public:
-  void Add(const GmAccess& access) {
-    if (accesses_.size() < kMost)
-      accesses_.push_back(access);
-    else
-      ++dropped_;
+  void Add(const GmAccess& access, GmRoom& room) {
+    if (room.Take()) accesses_.push_back(access);
   }
   std::vector<GmAccess>& accesses() { return accesses_; }
-  uint64_t dropped() const { return dropped_; }
 
  private:
-  static constexpr size_t kMost = size_t{1} << 22;
   std::vector<GmAccess> accesses_;
-  uint64_t dropped_ = 0;
 };
 
 struct GmRace {

@@ -157,6 +157,7 @@ void SetSchedule(const tw_twin_launch& launch, Options& options) {
   else if (name != "program")
     throw Refusal{"unknown schedule '" + name + "', known are program, timeline, random"};
   options.seed = launch.seed;
+  options.gm_accesses = launch.gm_accesses;
   options.auto_sync = (launch.flags & TW_TWIN_AUTO_SYNC) != 0;
   options.hazards = !options.skip_data && (launch.flags & TW_TWIN_NO_HAZARDS) == 0;
   if (launch.task_type > static_cast<uint32_t>(TaskType::Mix12))
@@ -215,6 +216,7 @@ int Run(const tw_twin_launch& launch, const KernelCall* given) {
                  "\", \"blocks\": " + std::to_string(launch.block_dim) +
                  ", \"cores\": " + std::to_string(outcome.cores) + ", \"kind\": \"" + outcome.kind +
                  "\", \"cycles\": " + std::to_string(static_cast<uint64_t>(outcome.cycles)) +
+                 ", \"unchecked_gm\": " + std::to_string(outcome.unchecked_gm) +
                  ", \"inserted_syncs\": " + std::to_string(outcome.inserted_syncs) +
                  ", \"printed\": " + TextsJson(result->printed) +
                  ", \"findings\": " + FindingsJson(result->findings) + ", " +

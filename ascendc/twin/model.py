@@ -97,6 +97,8 @@ class Prediction:
     same_addresses: bool
     records: int
     unresolved: int
+    untraced: int  # instructions that the trace leaves out
+    path_cycles: float  # that the critical path was walked back over
     critical_path: tuple[Step, ...]
     findings: int
     peak: Mapping[str, int]
@@ -240,6 +242,8 @@ def _prediction(document: Mapping[str, Any], ran: TwinResult) -> Prediction:
         same_addresses=document["same_addresses"],
         records=int(document["records"]),
         unresolved=int(document["unresolved"]),
+        untraced=int(document["untraced"]),
+        path_cycles=document["critical_path"]["cycles"],
         critical_path=tuple(Step(**step) for step in document["critical_path"]["steps"]),
         findings=len(ran.findings),
         peak=ran.peak,

@@ -41,7 +41,8 @@ void Core::CheckOperand(const Record& record, int operand, uint32_t index, Clock
   const Operand& o = record.operand[operand];
   if (o.mem == Mem::GM) {
     const bool cached = record.op == Op::ScalarSet && !record.scalar.uncached;
-    gm_log_.Add({record.seq, id_, record.pipe, index, clock, o, SiteOf(record), record.atomic, cached});
+    gm_log_.Add({record.seq, id_, record.pipe, index, clock, o, SiteOf(record), record.atomic, cached},
+                *machine_.gm_room);
     return;
   }
   const Access access = shadow_->Touch(record, operand, index, clock, sites_);

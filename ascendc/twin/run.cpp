@@ -283,6 +283,8 @@ Outcome RunCores(Machine& machine, const std::function<void()>& kernel, int thre
   RemoteStore store;
   machine.board = &board;
   machine.store = &store;
+  GmRoom room(machine.options.gm_accesses != 0 ? machine.options.gm_accesses : GmRoom::kUsual);
+  machine.gm_room = &room;
   Clocks clocks(machine);
   machine.clocks = machine.options.skip_data ? nullptr : &clocks;
   uint32_t count =
@@ -304,6 +306,7 @@ Outcome RunCores(Machine& machine, const std::function<void()>& kernel, int thre
   const bool mixed = type == TaskType::Mix11 || type == TaskType::Mix12;
   AddGmRaces(shared, mixed);
   AddLeftFlags(shared);
+  shared.outcome.unchecked_gm = room.refused();
   shared.outcome.cores = shared.cores;
   shared.outcome.kind = KindName(type);
   return std::move(shared.outcome);

@@ -14,6 +14,7 @@ struct Outcome {
   Counts counts;
   std::vector<std::string> printed;
   uint64_t inserted_syncs = 0;  // by auto_sync
+  uint64_t unchecked_gm = 0;    // accesses to global memory in which no races were looked for
   double cycles = 0;            // of the longest core in simulated time; 0 without data
   uint32_t cores = 0;           // that ran
   const char* kind = "";        // "aic", "aiv", "mix"; "" where nothing said so

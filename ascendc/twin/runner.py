@@ -153,7 +153,8 @@ class Finding:
 class TwinResult:
     """One launch: ``ok`` if nothing was found, ``peak`` in bytes, ``counts`` by pipe, then op.
 
-    ``bytes_written`` by pipe, then memory.
+    ``bytes_written`` by pipe, then memory. ``unchecked_gm``: accesses to global memory beyond those in
+    which races were looked for (``gm_accesses`` of ``run``). ``cycles``: see ``CYCLES_ARE``.
     """
 
     ok: bool
@@ -167,6 +168,7 @@ class TwinResult:
     cores: int = 0
     kind: str = ""
     inserted_syncs: int = 0
+    unchecked_gm: int = 0
     cycles: int = 0
     printed: tuple[str, ...] = ()
 
@@ -201,6 +203,7 @@ class _Launch(ctypes.Structure):
         ("schedule", ctypes.c_char_p),
         ("seed", ctypes.c_uint64),
         ("task_type", ctypes.c_uint32),
+        ("gm_accesses", ctypes.c_uint64),
         ("result", ctypes.POINTER(ctypes.c_void_p)),
     ]
 
@@ -262,6 +265,7 @@ def run(
     auto_sync: bool | None = None,
     hazards: bool | None = None,
     task_type: str = "auto",
+    gm_accesses: int = 0,
     call: Call | None = None,
 ) -> TwinResult:
     """Launch ``kernel`` on ``block_dim`` blocks of the twin in ``lib_path``; what happened.
@@ -314,6 +318,7 @@ def run(
         schedule=how.schedule.encode(),
         seed=how.seed,
         task_type=TASK_TYPES[task_type],
+        gm_accesses=gm_accesses,
         result=ctypes.pointer(handle),
     )
     if call is not None and call.host:
@@ -331,6 +336,14 @@ def run(
         return _result(json.loads(lib.tw_twin_result_json(handle)))
     finally:
         lib.tw_twin_result_free(handle)
+
+
+def unchecked_text(accesses: int) -> str:
+    """What a result's ``unchecked_gm`` means, as a sentence."""
+    return (
+        f"races in global memory were not looked for in {accesses} accesses, more than the twin "
+        "keeps; a smaller shape has them all"
+    )
 
 
 def empty_result(soc: str) -> TwinResult:
@@ -362,6 +375,11 @@ def merged(results: Sequence[TwinResult]) -> TwinResult:
         bytes_written=_sum([r.bytes_written for r in results]),
         macs=sum(r.macs for r in results),
         blocks=sum(r.blocks for r in results),
+        cores=sum(r.cores for r in results),
+        inserted_syncs=sum(r.inserted_syncs for r in results),
+        unchecked_gm=sum(r.unchecked_gm for r in results),
+        cycles=sum(r.cycles for r in results),
+        printed=tuple(text for r in results for text in r.printed),
     )
 
 
@@ -386,6 +404,7 @@ def _result(document: dict[str, Any]) -> TwinResult:
         cores=document["cores"],
         kind=document["kind"],
         inserted_syncs=document["inserted_syncs"],
+        unchecked_gm=document["unchecked_gm"],
         cycles=document["cycles"],
         printed=tuple(document["printed"]),
     )

@@ -40,7 +40,7 @@ typedef struct tw_twin_launch {
   uint32_t flags;
   const char* library;  // shared object that holds the kernel; NULL: the one that holds the twin
   const char* kernel;   // its extern "C" name
-  const char* soc;      // "910b1".. "910b4"
+  const char* soc;      // "910b1".. "910b4", "910_93"
   const tw_twin_arg* args;
   uint32_t arg_count;
   uint32_t block_dim;      // may exceed the number of cores
@@ -49,8 +49,9 @@ typedef struct tw_twin_launch {
   const char* trace_path;  // NULL, or a file that receives every call counted, one JSON object a line
   const char* schedule;    // NULL or "program", "timeline", "random"
   uint64_t seed;           // of the random schedule
-  uint32_t task_type;  // for a kernel that does not say: 0 as it turns out, 1 AIC only, 2 AIV only, 5 mixed
-                       // 1:1, 6 mixed 1:2
+  uint32_t task_type;    // for a kernel that does not say: 0 as it turns out, 1 AIC only, 2 AIV only, 5 mixed
+                         // 1:1, 6 mixed 1:2
+  uint64_t gm_accesses;  // to global memory, of all cores, in which races are looked for; 0: some 4 million
   tw_twin_result** result;  // receives a handle to free with tw_twin_result_free; may be NULL
 } tw_twin_launch;
 

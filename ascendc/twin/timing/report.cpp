@@ -75,7 +75,7 @@ std::string ModelRun::Json() const {
   const bool vector = Chip() == soc_->vector_cores;
   Average all, aic, aiv;
   const Lane* slowest = nullptr;
-  double records = 0, unresolved = 0;
+  double records = 0, unresolved = 0, untraced = 0;
   for (const Lane* lane : ran_) {
     const PipeTimes& t = lane->times;
     if (slowest == nullptr || t.end > slowest->times.end) slowest = lane;
@@ -84,6 +84,7 @@ std::string ModelRun::Json() const {
     all.Add(t, lane->stands_for);
     records += static_cast<double>(t.records);
     unresolved += static_cast<double>(t.unresolved);
+    untraced += static_cast<double>(t.untraced);
   }
   for (Average* a : {&all, &aic, &aiv}) a->Close();
   double pipes[kPipes] = {}, worst[kPipes] = {};
@@ -111,7 +112,7 @@ std::string ModelRun::Json() const {
   out += "}, \"hbm_slow\": " + Number(sharing_.hbm_slow) + ", \"l2_slow\": " + Number(sharing_.l2_slow) +
          ", \"same_addresses\": " + (sharing_.hot_rate > 0 ? "true" : "false") +
          ", \"passes\": " + Number(passes_) + ", \"records\": " + Number(records) +
-         ", \"unresolved\": " + Number(unresolved);
+         ", \"unresolved\": " + Number(unresolved) + ", \"untraced\": " + Number(untraced);
   double seen = 0;
   std::vector<PathStep> steps;
   if (slowest != nullptr) steps = slowest->timeline->CriticalPath(&seen);

@@ -320,7 +320,10 @@ uint32_t Timeline::Remember(const Item& item, double start, uint32_t before, dou
 }
 
 void Timeline::Trace(const Item& item, double start, double end) {
-  if (trace_.size() >= trace_limit_) return;
+  if (trace_.size() >= trace_limit_) {
+    times_.untraced += trace_limit_ > 0;
+    return;
+  }
   const uint16_t flag = static_cast<uint16_t>(item.flag + 1);
   trace_.push_back({item.at, item.issue, start, end, item.seq, item.slot, item.pipe,
                     item.kind == Kind::Set ? flag : uint16_t{0},

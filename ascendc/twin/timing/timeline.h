@@ -57,6 +57,7 @@ struct PipeTimes {
   double miss = 0, hit = 0;
   double from_hbm = 0, from_l2 = 0;  // bytes
   uint64_t records = 0;
+  uint64_t untraced = 0;    // instructions beyond those that a trace keeps
   uint64_t unresolved = 0;  // left behind a flag that nobody set
 };
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 app = options.application()
 
 DEFAULT_TARGETS = "cuda:sm_80,cuda:sm_90,cuda:sm_100,hip:gfx942"
-ASCEND_TARGETS = "ascend:910b1..b4"
+ASCEND_TARGETS = "ascend:910b1..b4, ascend:910_93"
 
 
 @app.command()
@@ -33,7 +33,7 @@ def run(
         typer.Option(
             "--target",
             metavar="T,...",
-            help="cuda:sm_80, cuda:sm_90, cuda:sm_100, hip:gfx942; ascend:910b1, 910b2, 910b3, 910b4.",
+            help="cuda:sm_80, cuda:sm_90, cuda:sm_100, hip:gfx942; ascend:910b1, 910b2, 910b3, 910b4, 910_93.",
         ),
     ] = DEFAULT_TARGETS,
     dtype: options.Dtype = None,

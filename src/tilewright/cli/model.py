@@ -41,7 +41,7 @@ def run(
         typer.Option(
             "--trace",
             metavar="FILE",
-            help="The timeline: .json for ui.perfetto.dev, .png or .svg as a picture.",
+            help="The timeline: .json for ui.perfetto.dev, .png or .svg as a picture; the first instructions of each core.",
         ),
     ] = None,
     validate: Annotated[
@@ -97,9 +97,15 @@ def run(
         json=json,
     )
     for r in rows:
+        walked = r["critical_path_cycles"]
+        say(
+            f"critical path, its last {number(walked, 4)} cycles of {number(r['cycles'], 4)}:", json
+        )
         for step in r["critical_path"][:4]:
-            share = step["cycles"] / r["cycles"]
+            share = step["cycles"] / walked
             say(f"  {share:4.0%} {step['pipe']} {step['op']} {step['file']}:{step['line']}", json)
+        if r["untraced"]:
+            say(f"the trace leaves out {r['untraced']} later instructions", json)
         say(f"validated by {r['validated_by']}", json)
     for reason in refused:
         say(f"REFUSED {reason}", json)
@@ -185,6 +191,8 @@ def _row(p: Prediction) -> dict[str, Any]:
         "pipes": {name: p.pipes[name] for name in _PIPES},
         "bound_by": p.bound_by,
         "msprof": p.msprof(),
+        "critical_path_cycles": p.path_cycles,
+        "untraced": p.untraced,
         "critical_path": [asdict(step) for step in p.critical_path],
         "blocks": p.blocks,
         "hbm_slow": p.hbm_slow,

@@ -150,6 +150,7 @@ def run(
         --args "x:fp16[32,2048]=normal, y:fp16[32,2048]=normal, z:fp16[32,2048]=out, n=65536"
     """
     from tilewright import check
+    from tilewright.ascendc.twin.runner import unchecked_text
     from tilewright.document import require_writable
     from tilewright.errors import UsageError
     from tilewright.registry import family
@@ -233,6 +234,9 @@ def run(
         word = "FAILED" if row["state"] == "twin" else "REFUSED"
         say(f"{word} {row['dtype']} {row['case']}: {row['reason']}", json)
     say(f"{len(rows) - len(bad)} of {len(rows)} ok, {len(findings)} findings, seed {seed}", json)
+    unchecked = sum(row["unchecked_gm"] or 0 for row in rows)
+    if unchecked:
+        say(unchecked_text(unchecked), json)
     if interrupted:
         say(f"interrupted: {len(rows)} of {len(jobs)} were run before", json)
     if any(row["state"] == "twin" for row in bad):
@@ -317,6 +321,8 @@ def _run(job: Job, threads: int, trace: Path | None, how: How) -> dict[str, Any]
         "peak": {},
         "instructions": {},
         "blocks": None,
+        "inserted_syncs": None,
+        "unchecked_gm": None,
         "cycles": None,
         "cycles_evidence": None,
         "evidence": None,
@@ -350,6 +356,8 @@ def _run(job: Job, threads: int, trace: Path | None, how: How) -> dict[str, Any]
         "peak": dict(result.peak),
         "instructions": plain(result.counts),
         "blocks": result.blocks,
+        "inserted_syncs": result.inserted_syncs,
+        "unchecked_gm": result.unchecked_gm,
         "cycles": result.cycles or launch.details["cycles"],
         "cycles_evidence": CYCLES_ARE,
         "reason": verdict.reason or (f"{len(result.findings)} findings" if result.findings else ""),

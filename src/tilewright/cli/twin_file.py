@@ -55,7 +55,7 @@ def run_file(request: Request, json: str | None) -> None:
     """Compile, run, check and report; raises typer.Exit(1) for findings or a wrong output."""
     from tilewright.ascendc.twin import diagnostics, expect
     from tilewright.ascendc.twin.program import CompileError, compile
-    from tilewright.ascendc.twin.runner import CYCLES_ARE
+    from tilewright.ascendc.twin.runner import CYCLES_ARE, unchecked_text
     from tilewright.document import plain
     from tilewright.errors import UsageError
 
@@ -104,6 +104,8 @@ def run_file(request: Request, json: str | None) -> None:
         "peak": dict(result.peak),
         "instructions": plain(result.counts),
         "blocks": result.blocks,
+        "inserted_syncs": result.inserted_syncs,
+        "unchecked_gm": result.unchecked_gm,
         "cycles": result.cycles,
         "cycles_evidence": CYCLES_ARE,
         "reason": reason,
@@ -123,6 +125,8 @@ def run_file(request: Request, json: str | None) -> None:
         raise typer.Exit(1)
     advice = "" if verdicts else "; --expect 'OUTPUT=EXPRESSION' also checks the values"
     say(f"{result.cycles} cycles {CYCLES_ARE}", json)
+    if result.unchecked_gm:
+        say(unchecked_text(result.unchecked_gm), json)
     say(f"ok {called}: {result.blocks} blocks, no findings, seed {request.seed}{advice}", json)
 
 

@@ -88,7 +88,7 @@ TOOLCHAINS: Mapping[str, Toolchain] = MappingProxyType(
         for one in (
             Toolchain(
                 "ascend-ir",
-                "Triton kernels to planned HIVM for ascend:910b1..b4",
+                "Triton kernels to planned HIVM for ascend:910b1..b4 and 910_93",
                 # pybind11 is what triton-ascend imports without declaring it.
                 (
                     Package("triton-ascend", "3.2.0", 52),
