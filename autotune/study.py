@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +20,8 @@ from tilewright.autotune.objective import Objective, objective_for, pick_backend
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.result import TuneResult
 from tilewright.autotune.samplers import sampler as sampler_named
-from tilewright.autotune.search import Budget, Search
+from tilewright.autotune.search import Budget, Role, Search, splits
+from tilewright.autotune.site import Site
 from tilewright.autotune.storage import open_place
 from tilewright.autotune.trials import TrialRow
 from tilewright.autotune.workers import Assignment
@@ -57,6 +59,7 @@ class Plan:
     seconds: float | None
     storage: str | None
     workers: int
+    compile_workers: int
     final_s: float
 
 
@@ -71,6 +74,7 @@ def tune(
     sampler: str = "portfolio",
     storage: str | None = None,
     workers: int = 1,
+    compile_workers: int = 0,
     seed: int = 0,
     threads: int = 0,
     install: bool = False,
@@ -83,13 +87,14 @@ def tune(
 
     `trials` counts the study's trials altogether, so that running it again resumes and then measures
     nothing; `seconds` bounds this run. With neither, 40 trials. `storage` is `journal:PATH` or a
-    database URL, by default a journal of this user. Ctrl-C ends the search and keeps what was found.
+    database URL, by default a journal of this user. `workers` processes do everything, or, with
+    `compile_workers`, that many prepare configs (gate, compile, check) for the one that times. Ctrl-C ends the search and keeps what was found.
     The winner goes to this user's table and, with `install`, to the family's own; `store=False` writes
     neither. Raises UsageError for a wrong request, Unavailable where nothing can value configs.
     """
     found = family_named(family) if isinstance(family, str) else family
     where = target_named(target) if isinstance(target, str) else target
-    _require(trials, seconds, workers)
+    _require(trials, seconds, workers, compile_workers)
     one = (
         backend
         if isinstance(backend, Backend)
@@ -97,7 +102,19 @@ def tune(
     )
     limit = DEFAULT_TRIALS if trials is None and seconds is None else trials
     plan = Plan(
-        found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers, final_s
+        found,
+        case,
+        where,
+        one,
+        sampler,
+        seed,
+        threads,
+        limit,
+        seconds,
+        storage,
+        workers,
+        compile_workers,
+        final_s,
     )
     given = objective
     chosen = given or objective_for(found, case, where, one, seed, threads)
@@ -116,7 +133,7 @@ def default_case(
     return sorted(cases, key=family.spec.flops_of)[len(cases) // 2]
 
 
-def _require(trials: int | None, seconds: float | None, count: int) -> None:
+def _require(trials: int | None, seconds: float | None, count: int, compile_workers: int) -> None:
     if trials is not None and trials < 1:
         raise UsageError(
             f"{trials} trials were asked for; accepted: 1 (the default config alone) or more"
@@ -125,6 +142,22 @@ def _require(trials: int | None, seconds: float | None, count: int) -> None:
         raise UsageError(f"{seconds:g} seconds were asked for; accepted: more than 0")
     if count < 1:
         raise UsageError(f"{count} workers were asked for; accepted: 1 or more")
+    if compile_workers < 0:
+        raise UsageError(f"{compile_workers} compile workers were asked for; accepted: 0 or more")
+    if compile_workers and count > 1:
+        raise UsageError(
+            f"{count} workers beside {compile_workers} compile workers were asked for; accepted: 1, the "
+            "one that times"
+        )
+
+
+def _roles(plan: Plan, objective: Objective) -> list[Role]:
+    """One entry a worker process: each does everything, or one times what the others prepare."""
+    if not plan.compile_workers:
+        return [Role.ALL] * plan.workers
+    if not splits(objective):
+        return [Role.ALL] * plan.compile_workers
+    return [Role.MEASURE] + [Role.PREPARE] * plan.compile_workers
 
 
 def _run(
@@ -143,7 +176,7 @@ def _run(
         plan.family, plan.case, plan.target, plan.backend, pool, objective, plan.threads
     )
     place = open_place(plan.storage, plan.family.name, plan.target.file_stem)
-    with held(lock_path("ask", key.name)):
+    with held(place.lock_file) if place.lock_file else nullcontext():
         study = optuna.create_study(
             study_name=key.name,
             storage=place.storage,
@@ -152,6 +185,7 @@ def _run(
             load_if_exists=True,
         )
         _describe(study, key, objective)
+    site = Site(place, key.name, f"{plan.target.name} {key.device}")
     until = None if plan.seconds is None else time.time() + plan.seconds
     budget = Budget(plan.trials, until)
     quiet = f"{plan.target.name} {key.device}"
@@ -166,7 +200,7 @@ def _run(
         )
 
     with Interruption() as interruption:
-        if plan.workers == 1:
+        if plan.workers == 1 and not plan.compile_workers:
             search = Search(
                 study,
                 pool,
@@ -175,16 +209,16 @@ def _run(
                 budget,
                 quiet,
                 plan.target.kind == "cpu",
-                place.local,
+                place,
             )
             measured = search.run(interruption, report)
         else:
             assignment = _assignment(plan, place.url, key.name, quiet, budget, given)
-            measured = workers.run(assignment, plan.workers, read, interruption, report)
+            measured = workers.run(assignment, _roles(plan, objective), read, interruption, report)
         interrupted = interruption.requested
         interruption.again()
         rows = read()
-        decision = _decide(study, objective, rows, pool, plan, quiet, interruption, interrupted)
+        decision = _decide(study, objective, rows, pool, plan, site, interruption, interrupted)
         interrupted = interrupted or interruption.requested
     result = TuneResult(
         key=key,
@@ -207,9 +241,9 @@ def _run(
 
 def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
     """What the study is about, for whoever opens it in a dashboard; written once."""
-    if "key" not in study.user_attrs:
-        study.set_user_attr("key", asdict(key))
-        study.set_user_attr("evidence", str(objective.evidence))
+    if provenance.STUDY_KEY not in study.user_attrs:
+        study.set_user_attr(provenance.STUDY_KEY, asdict(key))
+        study.set_user_attr(provenance.STUDY_EVIDENCE, str(objective.evidence))
         study.set_user_attr("unit", objective.unit)
 
 
@@ -219,7 +253,7 @@ def _decide(
     rows: tuple[TrialRow, ...],
     pool: Pool,
     plan: Plan,
-    quiet: str,
+    site: Site,
     interruption: Interruption,
     hurried: bool,
 ) -> Decision | None:
@@ -237,10 +271,12 @@ def _decide(
         (min(_HURRIED_S, plan.final_s), 2) if hurried else (plan.final_s, final.FINALISTS)
     )
     try:
-        with interruption.breakable(), held(lock_path("measure", quiet)):
+        with interruption.breakable(), site.device():
             decision = final.decide(objective, rows, default, seconds, most)
     except KeyboardInterrupt:
         return final.by_screening(rows, default, final.CUT_OFF)
+    finally:
+        site.heart.stop()
     if not hurried:
         content = {"trials": finished, "seed": plan.seed, "decision": final.content(decision)}
         study.set_user_attr(_DECISION, content)
@@ -340,7 +376,8 @@ def join(assignment: Assignment) -> Search:
         assignment.budget,
         assignment.quiet_device,
         assignment.checks_disturb,
-        place.local,
+        place,
+        assignment.role,
     )
 
 

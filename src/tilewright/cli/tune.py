@@ -60,7 +60,7 @@ def tune(
         typer.Option(
             "--study",
             metavar="URL",
-            help="Where studies are kept: journal:PATH, sqlite:///PATH, postgresql://...; by default your own journal.",
+            help="Where studies are kept: journal:PATH, sqlite:///PATH, postgresql://..., grpc://HOST:PORT; by default your own journal.",
         ),
     ] = None,
     sampler: Annotated[
@@ -77,6 +77,14 @@ def tune(
             help="Processes; they check side by side and time one at a time.",
         ),
     ] = 1,
+    compile_workers: Annotated[
+        int,
+        typer.Option(
+            "--compile-workers",
+            metavar="N",
+            help="Processes that only compile and check, for the one that times on this device.",
+        ),
+    ] = 0,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", help="Seed of the inputs and of the sampler.")
     ] = 0,
@@ -142,6 +150,7 @@ def tune(
             sampler=sampler,
             storage=study,
             workers=workers,
+            compile_workers=compile_workers,
             seed=seed,
             install=install,
             report=report,
