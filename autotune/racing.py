@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,8 @@ class Race:
     `times[round, config]` are NaN where a config was not measured; `alive` are those still in at the end,
     `tied` the fewest of them that hold the best with the race's confidence, the leader first. `left` maps each config sent away to the round it left after.
     `used` counts measurements, `warm` the leading repeats of every config that were set aside as biased.
-    `regret` is the fraction that the leader is expected to lose against whoever is best.
+    `regret` is the fraction that the leader is expected to lose against whoever is best, `chances` the
+    probability of each config alive to be that.
     """
 
     times: Floats
@@ -96,6 +97,7 @@ class Race:
     warm: int
     regret: float
     why: str
+    chances: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def rounds(self) -> int:
@@ -260,7 +262,7 @@ def _shared_spread(logs: Floats) -> float:
     if logs.shape[1] > 2:
         steps = steps - _median(steps, 1)[:, None]
     sizes = np.abs(steps[np.isfinite(steps)])
-    return float(np.median(sizes)) * _MAD / math.sqrt(2) if len(sizes) else 0.0
+    return float(np.median(sizes) * _MAD / math.sqrt(2)) if len(sizes) else 0.0
 
 
 def _moderated(residuals: Floats, counts: Floats | Indices, shared: float) -> Floats:
@@ -268,7 +270,7 @@ def _moderated(residuals: Floats, counts: Floats | Indices, shared: float) -> Fl
     freedom = np.maximum(0, counts - 1)
     squares = (residuals**2).sum(axis=0)
     total = squares + _SHARED_FREEDOM * shared**2
-    return np.maximum(_FLOOR_SPREAD, np.sqrt(total / (freedom + _SHARED_FREEDOM)))
+    return np.asarray(np.maximum(_FLOOR_SPREAD, np.sqrt(total / (freedom + _SHARED_FREEDOM))))
 
 
 def _evidence(gaps: Floats, shared: float) -> Floats:
@@ -321,7 +323,16 @@ def _state(
     chances = np.bincount(draws.argmin(axis=1), minlength=len(alive)) / len(draws)
     tied = _credible(alive, lead, chances, level, rules.confidence)
     return Race(
-        np.exp(logs), alive[lead], tuple(alive), tied, dict(left), used, look.warm, regret, why
+        np.exp(logs),
+        alive[lead],
+        tuple(alive),
+        tied,
+        dict(left),
+        used,
+        look.warm,
+        regret,
+        why,
+        {which: float(p) for which, p in zip(alive, chances, strict=True)},
     )
 
 

@@ -15,14 +15,12 @@ from tilewright.autotune.study import default_case, tune
 from tilewright.autotune.trials import Stage, State
 from tilewright.backends.host import Host
 from tilewright.errors import Unavailable, UsageError
-from tilewright.perf.engine import Effort
 from tilewright.registry import family
 from tilewright.space import Config
 from tilewright.targets import CPU, target
 
 GEMM = family("gemm")
 DEFAULT = GEMM.spec.default_config(CPU)
-QUICK = Effort(width=0.5, seconds=0.02, fewest=3, warmup_s=0.001)
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +108,7 @@ def test_failures_are_rows_with_stage_and_reason_and_rank_last(tmp_path: Path) -
         configs(tile_m=m, stages=s) for m, s in ((16, 1), (16, 2), (16, 3), (32, 1))
     )
     backend = Misbehaving([wrong], [crash], [refuse], [late])
-    objective = MeasuredTime(found, gemm_case(), CPU, backend, seed=7, screen=QUICK)
+    objective = MeasuredTime(found, gemm_case(), CPU, backend, seed=7)
     result = tune(
         found,
         gemm_case(),
@@ -140,7 +138,7 @@ def test_a_wrong_answer_leaves_a_file_that_replays_it(tmp_path: Path) -> None:
     found = small_family(tmp_path)
     wrong = configs(stages=1)
     backend = Misbehaving([wrong])
-    objective = MeasuredTime(found, gemm_case(), CPU, backend, screen=QUICK)
+    objective = MeasuredTime(found, gemm_case(), CPU, backend)
     outcome = objective.evaluate(wrong, _no_stage)
     assert outcome.state is State.FAILED
     assert Path(outcome.details["failure"]).is_file()
