@@ -13,11 +13,11 @@ from optuna.samplers import BaseSampler
 
 from tilewright.autotune import trials
 from tilewright.autotune.pool import Pool
+from tilewright.autotune.portfolio import Portfolio
 from tilewright.autotune.proposers import (
     Exhaustive,
     History,
     Mask,
-    Portfolio,
     Proposal,
     Proposer,
     Random,
