@@ -18,7 +18,7 @@ import numpy as np
 
 from tilewright.autotune.objective import Noisy, Objective
 from tilewright.autotune.racing import Race, race
-from tilewright.autotune.trials import FLOOR, State, TrialRow
+from tilewright.autotune.trials import FLOOR, LEVEL, State, TrialRow
 from tilewright.document import plain
 from tilewright.errors import CheckFailed
 from tilewright.evidence import Evidence
@@ -128,7 +128,13 @@ def read(kept: Mapping[str, Any]) -> Decision | None:
 def ranked(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """The trials that succeeded, best first; equal values by number."""
     good = [r for r in rows if r.state is State.OK and r.value is not None]
-    return sorted(good, key=lambda r: (r.value, r.number))
+    return sorted(good, key=lambda r: (_fair(r), r.number))
+
+
+def _fair(row: TrialRow) -> float:
+    """The value, had the machine stayed as it was at the first trial."""
+    assert row.value is not None
+    return row.value / float(row.details.get(LEVEL, 1.0))
 
 
 def finalists(rows: Sequence[TrialRow], default: Config, most: int = FINALISTS) -> list[TrialRow]:
@@ -137,8 +143,8 @@ def finalists(rows: Sequence[TrialRow], default: Config, most: int = FINALISTS) 
     if not best:
         return []
     own = [r for r in best if r.config == default]
-    limit = _WITHIN * (best[0].value or 0.0)
-    others = [r for r in best if r.config != default and (r.value or 0.0) <= limit]
+    limit = _WITHIN * _fair(best[0])
+    others = [r for r in best if r.config != default and _fair(r) <= limit]
     return own + others[: most - 1]
 
 

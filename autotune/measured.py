@@ -13,8 +13,9 @@ import numpy as np
 
 from tilewright.autotune.checked import Checker
 from tilewright.autotune.objective import Enter
-from tilewright.autotune.screening import Noise, screen
-from tilewright.autotune.trials import Outcome, Stage
+from tilewright.autotune.screening import Noise, Screened, screen
+from tilewright.autotune.sentinel import Sentinel
+from tilewright.autotune.trials import LEVEL, Outcome, Stage
 from tilewright.errors import CRASHES
 from tilewright.evidence import Evidence
 from tilewright.machine import usable_cores
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 # One repeat of screening, and one block of a round; never less than one call.
 _REPEAT_NS = 8e6
 _BLOCK_NS = 4e6
+# Times that a config is measured again because the machine changed meanwhile.
+_MOST_AGAIN = 2
 # A longer call needs no more than one look to be known.
 _LONG_CALL_NS = 5e6
 
@@ -78,7 +81,7 @@ class MeasuredTime:
             with enter(stage):
                 watch, timer = Watch(), self.timer(launch)
                 with undisturbed():
-                    found = screen(Block(timer).repeat, self._noise, self._best)
+                    found, doubts = self._screened(config, Block(timer))
             failure = self.checker.again(config, launch)
         except CRASHES as error:
             return Outcome.failed(stage, f"{type(error).__name__}: {error}")
@@ -96,7 +99,48 @@ class MeasuredTime:
             warm=found.warm,
             clock=timer.clock,
             quiet=watch.read().quiet,
+            **doubts,
         )
+
+    def _screened(self, config: Config, block: Block) -> tuple[Screened, dict[str, Any]]:
+        """Screen until the reference before and after says that the machine was the same, a few times at most.
+
+        What was disturbed goes into the details, with the word and what the reference took.
+        """
+        doubts: dict[str, Any] = {}
+        watch = self.sentinel
+        if watch is not None:
+            watch.begin()
+        while True:
+            found = screen(block.repeat, self._noise, self._best)
+            if watch is None:
+                return found, doubts
+            watch.measured(config)
+            look = watch.look()
+            if look.steady:
+                return found, doubts | self._level(watch)
+            spells = doubts.setdefault("disturbed", [])
+            spells.append({"repeats_us": list(found.repeats), "reference": round(look.ratio, 4)})
+            if len(spells) > _MOST_AGAIN:
+                doubts["unsteady"] = True
+                return found, doubts | self._level(watch)
+            watch.settle()
+
+    @staticmethod
+    def _level(watch: Sentinel) -> dict[str, float]:
+        """How far the machine as a whole has moved since the first trial, where that is more than noise."""
+        moved = abs(math.log(watch.shift)) > watch.tolerance
+        return {LEVEL: round(watch.shift, 4)} if moved else {}
+
+    @cached_property
+    def sentinel(self) -> Sentinel | None:
+        """Watches the machine by the default config; None where that does not work."""
+        c = self.checker
+        try:
+            launch, failure = c.run(c.family.spec.default_config(c.target))
+        except CRASHES:
+            return None
+        return None if failure else Sentinel(Block(self.timer(launch), _BLOCK_NS).repeat)
 
     @cached_property
     def _ceiling(self) -> Ceiling | None:
