@@ -18,7 +18,7 @@ import numpy as np
 
 from tilewright.autotune.objective import Noisy, Objective
 from tilewright.autotune.racing import Race, race
-from tilewright.autotune.trials import FLOOR, LEVEL, State, TrialRow
+from tilewright.autotune.trials import LEVEL, State, TrialRow
 from tilewright.document import plain
 from tilewright.errors import CheckFailed
 from tilewright.evidence import Evidence
@@ -33,9 +33,6 @@ FINALISTS = 12
 # A finalist's screening value is at most this many times the best one.
 _WITHIN = 1.5
 CUT_OFF = "the comparison with the default was cut off"
-ONLY_FLOORS = (
-    "the values are lower bounds, which cannot tell a config that waits from one that does not"
-)
 TIMED_ONCE = "each config was timed on its own, which does not tell them apart"
 BY_SCORE = "chosen by the scores of a model: no device has timed these configs"
 DEFAULT_FAILED = "the default failed"
@@ -155,8 +152,6 @@ def decide(
     chosen = finalists(rows, default, most)
     if isinstance(objective, Noisy) and len(chosen) > 1:
         return _race(objective, chosen, default, seconds)
-    if any(r.details.get(FLOOR) for r in chosen):
-        return by_screening(rows, default, ONLY_FLOORS)
     if objective.evidence is Evidence.MODELLED:
         return by_screening(rows, default, by_score=True)
     return by_screening(rows, default, TIMED_ONCE if len(chosen) > 1 else "")

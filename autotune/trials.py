@@ -28,8 +28,6 @@ RECORD = "record"
 # Within a record: which of the study's attributes `versions DIGEST` it was made with.
 VERSIONS = "versions"
 DROPPED = "dropped"
-# Key of an outcome's details: the value is a lower bound, so that it ranks configs but decides nothing.
-FLOOR = "floor"
 # Key of an outcome's details: what a reference config took by then over what it took at first, where that changed.
 LEVEL = "level"
 

@@ -142,9 +142,7 @@ class Misbehaving(Backend):
         refuse: Sequence[Config] = (),
         late: Sequence[Config] = (),
         cycles: Mapping[Config, int] | None = None,
-        floor: bool = False,
     ) -> None:
-        self.floor = floor
         self.wrong, self.crash, self.refuse, self.late, self.cycles = (
             wrong,
             crash,
@@ -194,8 +192,6 @@ class Misbehaving(Backend):
         details: dict[str, Any] = (
             {"cycles": self.cycles[config]} if self.cycles and config in self.cycles else {}
         )
-        if self.floor:
-            details["floor"] = "a bound"
         return Launch(run, outputs, details)
 
 
