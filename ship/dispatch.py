@@ -20,7 +20,9 @@ HOW = (
     "An entry is for first sizes above `over` up to the first number of `bucket` (without `over`: a bucket of powers "
     "of two, from half of it) and for the other sizes of `bucket`. Among the entries of the CPU level in use, those of "
     "the same precision (then those of the same operands) and layouts are tried by their distance in octaves from the "
-    "call, 0 inside; of equals the earlier. One that the kernel refuses gives way to the next, the last to the default."
+    "call, 0 inside; of equals the earlier. One that the kernel refuses gives way to the next, the last to the default. "
+    "On GPUs the launcher takes the first entry that fits a call: those with `when` are the same choice as ranges, for "
+    "the other sizes that are tuned; every other call gets the default."
 )
 
 
@@ -65,7 +67,6 @@ def document(
         for family in families:
             row = choices(family, target)
             if target.kind in ("cuda", "hip"):
-                row["buckets"] = []
                 row["entries"] = [
                     e["id"]
                     for e in gpu.entries

@@ -24,11 +24,13 @@ from tilewright.buckets import Span
 from tilewright.cases import Case
 from tilewright.perf import bench
 from tilewright.registry import Family, family, package_folder
-from tilewright.ship import bundle, dispatch
+from tilewright.ship import bundle, dispatch, ranges
+from tilewright.ship.gpu import compile_gpu
+from tilewright.ship.launcher.entries import read_entries
 from tilewright.space import Config, Rule, Space
 from tilewright.spec import KernelSpec
 from tilewright.tables import Entry, Table
-from tilewright.targets import CPU, Target
+from tilewright.targets import CPU, Target, target
 
 GEMM = family("gemm")
 SPEC = GEMM.spec
@@ -282,3 +284,63 @@ def test_ranges_reach_the_generated_source_and_json(tmp_path: Path) -> None:
     (row,) = next(iter(content["devices"].values()))["entries"]
     assert (row["bucket"], row["over"]) == ([100, 576, 576], 20)
     assert tables.read(path, GEMM, CPU).entries[0].span == Span(20, 100)
+
+
+@quick
+@given(
+    rows=st.lists(
+        st.tuples(
+            st.integers(1, 300),
+            st.integers(1, 300),
+            st.sampled_from([64, 128, 576]),
+            st.integers(0, 5),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    sizes=st.lists(st.integers(0, 700), min_size=1, max_size=30),
+)
+def test_ranges_for_launchers_are_the_choice_on_every_size(
+    rows: list[tuple[int, int, int, int]], sizes: list[int]
+) -> None:
+    entries = [
+        replace(entry(max(a, b), 8 << tile, over=min(a, b) - 1), bucket=(max(a, b), n, 576))
+        for a, b, n, tile in rows
+    ]
+    table = Table("gemm", "cpu", tables._specific_first(entries))
+    flags = {"b_layout": "NK", "bias": "no", "scale": "none"}
+    found = ranges.pieces(GEMM, CPU, table, SPEC.precision("fp32"), flags)
+    for n, m in itertools.product({e.bucket[1] for e in entries}, sizes):
+        sizes_of = {"M": m, "N": n, "K": 576}
+        fitting = [p for p in found if all(within(sizes_of[d], ends) for d, ends in p.when.items())]
+        assert [p.config for p in fitting] == [tables.choose(GEMM, case(m, n), CPU, table).config]
+
+
+def within(size: int, ends: tuple[int | None, int | None]) -> bool:
+    low, high = ends
+    return (low is None or low <= size) and (high is None or size <= high)
+
+
+def test_tuned_gpu_binaries_stand_before_the_default_for_their_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("triton")
+    monkeypatch.setenv("TILEWRIGHT_DATA", str(tmp_path))
+    where = target("cuda:sm_80")
+    default = SPEC.default_config(where)
+    kind = ("fp16", {"b_layout": "NK", "bias": "no", "scale": "none"})
+    large = Config({**default, "tile_m": 64})
+    rows = [
+        Entry((16, 576, 576), *kind, default, over=0),
+        Entry((512, 576, 576), *kind, large, over=16),
+    ]
+    tables.store_sweep(tables.user_path(GEMM, where), GEMM, where, rows)
+    part = compile_gpu([GEMM], [where], ["fp16"], workers=1)
+    entries = read_entries(part.entries)
+    tuned = [e for e in entries if e.when]
+    assert [e.config["tile_m"] for e in entries[: len(tuned)]] == [64, 64]
+    assert all(e.when == {"M": (17, None), "N": (576, 576), "K": (576, 576)} for e in tuned)
+    assert all(e.config["tile_m"] == 32 for e in entries[len(tuned) :]) and len(entries) == 6
+    row = dispatch.document([GEMM], [where], part, [])["targets"][where.name]["gemm"]
+    assert [b["config"]["tile_m"] for b in row["buckets"]] == [32, 64]
+    assert set(row["entries"]) == {e.id for e in entries}
