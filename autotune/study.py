@@ -60,7 +60,7 @@ class Plan:
     storage: str | None
     workers: int
     final_s: float
-    donors: Sequence[Config] = ()
+    guesses: Sequence[Config] = ()
 
 
 def tune(
@@ -81,7 +81,7 @@ def tune(
     objective: Objective | None = None,
     report: Callable[[TrialRow], None] | None = None,
     final_s: float = FINAL_S,
-    donors: Sequence[Config] = (),
+    guesses: Sequence[Config] = (),
     watch: Watch | None = None,
 ) -> TuneResult:
     """Search configs of `case`; the default is trial 0 and is compared with the best at the end.
@@ -89,7 +89,7 @@ def tune(
     `trials` counts the study's trials altogether, so that running it again resumes and then measures
     nothing; `seconds` bounds this run. With neither, 40 trials. `storage` is `journal:PATH` or a
     database URL, by default a journal of this user. Ctrl-C ends the search and keeps what was found.
-    `donors` are configs to try right after the default in a new study, such as winners of other sizes.
+    `guesses` are configs to try right after the default in a new study, such as winners of other sizes.
     `watch` is told of every step, `report` of finished trials alone.
     The winner goes to this user's table and, with `install`, to the family's own; `store=False` writes
     neither. Raises UsageError for a wrong request, Unavailable where nothing can value configs.
@@ -105,7 +105,7 @@ def tune(
     limit = DEFAULT_TRIALS if trials is None and seconds is None else trials
     plan = Plan(
         found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers, final_s,
-        tuple(donors),
+        tuple(guesses),
     )  # fmt: skip
     given = objective
     chosen = given or objective_for(found, case, where, one, seed, threads)
@@ -162,7 +162,7 @@ def _run(
             load_if_exists=True,
         )
         _describe(study, key, objective)
-        _enqueue(study, pool, plan.donors, plan.trials)
+        _enqueue(study, pool, plan.guesses, plan.trials)
     until = None if plan.seconds is None else time.time() + plan.seconds
     budget = Budget(plan.trials, until)
     quiet = f"{plan.target.name} {key.device}"
@@ -227,13 +227,13 @@ def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
         study.set_user_attr("unit", objective.unit)
 
 
-def _enqueue(study: optuna.Study, pool: Pool, donors: Sequence[Config], limit: int | None) -> None:
-    """Put the donors that are legal here into a new study's queue, behind the default.
+def _enqueue(study: optuna.Study, pool: Pool, guesses: Sequence[Config], limit: int | None) -> None:
+    """Put the guesses that are legal here into a new study's queue, behind the default.
 
     What waits takes a place of the budget, so that the queue leaves room for the search.
     """
     default = pool.config(pool.default)
-    legal = [c for c in dict.fromkeys(donors) if c != default and pool.index(c) is not None]
+    legal = [c for c in dict.fromkeys(guesses) if c != default and pool.index(c) is not None]
     legal = legal if limit is None else legal[: max(0, limit - 2)]
     if legal and not study.get_trials(deepcopy=False):
         for config in (default, *legal):

@@ -121,11 +121,11 @@ def _tune_one(
         objective=request.objective(case) if request.objective else None,
         watch=watch,
         final_s=request.final_s,
-        donors=_donors(before),
+        guesses=_guesses(before),
     )
 
 
-def _donors(before: Sequence[TuneResult]) -> tuple[Config, ...]:
+def _guesses(before: Sequence[TuneResult]) -> tuple[Config, ...]:
     """Winners of the two nearest smaller sizes, the nearest first."""
     found = [r.best.config for r in reversed(before[-2:]) if r.best]
     return tuple(dict.fromkeys(found))
