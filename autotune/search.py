@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from tilewright.autotune import trials
+from tilewright.autotune import provenance, trials
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
 from tilewright.autotune.objective import Enter, NoObjective, Objective
@@ -203,8 +204,13 @@ class Search:
 
     def _finish(self, trial: FrozenTrial, found: Outcome) -> None:
         """Record, then tell: a process that dies in between leaves a record that is told without measuring."""
-        self._set(trial, trials.RECORD, found.record())
+        self._set(trial, trials.RECORD, {**found.record(), trials.VERSIONS: self._versions})
         self._tell(trial, found)
+
+    @cached_property
+    def _versions(self) -> str:
+        """The name of the versions this process measures with, which are kept once with the study."""
+        return provenance.keep_versions(self.study, self.objective)
 
     def _tell(self, trial: FrozenTrial, found: Outcome) -> None:
         value = found.value if found.value is not None else self._behind_all()

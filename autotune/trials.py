@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 CLAIM = "claim"
 STAGE = "stage"
 RECORD = "record"
+# Within a record: which of the study's attributes `versions DIGEST` it was made with.
+VERSIONS = "versions"
 DROPPED = "dropped"
 # Key of an outcome's details: the value is a lower bound, so that it ranks configs but decides nothing.
 FLOOR = "floor"

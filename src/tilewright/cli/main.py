@@ -12,6 +12,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("check", "Compare outputs with the fp64 reference."),
     "bench": ("bench", "Check, then time; against peers in interleaved pairs if asked."),
     "tune": ("tune", "Search a family's configs on a target; keep the best."),
+    "store": (
+        "store",
+        "List, export and import measurements of configs; serve a storage to other machines.",
+    ),
+    "replay": ("replay", "Simulate tuning on recorded spaces, to judge samplers."),
     "compile": ("compile", "Compile Triton kernels ahead of time and read static facts."),
     "toolchain": ("toolchain", "Install compilers that live in environments of their own."),
     "twin": ("twin", "Run AscendC kernels on the host twin of the 910B."),
