@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
     from tilewright.autotune.pool import Pool
     from tilewright.autotune.site import Site
+    from tilewright.space import Config
 
+# Where Optuna keeps the params of a trial that was enqueued, and how such a one is told in its claim.
+_ENQUEUED = "fixed_params"
+_GUESS = "guess"
 # A trial that a process died of this often is told as failed instead of being retried.
 _MOST_DEATHS = 3
 # Failures rank behind everything: this many times the slowest value so far, in the study and its views.
@@ -134,12 +138,16 @@ class Claims:
             return True
         if claim.own and not claim.released:
             return trial.number not in self._mine
-        return self.site.watch.dead(trial)
+        return self.site.lookout.dead(trial)
 
     def _adopt(self, trial: FrozenTrial) -> bool:
         """Take over a trial whose process is gone; False if nothing is left to be done with it."""
         found = trials.outcome(trial)
         claim = Claim.of(trial)
+        if claim is None and (guess := self._guess(trial)) is not None:
+            self._complete(trial, guess)
+            self._hold(trial, Claim.mine(_GUESS))
+            return True
         if trials.index(trial, self.pool) is None or claim is None:
             self.drop(trial, "its process ended before it was complete")
             return False
@@ -154,6 +162,19 @@ class Claims:
             return False
         self._hold(trial, Claim.mine(claim.arm, deaths))
         return True
+
+    def _guess(self, trial: FrozenTrial) -> Config | None:
+        """The config that a trial was put into the study's queue with; None for one that was asked for."""
+        given = trial.system_attrs.get(_ENQUEUED)
+        place = None if given is None else self.pool.index(given)
+        return None if place is None else self.pool.config(place)
+
+    def _complete(self, trial: FrozenTrial, config: Config) -> None:
+        """Write the params that a process which died while taking a guess did not come to write."""
+        for name, distribution in self.pool.distributions().items():
+            if name not in trial.params:
+                inner = distribution.to_internal_repr(config[name])
+                self.study._storage.set_trial_param(trial._trial_id, name, inner, distribution)
 
     def _wanted(self) -> bool:
         """Whether the study is to have more trials than it has."""
@@ -170,9 +191,12 @@ class Claims:
         while self._wanted():
             asked = self.study.ask(self.pool.distributions())
             self._mine.add(asked.number)
-            asked.set_user_attr(trials.CLAIM, Claim.mine(sampler.last_arm).content())
             known = self.study.get_trials(deepcopy=False)
             mine = next(t for t in known if t.number == asked.number)
+            guess = self._guess(mine) is not None
+            self.set(
+                mine, trials.CLAIM, Claim.mine(_GUESS if guess else sampler.last_arm).content()
+            )
             twins = [
                 t
                 for t in known

@@ -108,7 +108,7 @@ class Heart:
             return
 
 
-class Watch:
+class Lookout:
     """Tells from here which trials (or tickets) were left by a process that is gone."""
 
     def __init__(self, dead_s: float) -> None:

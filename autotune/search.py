@@ -18,6 +18,7 @@ from tilewright.autotune.objective import Enter, NoObjective, Objective
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.site import Site
 from tilewright.autotune.trials import Stage, TrialRow
+from tilewright.autotune.watch import Watch
 from tilewright.errors import Unavailable
 from tilewright.evidence import Evidence
 
@@ -56,6 +57,7 @@ class Search:
         place: Place,
         role: Role = Role.ALL,
         pace: Pace = PACE,
+        watch: Watch | None = None,
     ) -> None:
         self.study = study
         self.pool = pool
@@ -63,6 +65,7 @@ class Search:
         self.objective = objective
         self.budget = budget
         self.place = place
+        self.watch = watch or Watch()
         # A model is valued without a device: there is nothing to hand over.
         self.role = role if splits(objective) else Role.ALL
         self.site = Site(place, study.study_name, quiet_device, pace)
@@ -139,6 +142,7 @@ class Search:
 
         @contextmanager
         def stage_of(stage: Stage) -> Iterator[None]:
+            self.watch.stage(trial.number, stage)
             if stage is Stage.TIME and self.role is Role.PREPARE:
                 raise _Prepared
             if stage is not Stage.GATE:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from tilewright.autotune.liveness import PACE, Heart, Pace, Watch
+from tilewright.autotune.liveness import PACE, Heart, Lookout, Pace
 from tilewright.autotune.locks import calm, held, lock_path, turnstile
 from tilewright.autotune.tickets import Queue
 from tilewright.autotune.trials import machine
@@ -24,7 +24,7 @@ class Site:
     """What a process needs to share a study. `quiet_device` names what must not be disturbed while timing."""
 
     def __init__(self, place: Place, study: str, quiet_device: str, pace: Pace = PACE) -> None:
-        self.watch = Watch(pace.dead_s)
+        self.lookout = Lookout(pace.dead_s)
         self._file = lock_path("measure", quiet_device)
         # A beat is a write: not while something is timed here, if that can be helped.
         self.heart = Heart(place.storage, lambda: calm(self._file, pace.dead_s / 3), pace.beat_s)
@@ -36,7 +36,7 @@ class Site:
             self._measuring = self._queue(place, f"measure {machine()} {quiet_device}")
 
     def _queue(self, place: Place, name: str) -> Queue:
-        return Queue(place.storage, name, self.heart, self.watch)
+        return Queue(place.storage, name, self.heart, self.lookout)
 
     def turn(self) -> AbstractContextManager[object]:
         """Alone in claiming and asking, among all that work on the storage."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-    from tilewright.autotune.liveness import Heart, Watch
+    from tilewright.autotune.liveness import Heart, Lookout
 
 # The study that holds the tickets of all locks of a storage.
 STUDY = "tilewright queues"
@@ -39,11 +39,11 @@ _POLL_S, _SLOWEST_S = 0.02, 0.5
 class Queue:
     """One lock by name, alone or with other sharers; sharers do not pass those who wait for it alone."""
 
-    def __init__(self, storage: BaseStorage, name: str, heart: Heart, watch: Watch) -> None:
+    def __init__(self, storage: BaseStorage, name: str, heart: Heart, lookout: Lookout) -> None:
         self._storage = storage
         self._name = name
         self._heart = heart
-        self._watch = watch
+        self._lookout = lookout
         self._study: int | None = None
 
     @contextmanager
@@ -90,7 +90,7 @@ class Queue:
             ahead = [t for t in ahead if not (shared and t.user_attrs.get(SHARED))]
             if not ahead:
                 return True
-            dead = [t for t in ahead if self._watch.dead(t)]
+            dead = [t for t in ahead if self._lookout.dead(t)]
             for gone in dead:
                 self._end(gone._trial_id)
             if not dead:

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "store",
         "List, export and import measurements of configs; serve a storage to other machines.",
     ),
+    "replay": ("replay", "Simulate tuning on recorded spaces, to judge samplers."),
     "compile": ("compile", "Compile Triton kernels ahead of time and read static facts."),
     "toolchain": ("toolchain", "Install compilers that live in environments of their own."),
     "twin": ("twin", "Run AscendC kernels on the host twin of the 910B."),
