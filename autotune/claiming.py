@@ -94,7 +94,7 @@ class Claims:
         with self.site.turn():
             for trial in self._running():
                 if self._mine_to_take(trial) and self._orphaned(trial) and self._adopt(trial):
-                    return trial
+                    return next(t for t in self._running() if t.number == trial.number)
             if self._asks():
                 asked = self._ask()
                 if asked is not None:
