@@ -129,6 +129,8 @@ class Claims:
         found: list[FrozenTrial] = self.study.get_trials(
             deepcopy=False, states=(TrialState.RUNNING,)
         )
+        for trial in found:
+            self.site.meet(Claim.of(trial))
         return found
 
     def _orphaned(self, trial: FrozenTrial) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.proposers import History
+from tilewright.machine import cache_folder
 from tilewright.space import Config
 
 if TYPE_CHECKING:
@@ -161,11 +162,23 @@ def place() -> str:
     return f"{machine()}/{names}"
 
 
+def locks() -> str:
+    """Which file locks this process takes: other users and containers of this machine have others."""
+    folder = cache_folder("locks")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Which process works on a trial, what proposed it, and how often a process died of it.
 
     `started` is empty once the process let go of it; `ready` says that all that is left is to time it.
+    `machine`, `place` and `locks` tell who can look it up and whose file locks it heeds.
     """
 
     host: str
@@ -173,13 +186,16 @@ class Claim:
     started: str
     arm: str
     deaths: int = 0
+    machine: str = ""
     place: str = ""
+    locks: str = ""
     ready: bool = False
 
     @staticmethod
     def mine(arm: str, deaths: int = 0) -> Claim:
         pid = os.getpid()
-        return Claim(socket.gethostname(), pid, _start_of(pid), arm, deaths, place())
+        where = (machine(), place(), locks())
+        return Claim(socket.gethostname(), pid, _start_of(pid), arm, deaths, *where)
 
     @staticmethod
     def of(trial: FrozenTrial) -> Claim | None:
@@ -194,6 +210,11 @@ class Claim:
     @property
     def own(self) -> bool:
         return self.here and self.pid == os.getpid() and self.started == _start_of(self.pid)
+
+    @property
+    def beside(self) -> bool:
+        """Whether its process runs on this machine and heeds other file locks than this one."""
+        return self.machine == machine() and (self.place, self.locks) != (place(), locks())
 
     @property
     def released(self) -> bool:

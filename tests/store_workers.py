@@ -32,12 +32,16 @@ STUDY = "shared"
 
 @dataclass(frozen=True)
 class Job:
-    """A worker on the study `shared` of a storage. `machine` is the name of the machine it pretends to be on."""
+    """A worker on the study `shared` of a storage. `machine` is the name of the machine it pretends to be on.
+
+    `cache` gives it file locks of its own on this machine, as another user or container has.
+    """
 
     url: str
     model: CostModel
     trials: int
     machine: str = ""
+    cache: str = ""
     role: Role = Role.ALL
     seed: int = 3
     sampler: str = "random"
@@ -64,6 +68,8 @@ def end_all() -> None:
 
 def search(job: Job) -> Search:
     """What a worker runs, for the study of its storage, which is made if it is not there."""
+    if job.cache:
+        os.environ["TILEWRIGHT_CACHE"] += f"/{job.cache}"
     if job.machine:
         # Another machine has locks of its own.
         os.environ["TILEWRIGHT_CACHE"] += f"/{job.machine}"

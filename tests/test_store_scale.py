@@ -151,6 +151,19 @@ def test_a_machine_that_stalls_and_wakes_counts_for_nothing(fresh: str, tmp_path
     assert all(t.user_attrs[trials.CLAIM]["pid"] == other.pid for t in done)
 
 
+def test_other_users_of_this_machine_do_not_time_at_once(tmp_path: Path) -> None:
+    """They share no file locks; the study tells them of one another."""
+    url, log = f"journal:{tmp_path}/s.journal", tmp_path / "log"
+    model = CostModel(log=log, sleep_s=0.15, evidence=Evidence.MEASURED)
+    assert finish(*[start(Job(url, model, 16, cache=f"user {i}")) for i in range(2)]) == [0, 0]
+    judge(url, log, 16)
+    assert len({r["pid"] for r in read_log(log)}) == 2
+    spans = sorted((r["start"], r["end"]) for r in read_log(log) if r["what"] == "timed")
+    # Each may have one trial behind it before it meets the other.
+    never = [one[1] <= other[0] for one, other in pairwise(spans)]
+    assert all(never[3:])
+
+
 @pytest.mark.parametrize("kind", ["journal", pytest.param("postgres", marks=needs_postgres)])
 def test_some_prepare_and_one_times(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
