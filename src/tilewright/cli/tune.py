@@ -146,7 +146,7 @@ def tune(
 
         asked = SweepOptions(
             sweep, sizes or {}, precision, values, target, backend, trials, seconds, study, sampler,
-            workers, seed, buckets, install, json,
+            workers, compile_workers, seed, buckets, install, json,
         )  # fmt: skip
         run(found, asked)
         return
