@@ -107,8 +107,10 @@ class _Seen:
         if key not in self.keys:
             self.keys.add(key)
             time_ms = row.get("time")
-            good = isinstance(time_ms, int | float) and "__error__" not in row
-            self.values.append(float(time_ms) if good else None)
+            if isinstance(time_ms, int | float) and "__error__" not in row:
+                self.values.append(float(time_ms))
+            else:
+                self.values.append(None)
 
 
 if __name__ == "__main__":
