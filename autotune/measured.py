@@ -64,6 +64,7 @@ class MeasuredTime:
         self.timer = timer
         self._noise = Noise()
         self._best: float | None = None
+        self._reference: Launch | None = None
 
     def evaluate(self, config: Config, enter: Enter) -> Outcome:
         stage = Stage.GATE
@@ -140,7 +141,11 @@ class MeasuredTime:
             launch, failure = c.run(c.family.spec.default_config(c.target))
         except CRASHES:
             return None
-        return None if failure else Sentinel(Block(self.timer(launch), _BLOCK_NS).repeat)
+        if failure:
+            return None
+        # A timer knows the addresses of the outputs and does not keep them.
+        self._reference = launch
+        return Sentinel(Block(self.timer(launch), _BLOCK_NS).repeat)
 
     @cached_property
     def _ceiling(self) -> Ceiling | None:
