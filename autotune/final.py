@@ -34,6 +34,7 @@ FINALISTS = 12
 _WITHIN = 1.5
 CUT_OFF = "the comparison with the default was cut off"
 TIMED_ONCE = "each config was timed on its own, which does not tell them apart"
+NO_TIME = "no time was asked for: what is smallest says nothing of what is fast"
 BY_SCORE = "chosen by the scores of a model: no device has timed these configs"
 DEFAULT_FAILED = "the default failed"
 BETTER_SCORE, SAME_SCORE = "better score", "same score"
@@ -152,6 +153,8 @@ def decide(
     chosen = finalists(rows, default, most)
     if isinstance(objective, Noisy) and len(chosen) > 1:
         return _race(objective, chosen, default, seconds)
+    if objective.unit == "bytes":
+        return by_screening(rows, default, NO_TIME)
     if objective.evidence is Evidence.MODELLED:
         return by_screening(rows, default, by_score=True)
     return by_screening(rows, default, TIMED_ONCE if len(chosen) > 1 else "")
