@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilewright.autotune.objective import Noisy, Objective
+from tilewright.autotune.objective import MOST_ROUNDS, Noisy, Objective
 from tilewright.autotune.racing import Race, race
 from tilewright.autotune.trials import LEVEL, State, TrialRow
 from tilewright.document import plain
@@ -38,8 +38,8 @@ NO_TIME = "no time was asked for: what is smallest says nothing of what is fast"
 BY_SCORE = "chosen by the scores of a model: no device has timed these configs"
 DEFAULT_FAILED = "the default failed"
 BETTER_SCORE, SAME_SCORE = "better score", "same score"
-# Rounds that every race takes, since an interval needs some; and those after which more say nothing new.
-_FEWEST_ROUNDS, _MOST_ROUNDS = FEWEST_QUADS + 2, 200
+# Rounds that every race takes: an interval needs some.
+_FEWEST_ROUNDS = FEWEST_QUADS + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ def _race(objective: Noisy, chosen: list[TrialRow], default: Config, seconds: fl
     def affords(used: int, more: int) -> bool:
         if rounds < _FEWEST_ROUNDS:
             return True
-        return rounds < _MOST_ROUNDS and time.monotonic() < end
+        return rounds < MOST_ROUNDS and time.monotonic() < end
 
     def goes_on(now: Race) -> bool:
         if now.rounds < _FEWEST_ROUNDS:

@@ -23,6 +23,7 @@ from tilewright.autotune.search import Budget, Search
 from tilewright.autotune.several import TIME, names, several
 from tilewright.autotune.storage import open_place
 from tilewright.autotune.trials import TrialRow
+from tilewright.autotune.watch import Watch
 from tilewright.autotune.workers import Assignment
 from tilewright.backends.base import Backend
 from tilewright.errors import UsageError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from tilewright.autotune.final import Decision
     from tilewright.autotune.provenance import StudyKey
     from tilewright.cases import Case
+    from tilewright.space import Config
 
 DEFAULT_TRIALS = 40
 _DECISION = "decision"
@@ -59,6 +61,7 @@ class Plan:
     storage: str | None
     workers: int
     final_s: float
+    guesses: Sequence[Config] = ()
     objectives: tuple[str, ...] = (TIME,)
 
 
@@ -81,6 +84,8 @@ def tune(
     report: Callable[[TrialRow], None] | None = None,
     final_s: float = FINAL_S,
     objectives: Sequence[str] = (TIME,),
+    guesses: Sequence[Config] = (),
+    watch: Watch | None = None,
 ) -> TuneResult:
     """Search configs of `case`; the default is trial 0 and is compared with the best at the end.
 
@@ -89,6 +94,8 @@ def tune(
     database URL, by default a journal of this user. Ctrl-C ends the search and keeps what was found.
     `objectives` are some of time, memory and size: with several the study keeps the Pareto front, and the
     winner is chosen by time; without time none is chosen.
+    `guesses` are configs to try right after the default in a new study, such as winners of other sizes.
+    `watch` is told of every step, `report` of finished trials alone.
     The winner goes to this user's table and, with `install`, to the family's own; `store=False` writes
     neither. Raises UsageError for a wrong request, Unavailable where nothing can value configs.
     """
@@ -119,11 +126,12 @@ def tune(
         storage,
         workers,
         final_s,
+        tuple(guesses),
         wanted,
     )
     given = objective
     chosen = several(given or objective_for(found, case, where, one, seed, threads), wanted)
-    return _run(plan, chosen, given, report, install, store)
+    return _run(plan, chosen, given, report, watch or Watch(), install, store)
 
 
 def default_case(
@@ -154,10 +162,12 @@ def _run(
     objective: Objective,
     given: Objective | None,
     report: Callable[[TrialRow], None] | None,
+    watch: Watch,
     install: bool,
     store: bool,
 ) -> TuneResult:
     started = time.monotonic()
+    report = report or watch.trial
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pool = Pool.of(plan.family.spec, plan.case, plan.target, provenance.rules_hash(plan.family))
     chosen = sampler_named(plan.sampler, pool, plan.seed)
@@ -174,6 +184,7 @@ def _run(
             load_if_exists=True,
         )
         _describe(study, key, objective)
+        _enqueue(study, pool, plan.guesses, plan.trials)
     until = None if plan.seconds is None else time.time() + _searching_s(plan, objective, started)
     budget = Budget(plan.trials, until)
     quiet = f"{plan.target.name} {key.device}"
@@ -187,6 +198,7 @@ def _run(
             str(objective.evidence),
         )
 
+    watch.begin([r for r in read() if r.state is not trials.State.RUNNING])
     with Interruption() as interruption:
         if plan.workers == 1:
             search = Search(
@@ -198,6 +210,7 @@ def _run(
                 quiet,
                 plan.target.kind == "cpu",
                 place.local,
+                watch,
             )
             measured = search.run(interruption, report)
         else:
@@ -206,6 +219,7 @@ def _run(
         interrupted = interruption.requested
         interruption.again()
         rows = read()
+        watch.phase("timing the best and the default again, in turns")
         decision = _decide(study, objective, rows, pool, plan, quiet, interruption, interrupted)
         interrupted = interrupted or interruption.requested
     result = TuneResult(
@@ -241,6 +255,19 @@ def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
         study.set_user_attr("key", asdict(key))
         study.set_user_attr("evidence", str(objective.evidence))
         study.set_user_attr("unit", objective.unit)
+
+
+def _enqueue(study: optuna.Study, pool: Pool, guesses: Sequence[Config], limit: int | None) -> None:
+    """Put the guesses that are legal here into a new study's queue, behind the default.
+
+    What waits takes a place of the budget, so that the queue leaves room for the search.
+    """
+    default = pool.config(pool.default)
+    legal = [c for c in dict.fromkeys(guesses) if c != default and pool.index(c) is not None]
+    legal = legal if limit is None else legal[: max(0, limit - 2)]
+    if legal and not study.get_trials(deepcopy=False):
+        for config in (default, *legal):
+            study.enqueue_trial(dict(config))
 
 
 def _decide(
