@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FINALISTS = 12
 # A finalist's screening value is at most this many times the best one.
-_WITHIN = 1.5
+WITHIN = 1.5
 CUT_OFF = "the comparison with the default was cut off"
 TIMED_ONCE = "each config was timed on its own, which does not tell them apart"
 NO_TIME = "no time was asked for: what is smallest says nothing of what is fast"
@@ -141,7 +141,7 @@ def finalists(rows: Sequence[TrialRow], default: Config, most: int = FINALISTS) 
     if not best:
         return []
     own = [r for r in best if r.config == default]
-    limit = _WITHIN * _fair(best[0])
+    limit = WITHIN * _fair(best[0])
     others = [r for r in best if r.config != default and _fair(r) <= limit]
     return own + others[: most - 1]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tilewright.targets import Target
 
 # A functional run of the twin of this many operations takes some hundredths of a second.
-_CHECK_FLOPS = 1.0e6
+_CHECK_FLOPS = 3.0e6
 
 
 class Modelled(Protocol):
