@@ -19,6 +19,7 @@ from tilewright.autotune.objective import Enter, NoObjective, Objective
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.samplers import PoolSampler
 from tilewright.autotune.trials import Claim, Outcome, Stage, TrialRow
+from tilewright.autotune.watch import Watch
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -57,6 +58,7 @@ class Search:
         quiet_device: str,
         checks_disturb: bool,
         local: bool = True,
+        watch: Watch | None = None,
     ) -> None:
         self.study = study
         self.pool = pool
@@ -64,6 +66,7 @@ class Search:
         self.objective = objective
         self.budget = budget
         self.local = local
+        self.watch = watch or Watch()
         self._device = lock_path("measure", quiet_device)
         self._asking = lock_path("ask", study.study_name)
         self._checks_disturb = checks_disturb
@@ -187,6 +190,7 @@ class Search:
 
         @contextmanager
         def stage_of(stage: Stage) -> Iterator[None]:
+            self.watch.stage(trial.number, stage)
             if stage is not Stage.GATE:
                 with interruption.shielded():
                     self._set(trial, trials.STAGE, str(stage))

@@ -1,6 +1,6 @@
-"""Runs Kernel Tuner's strategies on recorded spaces in simulation mode; started by Kernel Tuner's own Python.
+"""Runs Kernel Tuner's strategies on recorded spaces in simulation mode, in Kernel Tuner's own environment.
 
-Not part of the package: it imports nothing of it. Input: one JSON job on standard input,
+Imports nothing of this package. The argument is the folder of that environment's packages. Input: one JSON job on standard input,
 `{"cache": FILE, "strategies": [...], "seeds": [...], "budget": N}`. Output: one JSON line a run,
 `{"strategy", "seed", "values": [time of each unique config in order, null where it failed], "cpu_s"}`.
 """
@@ -13,9 +13,11 @@ import sys
 import time
 import warnings
 
-import numpy as np
-from kernel_tuner import interface, util
-from kernel_tuner.searchspace import Searchspace
+sys.path.insert(0, sys.argv[1])
+
+import numpy as np  # noqa: E402
+from kernel_tuner import interface, util  # noqa: E402
+from kernel_tuner.searchspace import Searchspace  # noqa: E402
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def main() -> None:
     }
 
     # Kernel Tuner reads the source of a restriction: it must be a function on lines of its own.
-    def ok(p):
+    def ok(p):  # type: ignore[no-untyped-def]
         return tuple(p[k] for k in keys) in legal
 
     # The space and the cache are built once, not once a run: only the strategy is compared.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +11,6 @@ from tilewright.cli.output import emit, number, quiet, say, table
 
 if TYPE_CHECKING:
     from tilewright.autotune.result import TuneResult
-    from tilewright.autotune.trials import TrialRow
     from tilewright.registry import Family
 
 app = typer.Typer()
@@ -86,6 +83,18 @@ def tune(
             "--install", help="Also write the winner to the family's own configs/<target>.json."
         ),
     ] = False,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            "--sweep",
+            metavar="NAME=A..B,C,...",
+            help="Tune every size of a range (both ends, the powers of two between, and C) and make one table of few "
+            "buckets; --shape gives the other sizes, --trials and --seconds are those of each size.",
+        ),
+    ] = None,
+    buckets: Annotated[
+        int, typer.Option("--buckets", metavar="N", help="With --sweep: buckets at most.")
+    ] = 8,
     json: options.Json = None,
 ) -> None:
     """Search a family's legal configs on a target; keep the best.
@@ -107,17 +116,32 @@ def tune(
     The winner goes to your own table of tuned configs, which bench and ship use for its bucket of shapes;
     --install puts it into the family's folder too.
 
+    --sweep makes a dispatch table: each size is tuned (with the winners of its neighbours as first guesses), then
+    all winners are timed on all sizes in turns, and the sizes are divided into the few ranges that lose least. The
+    loss against a config for each size alone is told from rounds that did not choose.
+
     Examples:  tilewright tune gemm --shape M=64,N=1536,K=576 --dtype bf16 --trials 60
     tilewright tune gemm --target cuda:sm_90 --seconds 120 --study sqlite:///studies.db
+    tilewright tune gemm --sweep M=1..4096 --shape N=1536,K=576 --dtype bf16 --trials 24 --buckets 8
     """
     from tilewright.autotune import study as tuning
     from tilewright.autotune.pool import LARGE
+    from tilewright.cli.tune_progress import watching
     from tilewright.registry import family as family_named
     from tilewright.targets import target as target_named
 
     found = family_named(family)
     sizes, values = options.shape(shape), options.flags(flags)
     precision = _one_precision(found, options.names(dtype))
+    if sweep is not None:
+        from tilewright.cli.tune_sweep import SweepOptions, run
+
+        asked = SweepOptions(
+            sweep, sizes or {}, precision, values, target, backend, trials, seconds, study, sampler,
+            workers, seed, buckets, install, json,
+        )  # fmt: skip
+        run(found, asked)
+        return
     case = (
         found.spec.case(sizes, precision, values)
         if sizes is not None
@@ -131,7 +155,7 @@ def tune(
             f"looking through {space.size} combinations for the legal ones; kept for the next time",
             json,
         )
-    with _progress(limit, seconds) as report:
+    with watching(limit, seconds) as watch:
         result = tuning.tune(
             found,
             case,
@@ -144,7 +168,7 @@ def tune(
             workers=workers,
             seed=seed,
             install=install,
-            report=report,
+            watch=watch,
         )
     emit(json, "tune", result.rows, **result.top())
     _summary(result, json)
@@ -165,82 +189,6 @@ def _one_precision(family: Family, names: list[str]) -> str | None:
             f"accepted for one tuning: one of {', '.join(found)}"
         )
     return found[0]
-
-
-@contextmanager
-def _progress(trials: int | None, seconds: float | None) -> Iterator[Callable[[TrialRow], None]]:
-    """Best so far and time left on a terminal, one line a trial elsewhere; always on standard error."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield _Lines(trials)
-        return
-    import time
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn("tune"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    best = _Best()
-    began = time.monotonic()
-    done = 0
-    with bar:
-        task = bar.add_task("tune", total=trials, note="", left="")
-
-        def report(row: TrialRow) -> None:
-            nonlocal done
-            done += 1
-            spent = time.monotonic() - began
-            ends = [spent / done * (trials - row.number - 1)] if trials is not None else []
-            ends += [seconds - spent] if seconds is not None else []
-            left = f"{max(0.0, min(ends)):.0f} s left" if ends else ""
-            bar.update(task, completed=row.number + 1, note=best.note(row), left=left)
-
-        yield report
-
-
-class _Best:
-    """The best value so far, as a remark."""
-
-    def __init__(self) -> None:
-        self.value: float | None = None
-
-    def note(self, row: TrialRow) -> str:
-        if row.value is not None and (self.value is None or row.value < self.value):
-            self.value = row.value
-        return "nothing works yet" if self.value is None else f"best {self.value:.4g} {row.unit}"
-
-
-class _Lines:
-    """Plain lines, one a trial."""
-
-    def __init__(self, trials: int | None) -> None:
-        self._of = f"/{trials}" if trials is not None else ""
-        self._best = _Best()
-
-    def __call__(self, row: TrialRow) -> None:
-        import sys
-
-        note = self._best.note(row)
-        what = (
-            f"{row.value:.4g} {row.unit}"
-            if row.value is not None
-            else f"failed at {row.stage}: {row.reason}"
-        )
-        print(
-            f"trial {row.number + 1}{self._of}: {what} ({note}) {row.config}",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def _summary(result: TuneResult, json: str | None) -> None:
