@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from chromium import Tab, chromium, program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chromium import Tab, chromium, program
 from conftest import CommandLine
 from fakes.perf import bench_row
 from tilewright import toolchains

@@ -26,18 +26,17 @@ def write(document: dict[str, Any], runs: list[Run], out: Path) -> list[Path]:
     groups: dict[str, list[Run]] = {}
     for run in unique(runs):
         groups.setdefault(run.family, []).append(run)
-    benchmarks = []
+    benchmarks: list[dict[str, Any]] = []
     for family, group in groups.items():
-        axes = _axes(group)
-        states = []
+        states: list[dict[str, Any]] = []
         for run in group:
-            path = folder / f"{sum(map(len, (b['states'] for b in benchmarks))) + len(states)}.bin"
-            path.parent.mkdir(parents=True, exist_ok=True)
             seconds = (run.require_samples() * 1e-9).astype("<f4")
+            path = folder / f"{len(written) - 1}.bin"
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(seconds.tobytes())
             written.append(path)
             states.append(_state(run, f"{folder.name}/{path.name}"))
-        benchmarks.append(_benchmark(family, len(benchmarks), axes, states))
+        benchmarks.append(_benchmark(family, len(benchmarks), _axes(group), states))
     content = {
         "meta": {
             "argv": ["tilewright", "export", "nvbench"],
