@@ -115,13 +115,15 @@ def test_elsewhere_than_on_a_terminal_there_are_lines() -> None:
         assert isinstance(watch, Lines)
 
 
-TUNE = [sys.executable, "-m", "tilewright.cli.main", "tune", "gemm", "--shape", "M=8,N=32,K=32"]
+START = "import sys; from tilewright.cli.main import main; sys.exit(main())"
+TUNE = [sys.executable, "-c", START, "tune", "gemm", "--shape", "M=8,N=32,K=32"]
 
 
 def test_a_terminal_shows_it_and_ctrl_c_keeps_what_was_found(tmp_path: Path) -> None:
     environment = {
         **os.environ,
-        "TILEWRIGHT_DATA": str(tmp_path),
+        "TILEWRIGHT_DATA": str(tmp_path / "data"),
+        "TILEWRIGHT_CACHE": str(tmp_path / "cache"),
         "COLUMNS": "200",
         "TERM": "xterm",
     }
