@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilewright.autotune.checked import Checker
-from tilewright.autotune.objective import Enter, Rounds
-from tilewright.autotune.trials import Outcome, Stage
+from tilewright.autotune.objective import Enter
+from tilewright.autotune.screening import Noise, Screened, screen
+from tilewright.autotune.sentinel import Sentinel
+from tilewright.autotune.trials import LEVEL, Outcome, Stage
 from tilewright.errors import CRASHES
 from tilewright.evidence import Evidence
 from tilewright.machine import usable_cores
 from tilewright.perf import ceilings
 from tilewright.perf.bench import Ceiling
-from tilewright.perf.engine import Effort, batch_for, measure
+from tilewright.perf.engine import batch_for
+from tilewright.perf.machine_state import Watch
 from tilewright.perf.timers import Timer, settle, timer_of, undisturbed
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from tilewright.backends.base import Backend, Launch
     from tilewright.cases import Case
     from tilewright.registry import Family
     from tilewright.space import Config
     from tilewright.targets import Target
 
-# Screening: enough to rank; the best are timed again in interleaved rounds.
-SCREEN = Effort(width=0.04, seconds=0.3, fewest=7, warmup_s=0.01)
+# One repeat of screening, and one block of a round; never less than one call.
+_REPEAT_NS = 8e6
 _BLOCK_NS = 4e6
-_KEPT_SAMPLES = 32
+# Times that a config is measured again because the machine changed meanwhile.
+_MOST_AGAIN = 2
+# A longer call needs no more than one look to be known.
+_LONG_CALL_NS = 5e6
 
 
 class MeasuredTime:
@@ -49,12 +58,12 @@ class MeasuredTime:
         backend: Backend,
         seed: int = 0,
         threads: int = 0,
-        screen: Effort = SCREEN,
         timer: Callable[[Launch], Timer] = timer_of,
     ) -> None:
         self.checker = Checker(family, case, target, backend, seed, threads)
-        self.screen = screen
         self.timer = timer
+        self._noise = Noise()
+        self._best: float | None = None
 
     def evaluate(self, config: Config, enter: Enter) -> Outcome:
         stage = Stage.GATE
@@ -70,23 +79,68 @@ class MeasuredTime:
                 return failure
             stage = Stage.TIME
             with enter(stage):
-                found = measure(self.timer(launch), self.screen)
+                watch, timer = Watch(), self.timer(launch)
+                with undisturbed():
+                    found, doubts = self._screened(config, Block(timer))
             failure = self.checker.again(config, launch)
         except CRASHES as error:
             return Outcome.failed(stage, f"{type(error).__name__}: {error}")
         if failure:
             return failure
-        if reason := self._impossible(found.median.value / 1e3):
+        if reason := self._impossible(found.value):
             return Outcome.failed(stage, f"impossible: {reason}")
+        self._best = min(found.value, self._best or found.value)
         return Outcome.ok(
-            found.median.value / 1e3,
-            [round(float(s) / 1e3, 4) for s in found.samples[:_KEPT_SAMPLES]],
-            low=_finite(found.median.low / 1e3),
-            high=_finite(found.median.high / 1e3),
-            count=len(found.samples),
-            clock=found.clock,
-            quiet=found.disturbance.quiet,
+            found.value,
+            [round(s, 4) for s in found.repeats],
+            low=found.value * math.exp(-found.reach),
+            high=found.value * math.exp(found.reach),
+            count=len(found.counted),
+            warm=found.warm,
+            clock=timer.clock,
+            quiet=watch.read().quiet,
+            **doubts,
         )
+
+    def _screened(self, config: Config, block: Block) -> tuple[Screened, dict[str, Any]]:
+        """Screen until the reference before and after says that the machine was the same, a few times at most.
+
+        What was disturbed goes into the details, with the word and what the reference took.
+        """
+        doubts: dict[str, Any] = {}
+        watch = self.sentinel
+        if watch is not None:
+            watch.begin()
+        while True:
+            found = screen(block.repeat, self._noise, self._best)
+            if watch is None:
+                return found, doubts
+            watch.measured(config)
+            look = watch.look()
+            if look.steady:
+                return found, doubts | self._level(watch)
+            spells = doubts.setdefault("disturbed", [])
+            spells.append({"repeats_us": list(found.repeats), "reference": round(look.ratio, 4)})
+            if len(spells) > _MOST_AGAIN:
+                doubts["unsteady"] = True
+                return found, doubts | self._level(watch)
+            watch.settle()
+
+    @staticmethod
+    def _level(watch: Sentinel) -> dict[str, float]:
+        """How far the machine as a whole has moved since the first trial, where that is more than noise."""
+        moved = abs(math.log(watch.shift)) > watch.tolerance
+        return {LEVEL: round(watch.shift, 4)} if moved else {}
+
+    @cached_property
+    def sentinel(self) -> Sentinel | None:
+        """Watches the machine by the default config; None where that does not work."""
+        c = self.checker
+        try:
+            launch, failure = c.run(c.family.spec.default_config(c.target))
+        except CRASHES:
+            return None
+        return None if failure else Sentinel(Block(self.timer(launch), _BLOCK_NS).repeat)
 
     @cached_property
     def _ceiling(self) -> Ceiling | None:
@@ -104,51 +158,27 @@ class MeasuredTime:
         )
         return reason
 
-    def rounds(self, configs: Sequence[Config], seconds: float, fewest: int) -> Rounds:
-        timers: dict[int, Timer] = {}
+    @contextmanager
+    def side_by_side(self, configs: Sequence[Config]) -> Iterator[Interleaved]:
+        """Prepare, check and time all of them in turns; what each left is checked again at the end."""
         launches: dict[int, Launch] = {}
         failed: dict[int, str] = {}
         for i, config in enumerate(configs):
             try:
-                launch, failure = self.checker.run(config)
+                launch, failure = self.checker.run(config, hard=False)
             except CRASHES as error:
                 failed[i] = f"{type(error).__name__}: {error}"
                 continue
             if failure:
                 failed[i] = failure.reason
-                continue
-            launches[i], timers[i] = launch, self.timer(launch)
-        times = self._interleaved(timers, len(configs), seconds, fewest)
+            else:
+                launches[i] = launch
+        with undisturbed():
+            timers = {i: self.timer(launch) for i, launch in launches.items()}
+            yield Interleaved(timers, len(configs), failed)
         for i, launch in launches.items():
             if late := self.checker.again(configs[i], launch):
                 failed[i] = late.reason
-        return Rounds(times, failed)
-
-    def _interleaved(
-        self, timers: Mapping[int, Timer], width: int, seconds: float, fewest: int
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        """Rounds of one block each way: the order of a round is there and back again, turned every round."""
-        found: list[list[float]] = []
-        if not timers:
-            return np.full((0, width), np.nan)
-        with undisturbed():
-            calls = {i: float(np.median(t.sample(3, 1, 0))) for i, t in timers.items()}
-            batches = {i: batch_for(calls[i], t.clock, False) for i, t in timers.items()}
-            counts = {i: int(np.clip(_BLOCK_NS / (calls[i] * batches[i]), 2, 40)) for i in timers}
-            end = time.monotonic() + seconds
-            order = list(timers)
-            while len(found) < fewest or time.monotonic() < end:
-                blocks: dict[int, list[float]] = {i: [] for i in timers}
-                for i in [*order, *reversed(order)]:
-                    settle()
-                    timers[i].once()
-                    blocks[i].append(float(np.median(timers[i].sample(counts[i], batches[i], 0))))
-                row = [float("nan")] * width
-                for i, (there, back) in blocks.items():
-                    row[i] = float(np.sqrt(there * back)) / 1e3
-                found.append(row)
-                order = order[1:] + order[:1]
-        return np.array(found)
 
     def versions(self) -> Mapping[str, Any]:
         import torch
@@ -163,6 +193,51 @@ class MeasuredTime:
         return found
 
 
+class Block:
+    """Repeats of one call that take about as long as each other, whatever the call takes."""
+
+    def __init__(self, timer: Timer, lasting_ns: float = _REPEAT_NS, fewest: int = 1) -> None:
+        self._timer = timer
+        call_ns = max(1.0, float(timer.sample(1, 1, 0)[0]))
+        if call_ns < _LONG_CALL_NS:
+            call_ns = max(1.0, float(np.median(timer.sample(3, 1, 0))))
+        self._batch = batch_for(call_ns, timer.clock, False)
+        self._count = int(np.clip(lasting_ns / (call_ns * self._batch), fewest, 40))
+
+    def repeat(self) -> float:
+        """Median of its samples, us a call."""
+        return float(np.median(self._timer.sample(self._count, self._batch, 0))) / 1e3
+
+    def rested(self) -> float:
+        """The same once nobody spins, after a call that brings the operands back."""
+        settle()
+        self._timer.once()
+        return self.repeat()
+
+
+class Interleaved:
+    """Rounds of one block each way: the order of a round is there and back again, turned every round."""
+
+    def __init__(self, timers: Mapping[int, Timer], count: int, failed: dict[int, str]) -> None:
+        self.failed = failed
+        self._blocks = {i: Block(t, _BLOCK_NS, fewest=2) for i, t in timers.items()}
+        self._count, self._turn = count, 0
+
+    def round(self, alive: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Times in us."""
+        good = [i for i in alive if i not in self.failed]
+        turn = self._turn % max(1, len(good))
+        order = good[turn:] + good[:turn]
+        self._turn += 1
+        times: dict[int, list[float]] = {i: [] for i in order}
+        for i in [*order, *reversed(order)]:
+            times[i].append(self._blocks[i].rested())
+        row = np.full(self._count, np.nan)
+        for i, (there, back) in times.items():
+            row[i] = math.sqrt(there * back)
+        return row
+
+
 def _host_compiler() -> dict[str, str]:
     """The compiler as the library of built-in kernels names it in its .comment section; empty where there is none."""
     from tilewright.native import library_paths
@@ -171,7 +246,3 @@ def _host_compiler() -> dict[str, str]:
     content = path.read_bytes() if path else b""
     named = re.search(rb"(?:GCC: \([^)\x00]*\) [\d.]+|clang version [\d.]+)", content)
     return {"compiler": named.group().decode("ascii", "replace")} if named else {}
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

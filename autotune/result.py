@@ -71,6 +71,7 @@ class TuneResult:
             "gain": self.gain,
             "score_ratio": self.score_ratio,
             "tie_set": list(self.tie_set),
+            "p_best": list(decided.p_best) if decided else [],
             "verdict": decided.verdict if decided else "inconclusive",
             "confirmed": decided.confirmed if decided else False,
             "doubt": decided.reason if decided else "no trial succeeded",

@@ -28,8 +28,8 @@ RECORD = "record"
 # Within a record: which of the study's attributes `versions DIGEST` it was made with.
 VERSIONS = "versions"
 DROPPED = "dropped"
-# Key of an outcome's details: the value is a lower bound, so that it ranks configs but decides nothing.
-FLOOR = "floor"
+# Key of an outcome's details: what a reference config took by then over what it took at first, where that changed.
+LEVEL = "level"
 
 
 class Stage(StrEnum):
@@ -66,6 +66,11 @@ class Outcome:
     @staticmethod
     def ok(value: float, samples: Sequence[float] = (), **details: Any) -> Outcome:
         return Outcome(State.OK, Stage.TIME, value, "", tuple(samples), details)
+
+    @property
+    def comparable(self) -> float | None:
+        """The value as it would have been on the machine as it was at first; see `sentinel`."""
+        return None if self.value is None else self.value / float(self.details.get(LEVEL, 1.0))
 
     def record(self) -> dict[str, Any]:
         """As JSON types, for the trial's attribute."""
@@ -203,7 +208,7 @@ def history(trials: Sequence[FrozenTrial], pool: Pool) -> History:
             continue
         claim = Claim.of(trial)
         tried.append(place)
-        values.append(result.value if result.value is not None else math.inf)
+        values.append(math.inf if result.comparable is None else result.comparable)
         arms.append(claim.arm if claim else "")
     return History(
         np.array(tried, dtype=np.int64),

@@ -1,6 +1,6 @@
-"""Runs Kernel Tuner's strategies on recorded spaces in simulation mode; started by Kernel Tuner's own Python.
+"""Runs Kernel Tuner's strategies on recorded spaces in simulation mode, in Kernel Tuner's own environment.
 
-Not part of the package: it imports nothing of it. Input: one JSON job on standard input,
+Imports nothing of this package. The argument is the folder of that environment's packages. Input: one JSON job on standard input,
 `{"cache": FILE, "strategies": [...], "seeds": [...], "budget": N}`. Output: one JSON line a run,
 `{"strategy", "seed", "values": [time of each unique config in order, null where it failed], "cpu_s"}`.
 """
@@ -8,14 +8,18 @@ Not part of the package: it imports nothing of it. Input: one JSON job on standa
 import contextlib
 import io
 import json
+import os
 import random
 import sys
 import time
 import warnings
+from typing import Any
 
-import numpy as np
-from kernel_tuner import interface, util
-from kernel_tuner.searchspace import Searchspace
+sys.path.insert(0, sys.argv[1])
+
+import numpy as np  # noqa: E402
+from kernel_tuner import interface, util  # noqa: E402
+from kernel_tuner.searchspace import Searchspace  # noqa: E402
 
 
 def main() -> None:
@@ -32,7 +36,7 @@ def main() -> None:
     }
 
     # Kernel Tuner reads the source of a restriction: it must be a function on lines of its own.
-    def ok(p):
+    def ok(p):  # type: ignore[no-untyped-def]
         return tuple(p[k] for k in keys) in legal
 
     # The space and the cache are built once, not once a run: only the strategy is compared.
@@ -48,35 +52,48 @@ def main() -> None:
 
     for strategy in job["strategies"]:
         for seed in job["seeds"]:
-            random.seed(seed)
-            np.random.seed(seed)
-            began = time.process_time()
-            error = ""
-            seen = _Seen()
-            try:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    results, _ = interface.tune_kernel(
-                        content["kernel_name"],
-                        'extern "C" __global__ void k(){}',
-                        (1, 1),
-                        [],
-                        params,
-                        restrictions=ok,
-                        cache=job["cache"],
-                        simulation_mode=True,
-                        strategy=strategy,
-                        strategy_options={"max_fevals": job["budget"]},
-                        quiet=True,
-                        lang="CUDA",
-                    )
-                for row in results:
-                    seen.add(tuple(row[k] for k in keys), row)
-            except Exception as raised:
-                # A strategy that crashes is a result about it, not about this script.
-                error = f"{type(raised).__name__}: {raised}"
-            cpu = time.process_time() - began
-            done = {"strategy": strategy, "seed": seed, "values": seen.values, "cpu_s": cpu}
-            print(json.dumps(done | ({"error": error} if error else {})), flush=True)
+            # A process a run: a searchspace remembers whose neighbours were looked at, which would tell later
+            # runs where earlier ones ended.
+            child = os.fork()
+            if child == 0:
+                one_run(job, content, keys, params, ok, strategy, seed)
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            if status:
+                raise SystemExit(f"{strategy} with seed {seed} ended with status {status}")
+
+
+def one_run(job, content, keys, params, ok, strategy, seed) -> None:  # type: ignore[no-untyped-def]
+    """Tune once and print the line of this run."""
+    random.seed(seed)
+    np.random.seed(seed)
+    began = time.process_time()
+    error = ""
+    seen = _Seen()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            results, _ = interface.tune_kernel(
+                content["kernel_name"],
+                'extern "C" __global__ void k(){}',
+                (1, 1),
+                [],
+                params,
+                restrictions=ok,
+                cache=job["cache"],
+                simulation_mode=True,
+                strategy=strategy,
+                strategy_options={"max_fevals": job["budget"]},
+                quiet=True,
+                lang="CUDA",
+            )
+        for row in results:
+            seen.add(tuple(row[k] for k in keys), row)
+    except Exception as raised:
+        # A strategy that crashes is a result about it, not about this script.
+        error = f"{type(raised).__name__}: {raised}"
+    cpu = time.process_time() - began
+    done = {"strategy": strategy, "seed": seed, "values": seen.values, "cpu_s": cpu}
+    print(json.dumps(done | ({"error": error} if error else {})), flush=True)
 
 
 class _Seen:
@@ -86,12 +103,14 @@ class _Seen:
         self.keys: set[tuple[object, ...]] = set()
         self.values: list[float | None] = []
 
-    def add(self, key: tuple[object, ...], row: dict[str, object]) -> None:
+    def add(self, key: tuple[object, ...], row: dict[str, Any]) -> None:
         if key not in self.keys:
             self.keys.add(key)
             time_ms = row.get("time")
-            good = isinstance(time_ms, int | float) and "__error__" not in row
-            self.values.append(float(time_ms) if good else None)
+            if isinstance(time_ms, int | float) and "__error__" not in row:
+                self.values.append(float(time_ms))
+            else:
+                self.values.append(None)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,32 @@ TOOLCHAINS: Mapping[str, Toolchain] = MappingProxyType(
                     "ascendnpuir/lib/*.bc",
                 ),
             ),
+            Toolchain(
+                "kernel-tuner",
+                "Kernel Tuner, whose strategies `tilewright replay` is compared with",
+                # What its strategies import, and what that imports.
+                (
+                    Package("kernel_tuner", "1.5.0", 1),
+                    Package("numpy", "2.4.6", 17),
+                    Package("scipy", "1.17.1", 36),
+                    Package("scikit-learn", "1.9.1", 9),
+                    Package("joblib", "1.6.0", 1),
+                    Package("narwhals", "2.29.0", 1),
+                    Package("threadpoolctl", "3.8.0", 1),
+                    Package("python-constraint2", "2.9.0", 4),
+                    Package("jsonschema", "4.26.0", 1),
+                    Package("jsonschema-specifications", "2025.9.1", 1),
+                    Package("referencing", "0.37.0", 1),
+                    Package("rpds-py", "2026.9.1", 1),
+                    Package("attrs", "26.1.0", 1),
+                    Package("packaging", "26.4", 1),
+                    Package("typing_extensions", "4.16.0", 1),
+                    Package("xmltodict", "1.0.4", 1),
+                ),
+                (3, 11),
+                ("Linux x86_64", "Linux aarch64"),
+                "tilewright.perf.peers.kernel_tuner:probe",
+            ),
         )
     }
 )
