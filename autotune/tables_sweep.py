@@ -5,6 +5,7 @@ The first size of the family (rows, tokens) varies; the others, precision and fl
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 MOST_CONFIGS = 16
 # Half of the rounds choose, the other half are what regret is told from.
 FEWEST_ROUNDS = 2 * (FEWEST_QUADS + 1)
+MOST_ROUNDS = 200
 _ROUNDS = "sweep rounds"
 
 
@@ -182,13 +184,18 @@ def _objective(request: Request, case: Case) -> Objective:
 
 def _valued(objective: Objective, configs: Sequence[Config], seconds: float) -> Floats:
     """Rounds of a noisy objective, one row of an exact one."""
-    if isinstance(objective, Noisy):
-        found = objective.rounds(configs, seconds, FEWEST_ROUNDS)
-        times = np.array(found.times, dtype=np.float64)
-        times[:, list(found.failed)] = np.nan
-        return times
-    outcomes = [objective.evaluate(c, lambda stage: nullcontext()) for c in configs]
-    return np.array([[np.nan if o.value is None else o.value for o in outcomes]])
+    if not isinstance(objective, Noisy):
+        outcomes = [objective.evaluate(c, lambda stage: nullcontext()) for c in configs]
+        return np.array([[np.nan if o.value is None else o.value for o in outcomes]])
+    rows: list[Floats] = []
+    with objective.side_by_side(configs) as field:
+        end = time.monotonic() + seconds
+        while len(rows) < FEWEST_ROUNDS or (time.monotonic() < end and len(rows) < MOST_ROUNDS):
+            alive = [i for i in range(len(configs)) if i not in field.failed]
+            rows.append(field.round(alive))
+    times = np.array(rows)
+    times[:, list(field.failed)] = np.nan
+    return times
 
 
 def _divide(
