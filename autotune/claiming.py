@@ -244,7 +244,7 @@ class Claims:
         return claim if claim is not None and claim.own else None
 
     def _tell(self, trial: FrozenTrial, found: Outcome) -> None:
-        value = found.value if found.value is not None else self._behind_all()
+        value = trials.told(found, self._behind_all(), len(self.study.directions))
         self.study.tell(trial.number, value, skip_if_finished=True)
         self._forget(trial)
 

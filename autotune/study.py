@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,13 @@ from tilewright import tables
 from tilewright.autotune import final, provenance, trials, workers
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
-from tilewright.autotune.objective import Objective, objective_for, pick_backend
+from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend
+from tilewright.autotune.plan import Plan, require, roles
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.result import TuneResult
 from tilewright.autotune.samplers import sampler as sampler_named
-from tilewright.autotune.search import Budget, Role, Search, splits
+from tilewright.autotune.search import Budget, Search
+from tilewright.autotune.several import TIME, names, several
 from tilewright.autotune.site import Site
 from tilewright.autotune.storage import open_place
 from tilewright.autotune.trials import TrialRow
@@ -46,26 +48,6 @@ FINAL_S = 6.0
 _HURRIED_S = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One tuning, resolved: what, where, with what, for how long."""
-
-    family: Family
-    case: Case
-    target: Target
-    backend: Backend
-    sampler: str
-    seed: int
-    threads: int
-    trials: int | None
-    seconds: float | None
-    storage: str | None
-    workers: int
-    compile_workers: int
-    final_s: float
-    guesses: Sequence[Config] = ()
-
-
 def tune(
     family: Family | str,
     case: Case,
@@ -85,6 +67,7 @@ def tune(
     objective: Objective | None = None,
     report: Callable[[TrialRow], None] | None = None,
     final_s: float = FINAL_S,
+    objectives: Sequence[str] = (TIME,),
     guesses: Sequence[Config] = (),
     watch: Watch | None = None,
 ) -> TuneResult:
@@ -94,26 +77,33 @@ def tune(
     nothing; `seconds` bounds this run. With neither, 40 trials. `storage` is `journal:PATH` or a
     database URL, by default a journal of this user. `workers` processes do everything, or, with
     `compile_workers`, that many prepare configs (gate, compile, check) for the one that times. Ctrl-C
-    ends the search and keeps what was found. `guesses` are configs to try right after the default in a
-    new study, such as winners of other sizes. `watch` is told of every step, `report` of finished trials alone.
+    ends the search and keeps what was found. `objectives` are some of time, memory and size: with several
+    the study keeps the Pareto front, and the winner is chosen by time; without time none is chosen.
+    `guesses` are configs to try right after the default in a new study, such as winners of other sizes.
+    `watch` is told of every step, `report` of finished trials alone.
     The winner goes to this user's table and, with `install`, to the family's own; `store=False` writes
     neither. Raises UsageError for a wrong request, Unavailable where nothing can value configs.
     """
     found = family_named(family) if isinstance(family, str) else family
     where = target_named(target) if isinstance(target, str) else target
-    _require(trials, seconds, workers, compile_workers)
+    require(trials, seconds, workers, compile_workers)
     one = (
         backend
         if isinstance(backend, Backend)
         else pick_backend(found, where, case.precision, backend)
     )
     limit = DEFAULT_TRIALS if trials is None and seconds is None else trials
+    wanted = names(",".join(objectives))
+    if len(wanted) > 1 and sampler == "cmaes":
+        raise UsageError(
+            "sampler cmaes takes one objective; accepted for several: any other sampler"
+        )
     plan = Plan(
         found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers,
-        compile_workers, final_s, tuple(guesses),
+        compile_workers, final_s, tuple(guesses), wanted,
     )  # fmt: skip
     given = objective
-    chosen = given or objective_for(found, case, where, one, seed, threads)
+    chosen = several(given or objective_for(found, case, where, one, seed, threads), wanted)
     return _run(plan, chosen, given, report, watch or Watch(), install, store)
 
 
@@ -127,33 +117,6 @@ def default_case(
         for c in family.spec.benchmark_cases(precision)
     ]
     return sorted(cases, key=family.spec.flops_of)[len(cases) // 2]
-
-
-def _require(trials: int | None, seconds: float | None, count: int, compile_workers: int) -> None:
-    if trials is not None and trials < 1:
-        raise UsageError(
-            f"{trials} trials were asked for; accepted: 1 (the default config alone) or more"
-        )
-    if seconds is not None and seconds <= 0:
-        raise UsageError(f"{seconds:g} seconds were asked for; accepted: more than 0")
-    if count < 1:
-        raise UsageError(f"{count} workers were asked for; accepted: 1 or more")
-    if compile_workers < 0:
-        raise UsageError(f"{compile_workers} compile workers were asked for; accepted: 0 or more")
-    if compile_workers and count > 1:
-        raise UsageError(
-            f"{count} workers beside {compile_workers} compile workers were asked for; accepted: 1, the "
-            "one that times"
-        )
-
-
-def _roles(plan: Plan, objective: Objective) -> list[Role]:
-    """One entry a worker process: each does everything, or one times what the others prepare."""
-    if not plan.compile_workers:
-        return [Role.ALL] * plan.workers
-    if not splits(objective):
-        return [Role.ALL] * plan.compile_workers
-    return [Role.MEASURE] + [Role.PREPARE] * plan.compile_workers
 
 
 def _run(
@@ -179,13 +142,13 @@ def _run(
             study_name=key.name,
             storage=place.storage,
             sampler=chosen,
-            direction="minimize",
+            directions=["minimize"] * len(plan.objectives),
             load_if_exists=True,
         )
         _describe(study, key, objective)
         _enqueue(study, pool, plan.guesses, plan.trials)
     site = Site(place, key.name, f"{plan.target.name} {key.device}")
-    until = None if plan.seconds is None else time.time() + plan.seconds
+    until = None if plan.seconds is None else time.time() + _searching_s(plan, objective, started)
     budget = Budget(plan.trials, until)
     quiet = f"{plan.target.name} {key.device}"
 
@@ -215,7 +178,7 @@ def _run(
             measured = search.run(interruption, report)
         else:
             assignment = _assignment(plan, place.url, key.name, quiet, budget, given)
-            measured = workers.run(assignment, _roles(plan, objective), read, interruption, report)
+            measured = workers.run(assignment, roles(plan, objective), read, interruption, report)
         interrupted = interruption.requested
         interruption.again()
         rows = read()
@@ -237,8 +200,16 @@ def _run(
         seconds=time.monotonic() - started,
         interrupted=interrupted,
         stored=_store(plan, key, objective, decision, len(rows), install) if store else None,
+        objectives=plan.objectives,
     )
     return result
+
+
+def _searching_s(plan: Plan, objective: Objective, started: float) -> float:
+    """Seconds for trials: what is left of those asked for once the comparison at the end has its own."""
+    assert plan.seconds is not None
+    final = min(plan.final_s, plan.seconds / 4) if isinstance(objective, Noisy) else 0.0
+    return max(0.0, plan.seconds - (time.monotonic() - started) - final)
 
 
 def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
@@ -356,6 +327,7 @@ def _assignment(
         checks_disturb=plan.target.kind == "cpu",
         budget=budget,
         objective=objective,
+        objectives=plan.objectives,
     )
 
 
@@ -364,12 +336,13 @@ def objective_of(assignment: Assignment) -> Objective:
     from tilewright.backends import backend
 
     if assignment.objective is not None:
-        return assignment.objective
+        return several(assignment.objective, assignment.objectives)
     family, where = family_named(assignment.family), target_named(assignment.target)
     one = backend(assignment.backend)
-    return objective_for(
+    own = objective_for(
         family, _case(family, assignment), where, one, assignment.seed, assignment.threads
     )
+    return several(own, assignment.objectives)
 
 
 def join(assignment: Assignment) -> Search:

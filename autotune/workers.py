@@ -55,6 +55,7 @@ class Assignment:
     checks_disturb: bool
     budget: Budget
     objective: Objective | None
+    objectives: tuple[str, ...] = ("time",)
     role: Role = Role.ALL
 
 
