@@ -1,7 +1,7 @@
 """Run by a Python of the kernel-tuner toolchain: Kernel Tuner itself simulates from a cache file.
 
 Arguments: the folder of its packages, the cache. Prints one JSON line: each config with its value (null where
-it failed), and the T4 schema of that release.
+it failed), the same as T4 results by Kernel Tuner, and the T4 schema of that release.
 """
 
 import json
@@ -10,7 +10,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 
 from kernel_tuner import interface  # noqa: E402
-from kernel_tuner.file_utils import output_file_schema  # noqa: E402
+from kernel_tuner.file_utils import get_t4_results, output_file_schema  # noqa: E402
+from kernel_tuner.util import NpEncoder  # noqa: E402
 
 
 def main() -> None:
@@ -43,7 +44,12 @@ def main() -> None:
         for r in results
     ]
     schema = output_file_schema("results")[1]
-    print(json.dumps({"rows": rows, "device": environment["device_name"], "schema": schema}))
+    answer = {"rows": rows, "device": environment["device_name"], "schema": schema}
+    answer["t4"] = get_t4_results(results, content["tune_params"], objective)
+    for result in answer["t4"]["results"]:
+        # An error is an object of Kernel Tuner's; it writes none of these files itself without dropping them.
+        result["measurements"] = [m for m in result["measurements"] if m["name"] != "__error__"]
+    print(json.dumps(answer, cls=NpEncoder))
 
 
 main()

@@ -284,3 +284,6 @@ def test_kernel_tuner_simulates_from_a_cache_of_ours(unit: str, tmp_path: Path) 
     assert {tuple(r["config"].values()): r["value"] for r in answer["rows"]} == wanted
     assert answer["device"] == study.device and answer["schema"] == SCHEMA
     assert path.read_bytes() == before
+    jsonschema.validate(answer["t4"], SCHEMA)
+    back = {tuple(r.config.values()): r.value for r in t4.parse(answer["t4"], "t4.json")}
+    assert back == wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -18,14 +19,18 @@ from typing import Any
 import pytest
 
 import postgres
-from autotune_doubles import CostModel, read_log
-from store_workers import QUICK, STUDY, Job, end_all, finish, start, timing, wait_until
+from autotune_doubles import CostModel, gemm_case, read_log
+from store_workers import QUICK, STUDY, Job, end_all, finish, search, start, timing, wait_until
 from tilewright.autotune import trials
 from tilewright.autotune.claiming import Role
+from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.storage import open_url
+from tilewright.autotune.study import tune
 from tilewright.autotune.tickets import STUDY as TICKETS
+from tilewright.backends.host import Host
 from tilewright.errors import Unavailable, UsageError
 from tilewright.evidence import Evidence
+from tilewright.registry import family
 
 needs_postgres = pytest.mark.skipif(bool(postgres.why_missing()), reason=postgres.why_missing())
 
@@ -34,6 +39,10 @@ needs_postgres = pytest.mark.skipif(bool(postgres.why_missing()), reason=postgre
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TILEWRIGHT_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
+    here = str(Path(__file__).parent)
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
+    )
     yield
     end_all()
 
@@ -231,6 +240,60 @@ def test_two_workers_through_a_grpc_proxy_one_of_them_killed(tmp_path: Path) -> 
         server.terminate()
         server.wait(30)
     judge(database, log, 8, repeats=1)
+
+
+def _expects_the_end(job: Job) -> None:
+    """A worker whose storage goes away says so and ends."""
+    try:
+        with Interruption() as interruption:
+            search(job).run(interruption)
+    except Unavailable as error:
+        assert "was lost" in str(error) and "resumes the study" in str(error)
+        os._exit(7)
+    os._exit(8)
+
+
+def test_a_storage_that_goes_away_is_a_sentence_and_the_rest_resumes(tmp_path: Path) -> None:
+    pytest.importorskip("grpc")
+    port, database, log = _free_port(), f"sqlite:///{tmp_path}/s.db", tmp_path / "log"
+    model = CostModel(log=log, sleep_s=0.1, evidence=Evidence.MEASURED)
+    server = _serve(database, port)
+    try:
+        wait_until(lambda: _answers(port))
+        job = Job(f"grpc://localhost:{port}", model, 40)
+        worker = multiprocessing.get_context("fork").Process(target=_expects_the_end, args=(job,))
+        worker.start()
+        wait_until(lambda: len(read_log(log)) >= 6)
+    finally:
+        server.kill()
+        server.wait(30)
+    assert finish(worker) == [7]
+    kept = [t for t in outcomes(database) if trials.outcome(t) is not None]
+    assert len(kept) >= 2
+    assert finish(start(Job(database, model, len(kept) + 2))) == [0]
+    done = outcomes(database)
+    assert len(done) == len(kept) + 2 and all(t.state.is_finished() for t in done)
+
+
+def test_compile_workers_of_a_whole_tuning(tmp_path: Path) -> None:
+    model = CostModel(log=tmp_path / "log", evidence=Evidence.MEASURED)
+    result = tune(
+        family("gemm"),
+        gemm_case(),
+        "cpu",
+        8,
+        objective=model,
+        backend=Host(),
+        compile_workers=2,
+        storage=f"journal:{tmp_path}/s.journal",
+    )
+    timed = [r for r in read_log(tmp_path / "log") if r["what"] == "timed"]
+    assert len(timed) == len(result.rows) == result.measured == 8
+    assert len({r["pid"] for r in timed}) == 1 and timed[0]["pid"] != os.getpid()
+    with pytest.raises(UsageError, match="2 workers beside 1 compile workers were asked for"):
+        tune("gemm", gemm_case(), workers=2, compile_workers=1, objective=model, backend=Host())
+    with pytest.raises(UsageError, match="-1 compile workers were asked for; accepted: 0 or more"):
+        tune("gemm", gemm_case(), compile_workers=-1, objective=model, backend=Host())
 
 
 def test_a_proxy_that_does_not_answer_and_what_cannot_be_served(
