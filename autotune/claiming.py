@@ -184,6 +184,8 @@ class Claims:
         taken = sum(trials.counts(t) for t in known)
         if self.budget.trials is not None and taken >= self.budget.trials:
             return False
+        if taken < len(self.pool):
+            return True
         past = trials.history(known, self.pool)
         return len(set(past.tried) | set(past.pending)) < len(self.pool)
 

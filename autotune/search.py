@@ -83,6 +83,9 @@ class Search:
             self.claims.versions = provenance.keep_versions(self.study, self.objective)
             return self._run(interruption, report)
         except storage_errors() as error:
+            if isinstance(error, BrokenPipeError):
+                # Whoever read what is reported is gone, not the storage.
+                raise
             first = (str(error) or type(error).__name__).splitlines()[0]
             raise Unavailable(
                 f"{self.place.shown} was lost: {first}; the same command resumes the study"
