@@ -236,22 +236,24 @@ class MeasuredTime:
 class Block:
     """Repeats of one call that take about as long as each other, whatever the call takes."""
 
-    def __init__(self, timer: Timer, lasting_ns: float = _REPEAT_NS, fewest: int = 1) -> None:
+    def __init__(self, timer: Timer, lasting_ns: float = _REPEAT_NS) -> None:
         self._timer = timer
         call_ns = max(1.0, float(timer.sample(1, 1, 0)[0]))
-        if call_ns < _LONG_CALL_NS:
+        self._short = call_ns < _LONG_CALL_NS
+        if self._short:
             call_ns = max(1.0, float(np.median(timer.sample(3, 1, 0))))
         self._batch = batch_for(call_ns, timer.clock, False)
-        self._count = int(np.clip(lasting_ns / (call_ns * self._batch), fewest, 40))
+        self._count = int(np.clip(lasting_ns / (call_ns * self._batch), 1, 40))
 
     def repeat(self) -> float:
         """Median of its samples, us a call."""
         return float(np.median(self._timer.sample(self._count, self._batch, 0))) / 1e3
 
     def rested(self) -> float:
-        """The same once nobody spins, after a call that brings the operands back."""
+        """The same once nobody spins, after a call that brings the operands back; a long call does so itself."""
         settle()
-        self._timer.once()
+        if self._short:
+            self._timer.once()
         return self.repeat()
 
 
@@ -260,7 +262,7 @@ class Interleaved:
 
     def __init__(self, timers: Mapping[int, Timer], count: int, failed: dict[int, str]) -> None:
         self.failed = failed
-        self._blocks = {i: Block(t, _BLOCK_NS, fewest=2) for i, t in timers.items()}
+        self._blocks = {i: Block(t, _BLOCK_NS) for i, t in timers.items()}
         self._count, self._turn = count, 0
 
     def round(self, alive: Sequence[int]) -> npt.NDArray[np.float64]:
