@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilewright.autotune.checked import Checker
+from tilewright.autotune.checked import Checker, Staged
 from tilewright.autotune.gate import Facts, Gate
 from tilewright.autotune.objective import Enter
 from tilewright.autotune.screening import Noise, Screened, screen
@@ -45,7 +45,7 @@ _MOST_AGAIN = 2
 _LONG_CALL_NS = 5e6
 
 
-class MeasuredTime:
+class MeasuredTime(Staged):
     """Median time of a call on warm caches, in us; the very launch that was checked is timed."""
 
     evidence = Evidence.MEASURED
@@ -70,7 +70,7 @@ class MeasuredTime:
         self._best: float | None = None
         self._reference: Launch | None = None
 
-    def evaluate(self, config: Config, enter: Enter) -> Outcome:
+    def _evaluate(self, config: Config, enter: Enter) -> Outcome:
         stage = Stage.GATE
         try:
             with enter(stage):

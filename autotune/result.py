@@ -11,7 +11,7 @@ import numpy as np
 from tilewright.autotune.final import Decision, Scored
 from tilewright.autotune.pareto import front
 from tilewright.autotune.provenance import StudyKey
-from tilewright.autotune.trials import State, TrialRow
+from tilewright.autotune.trials import SPENT, State, TrialRow
 from tilewright.space import Config
 
 
@@ -63,6 +63,15 @@ class TuneResult:
         return self.decision.tie_set if self.decision else ()
 
     @property
+    def spent(self) -> dict[str, float]:
+        """Seconds that all trials of the study took by stage, where the objective says so; workers add up."""
+        found: dict[str, float] = {}
+        for row in self.rows:
+            for stage, seconds in row.details.get(SPENT, {}).items():
+                found[stage] = round(found.get(stage, 0.0) + seconds, 3)
+        return found
+
+    @property
     def pareto(self) -> tuple[TrialRow, ...]:
         """The trials that no other beats in every objective, by the first; empty where there is only one."""
         good = [r for r in self.rows if r.state is State.OK and len(r.values) > 1]
@@ -102,6 +111,7 @@ class TuneResult:
             "pool": self.pool,
             "measured": self.measured,
             "seconds": round(self.seconds, 3),
+            "spent_s": self.spent,
             "interrupted": self.interrupted,
             "stored": self.stored,
         }

@@ -32,6 +32,8 @@ VERSIONS = "versions"
 DROPPED = "dropped"
 # Key of an outcome's details: what a reference config took by then over what it took at first, where that changed.
 LEVEL = "level"
+# Key of an outcome's details: seconds by stage, compilation in the gate's or the check's.
+SPENT = "spent_s"
 # Key of an outcome's details: its values by name where a study has several objectives.
 OBJECTIVES = "objectives"
 
