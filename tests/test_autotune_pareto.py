@@ -137,10 +137,10 @@ def test_a_tuning_for_three_objectives_keeps_the_front_and_resumes(
 
     url = storage.format(tmp_path)
     model = Sized(wrong=(Config({**DEFAULT, "tile_k": 64}),))
-    run(12, url, model)
-    result = run(24, url, model)
-    whole = run(24, f"journal:{tmp_path}/whole.journal", Sized(wrong=model.wrong))
-    assert len(model.calls) == len(set(model.calls)) == 24
+    run(8, url, model)
+    result = run(16, url, model)
+    whole = run(16, f"journal:{tmp_path}/whole.journal", Sized(wrong=model.wrong))
+    assert len(model.calls) == len(set(model.calls)) == 16
     assert [r.config for r in result.rows] == [r.config for r in whole.rows]
     shown = [r.values for r in result.pareto]
     assert len(shown) >= 3 and list(shown[0]) == ["time_us", "memory_bytes", "size_bytes"]
