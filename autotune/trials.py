@@ -35,6 +35,8 @@ VERSIONS = "versions"
 DROPPED = "dropped"
 # Key of an outcome's details: what a reference config took by then over what it took at first, where that changed.
 LEVEL = "level"
+# Key of an outcome's details: seconds by stage, compilation in the gate's or the check's.
+SPENT = "spent_s"
 # Key of an outcome's details: its values by name where a study has several objectives.
 OBJECTIVES = "objectives"
 
@@ -112,7 +114,8 @@ class TrialRow:
     """One row of `tune`'s document. `value_us` is None unless the objective's unit is a time.
 
     `evidence` says how the value was obtained, None without one. `details` is what else the objective
-    found: an interval, static facts, the file that replays a failure.
+    found: an interval, static facts, the file that replays a failure. `values` holds those of several objectives,
+    named with their units.
     """
 
     number: int
@@ -127,6 +130,13 @@ class TrialRow:
     arm: str
     evidence: str | None
     details: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+def with_units(values: Mapping[str, float], unit: str) -> dict[str, float]:
+    """`time` and the like as `time_us` or `score`, `memory_bytes`, `size_bytes`; `unit` is that of `time`."""
+    names = {"time": "time_us" if unit == "us" else unit}
+    return {names.get(n, f"{n}_bytes"): v for n, v in values.items()}
 
 
 @cache
@@ -331,6 +341,7 @@ def rows(
                 arm=claim.arm if claim else "",
                 evidence=None if value is None else evidence,
                 details=result.details if done and result else {},
+                values=with_units(result.objectives, unit) if done and result else {},
             )
         )
     return tuple(found)

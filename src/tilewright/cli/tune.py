@@ -252,7 +252,7 @@ def _summary(result: TuneResult, json: str | None) -> None:
         )
         say(f"best config {best.config}", json)
     for row in result.pareto[:_SHOWN]:
-        values = ", ".join(f"{n} {number(v, 4)}" for n, v in row.details["objectives"].items())
+        values = ", ".join(f"{n} {number(v, 4)}" for n, v in row.values.items())
         say(f"front: {values} {row.config}", json)
     if len(result.pareto) > _SHOWN:
         say(f"front: {len(result.pareto) - _SHOWN} more in --json", json)
