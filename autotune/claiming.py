@@ -85,6 +85,7 @@ class Claims:
         self.role = role
         self.versions = ""
         self._mine: set[int] = set()
+        self._met = 0
 
     def next(self) -> FrozenTrial | Idle:
         """A trial to work on: one that was left, else a new one."""
@@ -181,6 +182,9 @@ class Claims:
     def _wanted(self) -> bool:
         """Whether the study is to have more trials than it has."""
         known = self.study.get_trials(deepcopy=False)
+        for trial in known[self._met :]:
+            self.site.meet(Claim.of(trial))
+        self._met = len(known)
         taken = sum(trials.counts(t) for t in known)
         if self.budget.trials is not None and taken >= self.budget.trials:
             return False

@@ -26,7 +26,7 @@ from tilewright.registry import family
 from tilewright.targets import CPU
 
 # So quick that a dead machine is noticed within a test; a stalled fork still gets a few seconds.
-QUICK = Pace(beat_s=0.3, dead_s=4.0)
+QUICK = Pace(beat_s=0.3, dead_s=8.0)
 STUDY = "shared"
 
 

@@ -133,7 +133,7 @@ def test_a_machine_that_beats_is_left_alone_however_long_it_takes(
     fresh: str, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    slow = CostModel(log=log, sleep_s=3 * QUICK.dead_s, evidence=Evidence.MEASURED)
+    slow = CostModel(log=log, sleep_s=1.5 * QUICK.dead_s, evidence=Evidence.MEASURED)
     one = start(Job(fresh, slow, 1, "far away"))
     wait_until(lambda: bool(timing(log)))
     other = start(Job(fresh, replace(slow, sleep_s=0.0), 1, "here"))
@@ -168,9 +168,8 @@ def test_other_users_of_this_machine_do_not_time_at_once(tmp_path: Path) -> None
     judge(url, log, 16)
     assert len({r["pid"] for r in read_log(log)}) == 2
     spans = sorted((r["start"], r["end"]) for r in read_log(log) if r["what"] == "timed")
-    # Each may have one trial behind it before it meets the other.
-    never = [one[1] <= other[0] for one, other in pairwise(spans)]
-    assert all(never[3:])
+    # Whoever is in the middle of a trial when the other comes meets it after that.
+    assert sum(one[1] > other[0] for one, other in pairwise(spans)) <= 1
 
 
 @pytest.mark.parametrize("kind", ["journal", pytest.param("postgres", marks=needs_postgres)])
