@@ -17,6 +17,7 @@ from typing import Any
 from tilewright.errors import UsageError
 from tilewright.evidence import Evidence
 from tilewright.machine import host
+from tilewright.perf import ceilings
 from tilewright.perf.bench import Ceiling, Plan, rows
 from tilewright.perf.regression.decide import INCONCLUSIVE, Policy
 from tilewright.perf.regression.gate import UNAVAILABLE, GateRow
@@ -90,7 +91,7 @@ def _row(empty: GateRow, bench: Benchmark, base: Mapping[str, Any], policy: Poli
         [bench.family], ["host"], dtypes=[bench.case.precision], threads=[bench.threads], cases=[bench.case],
         seed=bench.seed,
     )  # fmt: skip
-    now = next(rows(plan, Ceiling(tried=True)))
+    now = next(rows(plan, Ceiling(ceilings.load(), tried=True)))
     if now.median_us is None:
         return replace(empty, verdict=now.state, reason=now.reason)
     estimate = widened(base, now)
