@@ -1,21 +1,24 @@
 """The end of a tuning: the default and the best are valued again side by side, and one is chosen.
 
-Screening picks a few finalists; interleaved rounds then tell which are distinguishable. The default
-is always among them and wins unless another is faster beyond noise. Modelled values are exact but no
+Screening picks a few finalists, which race in interleaved rounds: those that are surely slower leave
+on the way. The default is always among them, is timed to the last round and wins unless another is
+faster beyond noise. Modelled values are exact but no
 times: they choose by score, without an interval, and nothing is called faster.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilewright.autotune.objective import Noisy, Objective, Rounds
-from tilewright.autotune.trials import FLOOR, State, TrialRow
+from tilewright.autotune.objective import MOST_ROUNDS, Noisy, Objective
+from tilewright.autotune.racing import Race, race
+from tilewright.autotune.trials import LEVEL, State, TrialRow
 from tilewright.document import plain
 from tilewright.errors import CheckFailed
 from tilewright.evidence import Evidence
@@ -26,18 +29,19 @@ from tilewright.space import Config
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-FINALISTS = 6
+FINALISTS = 12
 # A finalist's screening value is at most this many times the best one.
-_WITHIN = 1.5
+WITHIN = 1.5
 CUT_OFF = "the comparison with the default was cut off"
-ONLY_FLOORS = (
-    "the values are lower bounds, which cannot tell a config that waits from one that does not"
-)
 TIMED_ONCE = "each config was timed on its own, which does not tell them apart"
+NO_TIME = "no time was asked for: what is smallest says nothing of what is fast"
 BY_SCORE = "chosen by the scores of a model: no device has timed these configs"
 DEFAULT_FAILED = "the default failed"
 BETTER_SCORE, SAME_SCORE = "better score", "same score"
-_FIRST_ROUNDS = FEWEST_QUADS + 2
+# Rounds that every race takes: an interval needs some.
+_FEWEST_ROUNDS = FEWEST_QUADS + 2
+# What a config costs in a round: a block each way, which waits until nobody spins, and no less than a call in each.
+_BLOCK_S, _CALLS_A_ROUND = 0.02, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,8 @@ class Decision:
     """Which config won and how sure that is. `rounds` is how often the finalists were valued again.
 
     `confirmed` means times that were taken again side by side (or that there was nothing to compare);
-    `by_score` a choice by a model, kept as such.
+    `by_score` a choice by a model, kept as such. `p_best` has the probability of each member of the tie set
+    to be the fastest, where they were raced.
     A decision that is neither, for the given `reason`, is a remark and reaches no table.
     """
 
@@ -75,6 +80,7 @@ class Decision:
     confirmed: bool
     reason: str = ""
     by_score: bool = False
+    p_best: tuple[float, ...] = ()
 
     @property
     def stands(self) -> bool:
@@ -115,13 +121,20 @@ def read(kept: Mapping[str, Any]) -> Decision | None:
         confirmed=kept["confirmed"],
         reason=kept["reason"],
         by_score=kept["by_score"],
+        p_best=tuple(kept.get("p_best", ())),
     )
 
 
 def ranked(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """The trials that succeeded, best first; equal values by number."""
     good = [r for r in rows if r.state is State.OK and r.value is not None]
-    return sorted(good, key=lambda r: (r.value, r.number))
+    return sorted(good, key=lambda r: (_fair(r), r.number))
+
+
+def _fair(row: TrialRow) -> float:
+    """The value, had the machine stayed as it was at the first trial."""
+    assert row.value is not None
+    return row.value / float(row.details.get(LEVEL, 1.0))
 
 
 def finalists(rows: Sequence[TrialRow], default: Config, most: int = FINALISTS) -> list[TrialRow]:
@@ -130,8 +143,8 @@ def finalists(rows: Sequence[TrialRow], default: Config, most: int = FINALISTS) 
     if not best:
         return []
     own = [r for r in best if r.config == default]
-    limit = _WITHIN * (best[0].value or 0.0)
-    others = [r for r in best if r.config != default and (r.value or 0.0) <= limit]
+    limit = WITHIN * _fair(best[0])
+    others = [r for r in best if r.config != default and _fair(r) <= limit]
     return own + others[: most - 1]
 
 
@@ -141,9 +154,9 @@ def decide(
     """Value the finalists again (if values are noisy) and choose. `rows` holds at least one success."""
     chosen = finalists(rows, default, most)
     if isinstance(objective, Noisy) and len(chosen) > 1:
-        return _race(objective.rounds, chosen, default, seconds)
-    if any(r.details.get(FLOOR) for r in chosen):
-        return by_screening(rows, default, ONLY_FLOORS)
+        return _race(objective, _affordable(chosen, seconds), default, seconds)
+    if objective.unit == "bytes":
+        return by_screening(rows, default, NO_TIME)
     if objective.evidence is Evidence.MODELLED:
         return by_screening(rows, default, by_score=True)
     return by_screening(rows, default, TIMED_ONCE if len(chosen) > 1 else "")
@@ -178,33 +191,61 @@ def by_screening(
     )
 
 
-def _race(
-    rounds: Callable[[Sequence[Config], float, int], Rounds],
-    chosen: list[TrialRow],
+def _affordable(chosen: list[TrialRow], seconds: float) -> list[TrialRow]:
+    """As many finalists as can take the fewest rounds in the time; two at least, the default among them."""
+    spent, kept = 0.0, list[TrialRow]()
+    for row in chosen:
+        spent += _FEWEST_ROUNDS * (_BLOCK_S + _CALLS_A_ROUND * (row.value_us or 0.0) / 1e6)
+        if len(kept) >= 2 and spent > seconds:
+            break
+        kept.append(row)
+    return kept
+
+
+def _race(objective: Noisy, chosen: list[TrialRow], default: Config, seconds: float) -> Decision:
+    """Race the finalists until it is clear who is first and whether the default is beaten, or time is up."""
+    configs = [r.config for r in chosen]
+    base = configs.index(default) if default in configs else None
+    rounds, end = 0, time.monotonic() + seconds
+
+    def affords(used: int, more: int) -> bool:
+        if rounds < _FEWEST_ROUNDS:
+            return True
+        return rounds < MOST_ROUNDS and time.monotonic() < end
+
+    def goes_on(now: Race) -> bool:
+        if now.rounds < _FEWEST_ROUNDS:
+            return True
+        return (
+            base in now.alive
+            and base != now.leader
+            and judge(_ratio(now.times, base, now.leader)) == "inconclusive"
+        )
+
+    with objective.side_by_side(configs) as field:
+
+        def take(alive: Sequence[int]) -> npt.NDArray[np.float64]:
+            nonlocal rounds
+            rounds += 1
+            return field.round(alive)
+
+        keep = () if base is None else (base,)
+        found = race(take, len(configs), keep=keep, affords=affords, goes_on=goes_on)
+    good = [i for i in found.alive if i not in field.failed]
+    if not good:
+        raise CheckFailed(
+            f"no finalist was right when valued again; the first: {next(iter(field.failed.values()))}"
+        )
+    chances = [found.chances.get(i, 0.0) for i in good]
+    return _choose(found.times[:, good], [chosen[i] for i in good], default, chances)
+
+
+def _choose(
+    times: npt.NDArray[np.float64],
+    kept: list[TrialRow],
     default: Config,
-    seconds: float,
+    chances: Sequence[float],
 ) -> Decision:
-    """All finalists for a few rounds; those still in question for the rest of the time."""
-    first = rounds([r.config for r in chosen], 0.4 * seconds, _FIRST_ROUNDS)
-    alive = [i for i in range(len(chosen)) if i not in first.failed]
-    if not alive:
-        raise CheckFailed(f"no finalist was right when valued again; the first: {first.failed[0]}")
-    leader = _leader(first.times, alive)
-    open_ = [i for i in alive if chosen[i].config == default or _ties(first.times, leader, i)]
-    times, kept = first.times[:, open_], [chosen[i] for i in open_]
-    if len(kept) > 1:
-        more = rounds([r.config for r in kept], 0.6 * seconds, _FIRST_ROUNDS)
-        good = [i for i in range(len(kept)) if i not in more.failed]
-        times = np.concatenate([times, more.times])[:, good]
-        if not good:
-            raise CheckFailed(
-                f"no finalist was right when valued again; the first: {more.failed[0]}"
-            )
-        kept = [kept[i] for i in good]
-    return _choose(times, kept, default)
-
-
-def _choose(times: npt.NDArray[np.float64], kept: list[TrialRow], default: Config) -> Decision:
     everyone = list(range(len(kept)))
     leader = _leader(times, everyone)
     base = next((i for i in everyone if kept[i].config == default), None)
@@ -225,6 +266,7 @@ def _choose(times: npt.NDArray[np.float64], kept: list[TrialRow], default: Confi
         verdict,
         len(times),
         True,
+        p_best=tuple(chances[i] for i in tied),
     )
 
 

@@ -2,39 +2,50 @@
 
 from __future__ import annotations
 
+import math
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilewright.autotune.checked import Checker
-from tilewright.autotune.objective import Enter, Rounds
-from tilewright.autotune.trials import Outcome, Stage
+from tilewright.autotune.checked import Checker, Staged
+from tilewright.autotune.gate import Facts, Gate
+from tilewright.autotune.objective import Enter
+from tilewright.autotune.screening import Noise, Screened, screen
+from tilewright.autotune.sentinel import Sentinel
+from tilewright.autotune.several import BYTES, MEMORY, SIZE, growth_of, peak_known
+from tilewright.autotune.trials import LEVEL, Outcome, Stage
 from tilewright.errors import CRASHES
 from tilewright.evidence import Evidence
 from tilewright.machine import usable_cores
 from tilewright.perf import ceilings
 from tilewright.perf.bench import Ceiling
-from tilewright.perf.engine import Effort, batch_for, measure
+from tilewright.perf.engine import batch_for
+from tilewright.perf.machine_state import Watch
 from tilewright.perf.timers import Timer, settle, timer_of, undisturbed
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from tilewright.backends.base import Backend, Launch
     from tilewright.cases import Case
     from tilewright.registry import Family
     from tilewright.space import Config
     from tilewright.targets import Target
 
-# Screening: enough to rank; the best are timed again in interleaved rounds.
-SCREEN = Effort(width=0.04, seconds=0.3, fewest=7, warmup_s=0.01)
+# One repeat of screening, and one block of a round; never less than one call.
+_REPEAT_NS = 8e6
 _BLOCK_NS = 4e6
-_KEPT_SAMPLES = 32
+# Times that a config is measured again because the machine changed meanwhile.
+_MOST_AGAIN = 2
+# A longer call needs no more than one look to be known.
+_LONG_CALL_NS = 5e6
 
 
-class MeasuredTime:
+class MeasuredTime(Staged):
     """Median time of a call on warm caches, in us; the very launch that was checked is timed."""
 
     evidence = Evidence.MEASURED
@@ -49,20 +60,26 @@ class MeasuredTime:
         backend: Backend,
         seed: int = 0,
         threads: int = 0,
-        screen: Effort = SCREEN,
         timer: Callable[[Launch], Timer] = timer_of,
     ) -> None:
         self.checker = Checker(family, case, target, backend, seed, threads)
-        self.screen = screen
         self.timer = timer
+        self.gate = Gate(target, family.spec.default_config(target))
+        self._weighs = False
+        self._noise = Noise()
+        self._best: float | None = None
+        self._reference: Launch | None = None
 
-    def evaluate(self, config: Config, enter: Enter) -> Outcome:
+    def _evaluate(self, config: Config, enter: Enter) -> Outcome:
         stage = Stage.GATE
         try:
             with enter(stage):
                 reason = self.checker.refusal(config)
+                facts, sizes = (None, {}) if reason else self._compiled(config)
+            reason = reason or (self.gate.judge(config, facts) if facts else "")
+            known = facts.details() if facts else {}
             if reason:
-                return Outcome.failed(stage, reason)
+                return Outcome.failed(stage, reason, **known)
             stage = Stage.CHECK
             with enter(stage):
                 launch, failure = self.checker.run(config)
@@ -70,23 +87,100 @@ class MeasuredTime:
                 return failure
             stage = Stage.TIME
             with enter(stage):
-                found = measure(self.timer(launch), self.screen)
+                if self._weighs:
+                    sizes = {BYTES[MEMORY]: growth_of(launch.run)}
+                watch, timer = Watch(), self.timer(launch)
+                with undisturbed():
+                    found, doubts = self._screened(config, Block(timer))
             failure = self.checker.again(config, launch)
         except CRASHES as error:
             return Outcome.failed(stage, f"{type(error).__name__}: {error}")
         if failure:
             return failure
-        if reason := self._impossible(found.median.value / 1e3):
+        if reason := self._impossible(found.value):
             return Outcome.failed(stage, f"impossible: {reason}")
+        self._best = min(found.value, self._best or found.value)
         return Outcome.ok(
-            found.median.value / 1e3,
-            [round(float(s) / 1e3, 4) for s in found.samples[:_KEPT_SAMPLES]],
-            low=_finite(found.median.low / 1e3),
-            high=_finite(found.median.high / 1e3),
-            count=len(found.samples),
-            clock=found.clock,
-            quiet=found.disturbance.quiet,
+            found.value,
+            [round(s, 4) for s in found.repeats],
+            low=found.value * math.exp(-found.reach),
+            high=found.value * math.exp(found.reach),
+            count=len(found.counted),
+            warm=found.warm,
+            clock=timer.clock,
+            quiet=watch.read().quiet,
+            **doubts,
+            **known,
+            **sizes,
         )
+
+    def _compiled(self, config: Config) -> tuple[Facts | None, dict[str, int]]:
+        """Facts and sizes of the binary that a GPU will run; nothing of a processor's kernels, which are built whole."""
+        c = self.checker
+        if c.target.kind not in ("cuda", "hip") or c.backend.name != "triton":
+            return None, {}
+        from tilewright.aot import compile_config
+
+        module = c.family.module("triton")
+        found = compile_config(module, c.case.precision, c.case.flags, config, c.target.name)
+        taken = found.shared_bytes + found.spill_bytes * found.threads
+        return Facts.of_binary(found), {BYTES[SIZE]: len(found.binary), BYTES[MEMORY]: taken}
+
+    def sizes(self, wanted: Sequence[str]) -> Mapping[str, Evidence | str]:
+        if self.checker.target.kind != "cpu":
+            if self.checker.backend.name == "triton":
+                return {MEMORY: Evidence.COMPILED, SIZE: Evidence.COMPILED}
+            why = f"the {self.checker.backend.name} backend does not say what its binaries take"
+            return {MEMORY: why, SIZE: why}
+        self._weighs = MEMORY in wanted and not peak_known()
+        return {
+            MEMORY: peak_known() or Evidence.MEASURED,
+            SIZE: "the kernels of all configs are one library on a processor",
+        }
+
+    def _screened(self, config: Config, block: Block) -> tuple[Screened, dict[str, Any]]:
+        """Screen until the reference before and after says that the machine was the same, a few times at most.
+
+        What was disturbed goes into the details, with the word and what the reference took.
+        """
+        doubts: dict[str, Any] = {}
+        watch = self.sentinel
+        if watch is not None:
+            watch.begin()
+        while True:
+            found = screen(block.repeat, self._noise, self._best)
+            if watch is None:
+                return found, doubts
+            watch.measured(config)
+            look = watch.look()
+            if look.steady:
+                return found, doubts | self._level(watch)
+            spells = doubts.setdefault("disturbed", [])
+            spells.append({"repeats_us": list(found.repeats), "reference": round(look.ratio, 4)})
+            if len(spells) > _MOST_AGAIN:
+                doubts["unsteady"] = True
+                return found, doubts | self._level(watch)
+            watch.settle()
+
+    @staticmethod
+    def _level(watch: Sentinel) -> dict[str, float]:
+        """How far the machine as a whole has moved since the first trial, where that is more than noise."""
+        moved = abs(math.log(watch.shift)) > watch.tolerance
+        return {LEVEL: round(watch.shift, 4)} if moved else {}
+
+    @cached_property
+    def sentinel(self) -> Sentinel | None:
+        """Watches the machine by the default config; None where that does not work."""
+        c = self.checker
+        try:
+            launch, failure = c.run(c.family.spec.default_config(c.target), hard=False)
+        except CRASHES:
+            return None
+        if failure:
+            return None
+        # A timer knows the addresses of the outputs and does not keep them.
+        self._reference = launch
+        return Sentinel(Block(self.timer(launch), _BLOCK_NS).repeat)
 
     @cached_property
     def _ceiling(self) -> Ceiling | None:
@@ -104,51 +198,27 @@ class MeasuredTime:
         )
         return reason
 
-    def rounds(self, configs: Sequence[Config], seconds: float, fewest: int) -> Rounds:
-        timers: dict[int, Timer] = {}
+    @contextmanager
+    def side_by_side(self, configs: Sequence[Config]) -> Iterator[Interleaved]:
+        """Prepare, check and time all of them in turns; what each left is checked again at the end."""
         launches: dict[int, Launch] = {}
         failed: dict[int, str] = {}
         for i, config in enumerate(configs):
             try:
-                launch, failure = self.checker.run(config)
+                launch, failure = self.checker.run(config, hard=False)
             except CRASHES as error:
                 failed[i] = f"{type(error).__name__}: {error}"
                 continue
             if failure:
                 failed[i] = failure.reason
-                continue
-            launches[i], timers[i] = launch, self.timer(launch)
-        times = self._interleaved(timers, len(configs), seconds, fewest)
+            else:
+                launches[i] = launch
+        with undisturbed():
+            timers = {i: self.timer(launch) for i, launch in launches.items()}
+            yield Interleaved(timers, len(configs), failed)
         for i, launch in launches.items():
             if late := self.checker.again(configs[i], launch):
                 failed[i] = late.reason
-        return Rounds(times, failed)
-
-    def _interleaved(
-        self, timers: Mapping[int, Timer], width: int, seconds: float, fewest: int
-    ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        """Rounds of one block each way: the order of a round is there and back again, turned every round."""
-        found: list[list[float]] = []
-        if not timers:
-            return np.full((0, width), np.nan)
-        with undisturbed():
-            calls = {i: float(np.median(t.sample(3, 1, 0))) for i, t in timers.items()}
-            batches = {i: batch_for(calls[i], t.clock, False) for i, t in timers.items()}
-            counts = {i: int(np.clip(_BLOCK_NS / (calls[i] * batches[i]), 2, 40)) for i in timers}
-            end = time.monotonic() + seconds
-            order = list(timers)
-            while len(found) < fewest or time.monotonic() < end:
-                blocks: dict[int, list[float]] = {i: [] for i in timers}
-                for i in [*order, *reversed(order)]:
-                    settle()
-                    timers[i].once()
-                    blocks[i].append(float(np.median(timers[i].sample(counts[i], batches[i], 0))))
-                row = [float("nan")] * width
-                for i, (there, back) in blocks.items():
-                    row[i] = float(np.sqrt(there * back)) / 1e3
-                found.append(row)
-                order = order[1:] + order[:1]
-        return np.array(found)
 
     def versions(self) -> Mapping[str, Any]:
         import torch
@@ -163,6 +233,53 @@ class MeasuredTime:
         return found
 
 
+class Block:
+    """Repeats of one call that take about as long as each other, whatever the call takes."""
+
+    def __init__(self, timer: Timer, lasting_ns: float = _REPEAT_NS) -> None:
+        self._timer = timer
+        call_ns = max(1.0, float(timer.sample(1, 1, 0)[0]))
+        self._short = call_ns < _LONG_CALL_NS
+        if self._short:
+            call_ns = max(1.0, float(np.median(timer.sample(3, 1, 0))))
+        self._batch = batch_for(call_ns, timer.clock, False)
+        self._count = int(np.clip(lasting_ns / (call_ns * self._batch), 1, 40))
+
+    def repeat(self) -> float:
+        """Median of its samples, us a call."""
+        return float(np.median(self._timer.sample(self._count, self._batch, 0))) / 1e3
+
+    def rested(self) -> float:
+        """The same once nobody spins, after a call that brings the operands back; a long call does so itself."""
+        settle()
+        if self._short:
+            self._timer.once()
+        return self.repeat()
+
+
+class Interleaved:
+    """Rounds of one block each way: the order of a round is there and back again, turned every round."""
+
+    def __init__(self, timers: Mapping[int, Timer], count: int, failed: dict[int, str]) -> None:
+        self.failed = failed
+        self._blocks = {i: Block(t, _BLOCK_NS) for i, t in timers.items()}
+        self._count, self._turn = count, 0
+
+    def round(self, alive: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Times in us."""
+        good = [i for i in alive if i not in self.failed]
+        turn = self._turn % max(1, len(good))
+        order = good[turn:] + good[:turn]
+        self._turn += 1
+        times: dict[int, list[float]] = {i: [] for i in order}
+        for i in [*order, *reversed(order)]:
+            times[i].append(self._blocks[i].rested())
+        row = np.full(self._count, np.nan)
+        for i, (there, back) in times.items():
+            row[i] = math.sqrt(there * back)
+        return row
+
+
 def _host_compiler() -> dict[str, str]:
     """The compiler as the library of built-in kernels names it in its .comment section; empty where there is none."""
     from tilewright.native import library_paths
@@ -171,7 +288,3 @@ def _host_compiler() -> dict[str, str]:
     content = path.read_bytes() if path else b""
     named = re.search(rb"(?:GCC: \([^)\x00]*\) [\d.]+|clang version [\d.]+)", content)
     return {"compiler": named.group().decode("ascii", "replace")} if named else {}
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -7,9 +7,9 @@ and say so.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tilewright.autotune.trials import Outcome, Stage
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from tilewright.space import Config
     from tilewright.targets import Target
 
+# Rounds after which more say nothing new.
+MOST_ROUNDS = 200
+
 Enter = Callable[[Stage], AbstractContextManager[None]]
 
 
@@ -34,12 +37,14 @@ class NoObjective(Unavailable):
     """No config of this study can be valued here; it ends the study instead of failing a trial."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rounds:
-    """Interleaved times of several configs: `times[round, config]` in the objective's unit."""
+class SideBySide(Protocol):
+    """Configs that were set up together to be valued in interleaved rounds."""
 
-    times: npt.NDArray[np.float64]
-    failed: Mapping[int, str] = field(default_factory=dict)
+    failed: dict[int, str]
+    """Which of them do not work, and why; complete when the context that gave this has ended."""
+
+    def round(self, alive: Sequence[int]) -> npt.NDArray[np.float64]:
+        """One value of each of `alive`, taken side by side, at its place among all; NaN elsewhere and for failures."""
 
 
 class Objective(Protocol):
@@ -61,10 +66,26 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Noisy(Protocol):
-    """An objective that gives another number each time: its best are compared in interleaved rounds."""
+    """An objective that gives another number each time: its best are raced in interleaved rounds."""
 
-    def rounds(self, configs: Sequence[Config], seconds: float, fewest: int) -> Rounds:
-        """Value all configs again side by side, so that drift hits all alike, at least `fewest` rounds."""
+    def side_by_side(self, configs: Sequence[Config]) -> AbstractContextManager[SideBySide]:
+        """Set all up so that rounds value them alternately and drift hits all alike."""
+
+
+def rounds_of(
+    objective: Noisy, configs: Sequence[Config], seconds: float, fewest: int
+) -> npt.NDArray[np.float64]:
+    """Rounds of all configs side by side, `[round, config]`, for so long and at least `fewest`; NaN for failures."""
+    import numpy as np
+
+    with objective.side_by_side(configs) as field:
+        found: list[npt.NDArray[np.float64]] = []
+        end = time.monotonic() + seconds
+        while len(found) < fewest or (len(found) < MOST_ROUNDS and time.monotonic() < end):
+            found.append(field.round(range(len(configs))))
+    times = np.array(found)
+    times[:, list(field.failed)] = np.nan
+    return times
 
 
 def pick_backend(

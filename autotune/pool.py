@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,24 +41,41 @@ LARGE = 50_000
 class Pool:
     """The legal configs in the order of `Space.points`, and the default config, legal or not.
 
-    An illegal default stays in the pool so that it can be trial 0 and fail with its reason.
+    An illegal default stays in the pool so that it can be trial 0 and fail with its reason. A space that
+    others recorded has none. `categories` are fields whose values are names and have no order.
     """
 
     def __init__(
-        self, fields: Mapping[str, tuple[int, ...]], ordinals: Indices, default: Config
+        self,
+        fields: Mapping[str, tuple[int, ...]],
+        ordinals: Indices,
+        default: Config | None,
+        categories: Collection[str] = (),
     ) -> None:
         self.names = tuple(fields)
         self.values = tuple(tuple(v) for v in fields.values())
+        self.categories = frozenset(categories)
         self._radix = _radix(self.values)
         order = np.argsort(ordinals @ self._radix, kind="stable")
         self.ordinals: Indices = ordinals[order]
         self._ranks: Indices = self.ordinals @ self._radix
-        index = self.index(default)
-        if index is None:
+        self._default = None if default is None else self.index(default)
+        if default is not None and self._default is None:
             raise UsageError(
                 f"the default config {default} is not a point of the space {dict(fields)}"
             )
-        self.default = index
+
+    @property
+    def default(self) -> int:
+        """The number of the default config; raises UsageError for a pool without one."""
+        if self._default is None:
+            raise UsageError("a recorded space has no default config")
+        return self._default
+
+    @property
+    def first(self) -> tuple[int, ...]:
+        """What comes before anything is searched: the default, where there is one."""
+        return () if self._default is None else (self._default,)
 
     @staticmethod
     def of(spec: KernelSpec, case: Case, target: Target, rules: str | None = None) -> Pool:
@@ -104,6 +121,14 @@ class Pool:
             rank += values.index(config[name]) * int(radix)
         place = int(np.searchsorted(self._ranks, rank))
         return place if place < len(self._ranks) and self._ranks[place] == rank else None
+
+    @cached_property
+    def coordinates(self) -> tuple[Floats | None, ...]:
+        """Per field its values on a logarithmic axis from 0 to 1; None for categories and for switches."""
+        return tuple(
+            None if name in self.categories or len(values) < 3 else _log_axis(values)
+            for name, values in zip(self.names, self.values, strict=True)
+        )
 
     @cached_property
     def features(self) -> Floats:
@@ -204,6 +229,12 @@ def _save(path: Path | None, ordinals: Indices) -> None:
     fresh = path.with_name(f".{os.getpid()}-{path.name}")
     np.save(fresh, ordinals.astype(np.int16))
     fresh.replace(path)
+
+
+def _log_axis(values: tuple[int, ...]) -> Floats:
+    lowest = min(values)
+    axis = np.log2(np.array(values, dtype=np.float64) + (1 - lowest if lowest <= 0 else 0))
+    return np.asarray((axis - axis.min()) / np.ptp(axis), dtype=np.float64)
 
 
 def _radix(values: tuple[tuple[int, ...], ...]) -> Indices:

@@ -8,12 +8,16 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilewright.document import plain
 from tilewright.machine import host
 from tilewright.perf.sources import source_hash
 
 if TYPE_CHECKING:
+    from optuna.study import Study
+
     from tilewright.autotune.objective import Objective
     from tilewright.autotune.pool import Pool
     from tilewright.backends.base import Backend
@@ -99,6 +103,46 @@ def versions(objective: Objective) -> Mapping[str, Any]:
         "tilewright": __version__,
         "python": platform.python_version(),
         "optuna": metadata.version("optuna"),
+        "system": host().os,
         "isa": host().isa,
+        **drivers(),
         **objective.versions(),
     }
+
+
+# Drivers of accelerators and the files in which the kernel tells their versions.
+_DRIVERS = {
+    "nvidia": Path("/proc/driver/nvidia/version"),
+    "amdgpu": Path("/sys/module/amdgpu/version"),
+    "ascend": Path("/usr/local/Ascend/driver/version.info"),
+}
+
+
+def drivers() -> Mapping[str, str]:
+    """Versions of the drivers that are loaded here; empty on a machine without an accelerator."""
+    found = {}
+    for name, path in _DRIVERS.items():
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        found[f"{name} driver"] = lines[0].strip() if lines else ""
+    return found
+
+
+# User attributes of a study: its identity, and `versions DIGEST` for each set its values were made with.
+STUDY_KEY, STUDY_EVIDENCE = "key", "evidence"
+STUDY_VERSIONS = "versions "
+
+
+def keep_versions(study: Study, objective: Objective) -> str:
+    """Write the versions into the study, unless they are there, and return their digest.
+
+    Each set has a name of its own, so that processes with different compilers do not overwrite each other.
+    """
+    content = plain(versions(objective))
+    text = json.dumps(content, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+    if STUDY_VERSIONS + digest not in study.user_attrs:
+        study.set_user_attr(STUDY_VERSIONS + digest, content)
+    return digest

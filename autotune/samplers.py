@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +13,17 @@ from optuna.samplers import BaseSampler
 
 from tilewright.autotune import trials
 from tilewright.autotune.pool import Pool
+from tilewright.autotune.portfolio import Portfolio
 from tilewright.autotune.proposers import (
     Exhaustive,
     History,
     Mask,
-    Portfolio,
     Proposal,
     Proposer,
     Random,
 )
+from tilewright.autotune.store.donors import Donor
+from tilewright.autotune.transfer import Warm
 from tilewright.errors import Unavailable, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -71,14 +73,14 @@ class PoolSampler(BaseSampler):
         )
 
     def _first(self, past: History) -> Proposal | None:
-        seen = self.pool.default in past.tried or self.pool.default in past.pending
-        return None if seen else Proposal(self.pool.default, "default")
+        for place in self.pool.first:
+            if place not in past.tried and place not in past.pending:
+                return Proposal(place, "default")
+        return None
 
     def _next(self, study: Study, trial: FrozenTrial, past: History) -> Proposal:
         """The caller asks only while something is untried."""
-        return self._pick(
-            study, trial, past, past.free(self.pool), len(past.tried) + len(past.pending)
-        )
+        return self._pick(study, trial, past, past.free(self.pool), len(past))
 
     def _pick(
         self, study: Study, trial: FrozenTrial, past: History, free: Mask, place: int
@@ -138,18 +140,31 @@ def _stock(name: str, seed: int) -> BaseSampler:
         return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
-def sampler(name: str, pool: Pool, seed: int) -> PoolSampler:
-    """A sampler by name; raises UsageError for an unknown one, Unavailable where a package is missing."""
+def proposer(name: str, donors: Sequence[Donor] = ()) -> Proposer | None:
+    """One of our proposers by name, starting warm where there are donors; None for Optuna's own samplers.
+
+    Raises UsageError for an unknown name.
+    """
     if name not in SAMPLERS:
         raise unknown("sampler", name, list(SAMPLERS))
-    missing = [p for p in _NEEDS.get(name, ()) if importlib.util.find_spec(p) is None]
-    if missing:
-        raise Unavailable(
-            f"sampler {name} needs {missing[0]}; `pip install {missing[0]}` brings it"
-        )
     own: dict[str, Proposer] = {
         "portfolio": Portfolio(),
         "random": Random(),
         "exhaustive": Exhaustive(),
     }
-    return OwnSampler(pool, seed, own[name]) if name in own else StockSampler(pool, seed, name)
+    found = own.get(name)
+    return Warm(found, donors) if donors and name == "portfolio" and found is not None else found
+
+
+def sampler(name: str, pool: Pool, seed: int, donors: Sequence[Donor] = ()) -> PoolSampler:
+    """A sampler by name; raises UsageError for an unknown one, Unavailable where a package is missing.
+
+    Only the portfolio starts warm: the others are what they are elsewhere.
+    """
+    found = proposer(name, donors)
+    missing = [p for p in _NEEDS.get(name, ()) if importlib.util.find_spec(p) is None]
+    if missing:
+        raise Unavailable(
+            f"sampler {name} needs {missing[0]}; `pip install {missing[0]}` brings it"
+        )
+    return StockSampler(pool, seed, name) if found is None else OwnSampler(pool, seed, found)

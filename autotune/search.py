@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
-from tilewright.autotune import trials
+from tilewright.autotune import provenance, trials
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
 from tilewright.autotune.objective import Enter, NoObjective, Objective
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.samplers import PoolSampler
 from tilewright.autotune.trials import Claim, Outcome, Stage, TrialRow
+from tilewright.autotune.watch import Watch
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -56,6 +58,7 @@ class Search:
         quiet_device: str,
         checks_disturb: bool,
         local: bool = True,
+        watch: Watch | None = None,
     ) -> None:
         self.study = study
         self.pool = pool
@@ -63,6 +66,7 @@ class Search:
         self.objective = objective
         self.budget = budget
         self.local = local
+        self.watch = watch or Watch()
         self._device = lock_path("measure", quiet_device)
         self._asking = lock_path("ask", study.study_name)
         self._checks_disturb = checks_disturb
@@ -186,6 +190,7 @@ class Search:
 
         @contextmanager
         def stage_of(stage: Stage) -> Iterator[None]:
+            self.watch.stage(trial.number, stage)
             if stage is not Stage.GATE:
                 with interruption.shielded():
                     self._set(trial, trials.STAGE, str(stage))
@@ -203,11 +208,16 @@ class Search:
 
     def _finish(self, trial: FrozenTrial, found: Outcome) -> None:
         """Record, then tell: a process that dies in between leaves a record that is told without measuring."""
-        self._set(trial, trials.RECORD, found.record())
+        self._set(trial, trials.RECORD, {**found.record(), trials.VERSIONS: self._versions})
         self._tell(trial, found)
 
+    @cached_property
+    def _versions(self) -> str:
+        """The name of the versions this process measures with, which are kept once with the study."""
+        return provenance.keep_versions(self.study, self.objective)
+
     def _tell(self, trial: FrozenTrial, found: Outcome) -> None:
-        value = found.value if found.value is not None else self._behind_all()
+        value = trials.told(found, self._behind_all(), len(self.study.directions))
         self.study.tell(trial.number, value, skip_if_finished=True)
         self._mine.discard(trial.number)
 

@@ -7,16 +7,18 @@ The score is the modelled time over that of a machine whose every multiprocessor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tilewright.autotune.checked import Checker
+from tilewright.autotune.checked import Checker, SmallChecks, Staged
+from tilewright.autotune.gate import Facts, Gate
 from tilewright.autotune.objective import Enter, NoObjective
+from tilewright.autotune.several import BYTES, MEMORY, SIZE
 from tilewright.autotune.trials import Outcome, Stage
 from tilewright.backends.base import Launch
 from tilewright.errors import CRASHES, Unavailable
 from tilewright.evidence import Evidence
-from tilewright.inputs import empty_outputs
+from tilewright.inputs import Inputs, empty_outputs
 
 if TYPE_CHECKING:
     from tilewright.aot import CompiledKernel
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from tilewright.targets import Target
 
 # The interpreter takes about a second per 10 million operations; a check is given a fraction of it.
-_CHECK_FLOPS = 3.0e6
+_CHECK_FLOPS = 1.0e6
 # Resident warps that hide the latency of one another, less where copies run ahead on their own.
 _WARPS_SYNC, _WARPS_ASYNC = 16.0, 8.0
 # Elements of a tile's edge at which loading the operands takes as long as multiplying them.
@@ -36,7 +38,7 @@ _WITHOUT_MATRIX_UNITS = 12.0
 _SPILLED_WORD = 0.02
 
 
-class StaticScore:
+class StaticScore(Staged):
     """Compile for the target, check on a small case in Triton's interpreter, score the binary."""
 
     evidence = Evidence.MODELLED
@@ -50,25 +52,37 @@ class StaticScore:
         self.multiprocessors = target.limit("sms")
         self.mode = f"static score of the binary on {self.multiprocessors} multiprocessors"
         self.module = family.module("triton")
-        small = _small_case(family, case, backend)
-        self.checker = _Interpreted(family, small, target, backend, seed)
+        self.gate = Gate(target, family.spec.default_config(target))
+        self.small = SmallChecks(
+            family,
+            case,
+            _CHECK_FLOPS,
+            lambda small: _Interpreted(family, small, target, backend, seed),
+            backend,
+            target,
+        )
 
-    def evaluate(self, config: Config, enter: Enter) -> Outcome:
+    def _evaluate(self, config: Config, enter: Enter) -> Outcome:
         stage = Stage.GATE
         try:
             with enter(stage):
                 reason = self.backend.refuses(self.family, self.case, config, self.target)
                 compiled = None if reason else self._compile(config)
-            if compiled is None or not compiled.ok:
-                return Outcome.failed(stage, reason or (compiled.error if compiled else ""))
+            if compiled is None:
+                return Outcome.failed(stage, reason or "")
+            facts = Facts.of_binary(compiled)
+            if reason := self.gate.judge(config, facts):
+                return Outcome.failed(stage, reason, **facts.details())
             stage = Stage.CHECK
             with enter(stage):
-                _, failure = self.checker.run(config)
+                _, failure = self.small.run(config)
             if failure:
                 return failure
             stage = Stage.TIME
             with enter(stage):
-                return Outcome.ok(self._score(config, compiled), **self._facts(compiled))
+                return Outcome.ok(
+                    self._score(config, compiled), **facts.details(), **self._facts(compiled)
+                )
         except Unavailable as error:
             raise NoObjective(
                 f"{self.family.name} cannot be tuned on {self.target.name} here: {error}"
@@ -107,35 +121,29 @@ class StaticScore:
     @staticmethod
     def _facts(compiled: CompiledKernel) -> dict[str, Any]:
         return {
-            "regs": compiled.regs,
-            "spill_bytes": compiled.spill_bytes,
-            "shared_bytes": compiled.shared_bytes,
             "blocks_per_sm": compiled.blocks_per_sm,
             "matrix_instructions": dict(compiled.matrix_instructions),
             "async_copies": dict(compiled.async_copies),
             "binary_sha256": compiled.binary_sha256,
+            BYTES[SIZE]: len(compiled.binary),
+            # What a block takes on chip, and what its threads spill to memory.
+            BYTES[MEMORY]: compiled.shared_bytes + compiled.spill_bytes * compiled.threads,
         }
+
+    def sizes(self, wanted: Sequence[str]) -> Mapping[str, Evidence | str]:
+        return {MEMORY: Evidence.COMPILED, SIZE: Evidence.COMPILED}
 
     def versions(self) -> Mapping[str, Any]:
         from tilewright.aot.compile import toolchain
 
-        return {"compiler": toolchain(), "checked_on": f"interpreter, {self.checker.case}"}
+        return {"compiler": toolchain(), "checked_on": f"interpreter, {self.small.cases[0]}"}
 
 
 class _Interpreted(Checker):
     """Launches through the interpreter, which has no architecture and so no limits of one."""
 
-    def prepare(self, config: Config) -> Launch:
+    def prepare(self, config: Config, inputs: Inputs) -> Launch:
         outputs = empty_outputs(self.family, self.case)
-        tensors = {**self.inputs.physical, **outputs}
+        tensors = {**inputs.physical, **outputs}
         launch = self.family.module("triton").launch
         return Launch(lambda: launch(tensors, self.case.flags, config, interpret=True), outputs)
-
-
-def _small_case(family: Family, case: Case, backend: Backend) -> Case:
-    """The largest case of the spec that the interpreter does quickly, with the flags of the tuned one."""
-    spec = family.spec
-    sizes = [c.sizes for c in spec.check_cases(spec.precision(case.precision), backend.name)]
-    cases = [spec.case(s, case.precision, case.flags) for s in sizes]
-    quick = [c for c in [*cases, case] if 0 < spec.flops_of(c) <= _CHECK_FLOPS]
-    return max(quick, key=spec.flops_of, default=case)

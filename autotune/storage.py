@@ -33,6 +33,11 @@ def open_place(url: str | None, family: str, target_stem: str) -> Place:
     """Open a storage; raises UsageError for what is not a URL, Unavailable where it cannot be reached."""
     if url is None:
         url = f"journal:{data_folder('studies') / f'{family}-{target_stem}.journal'}"
+    return open_url(url)
+
+
+def open_url(url: str) -> Place:
+    """Open the storage of a URL; raises as `open_place` does."""
     if url.startswith("journal:"):
         return _journal(Path(url.removeprefix("journal:")).expanduser())
     if "://" not in url:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +15,15 @@ from tilewright import tables
 from tilewright.autotune import final, provenance, trials, workers
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
-from tilewright.autotune.objective import Objective, objective_for, pick_backend
+from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.result import TuneResult
 from tilewright.autotune.samplers import sampler as sampler_named
 from tilewright.autotune.search import Budget, Search
+from tilewright.autotune.several import TIME, names, several
 from tilewright.autotune.storage import open_place
 from tilewright.autotune.trials import TrialRow
+from tilewright.autotune.watch import Watch
 from tilewright.autotune.workers import Assignment
 from tilewright.backends.base import Backend
 from tilewright.errors import UsageError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from tilewright.autotune.final import Decision
     from tilewright.autotune.provenance import StudyKey
     from tilewright.cases import Case
+    from tilewright.space import Config
 
 DEFAULT_TRIALS = 40
 _DECISION = "decision"
@@ -58,6 +61,8 @@ class Plan:
     storage: str | None
     workers: int
     final_s: float
+    guesses: Sequence[Config] = ()
+    objectives: tuple[str, ...] = (TIME,)
 
 
 def tune(
@@ -78,12 +83,19 @@ def tune(
     objective: Objective | None = None,
     report: Callable[[TrialRow], None] | None = None,
     final_s: float = FINAL_S,
+    objectives: Sequence[str] = (TIME,),
+    guesses: Sequence[Config] = (),
+    watch: Watch | None = None,
 ) -> TuneResult:
     """Search configs of `case`; the default is trial 0 and is compared with the best at the end.
 
     `trials` counts the study's trials altogether, so that running it again resumes and then measures
     nothing; `seconds` bounds this run. With neither, 40 trials. `storage` is `journal:PATH` or a
     database URL, by default a journal of this user. Ctrl-C ends the search and keeps what was found.
+    `objectives` are some of time, memory and size: with several the study keeps the Pareto front, and the
+    winner is chosen by time; without time none is chosen.
+    `guesses` are configs to try right after the default in a new study, such as winners of other sizes.
+    `watch` is told of every step, `report` of finished trials alone.
     The winner goes to this user's table and, with `install`, to the family's own; `store=False` writes
     neither. Raises UsageError for a wrong request, Unavailable where nothing can value configs.
     """
@@ -96,12 +108,30 @@ def tune(
         else pick_backend(found, where, case.precision, backend)
     )
     limit = DEFAULT_TRIALS if trials is None and seconds is None else trials
+    wanted = names(",".join(objectives))
+    if len(wanted) > 1 and sampler == "cmaes":
+        raise UsageError(
+            "sampler cmaes takes one objective; accepted for several: any other sampler"
+        )
     plan = Plan(
-        found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers, final_s
+        found,
+        case,
+        where,
+        one,
+        sampler,
+        seed,
+        threads,
+        limit,
+        seconds,
+        storage,
+        workers,
+        final_s,
+        tuple(guesses),
+        wanted,
     )
     given = objective
-    chosen = given or objective_for(found, case, where, one, seed, threads)
-    return _run(plan, chosen, given, report, install, store)
+    chosen = several(given or objective_for(found, case, where, one, seed, threads), wanted)
+    return _run(plan, chosen, given, report, watch or Watch(), install, store)
 
 
 def default_case(
@@ -132,10 +162,12 @@ def _run(
     objective: Objective,
     given: Objective | None,
     report: Callable[[TrialRow], None] | None,
+    watch: Watch,
     install: bool,
     store: bool,
 ) -> TuneResult:
     started = time.monotonic()
+    report = report or watch.trial
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pool = Pool.of(plan.family.spec, plan.case, plan.target, provenance.rules_hash(plan.family))
     chosen = sampler_named(plan.sampler, pool, plan.seed)
@@ -148,11 +180,12 @@ def _run(
             study_name=key.name,
             storage=place.storage,
             sampler=chosen,
-            direction="minimize",
+            directions=["minimize"] * len(plan.objectives),
             load_if_exists=True,
         )
         _describe(study, key, objective)
-    until = None if plan.seconds is None else time.time() + plan.seconds
+        _enqueue(study, pool, plan.guesses, plan.trials)
+    until = None if plan.seconds is None else time.time() + _searching_s(plan, objective, started)
     budget = Budget(plan.trials, until)
     quiet = f"{plan.target.name} {key.device}"
 
@@ -165,6 +198,7 @@ def _run(
             str(objective.evidence),
         )
 
+    watch.begin([r for r in read() if r.state is not trials.State.RUNNING])
     with Interruption() as interruption:
         if plan.workers == 1:
             search = Search(
@@ -176,6 +210,7 @@ def _run(
                 quiet,
                 plan.target.kind == "cpu",
                 place.local,
+                watch,
             )
             measured = search.run(interruption, report)
         else:
@@ -184,6 +219,7 @@ def _run(
         interrupted = interruption.requested
         interruption.again()
         rows = read()
+        watch.phase("timing the best and the default again, in turns")
         decision = _decide(study, objective, rows, pool, plan, quiet, interruption, interrupted)
         interrupted = interrupted or interruption.requested
     result = TuneResult(
@@ -201,8 +237,16 @@ def _run(
         seconds=time.monotonic() - started,
         interrupted=interrupted,
         stored=_store(plan, key, objective, decision, len(rows), install) if store else None,
+        objectives=plan.objectives,
     )
     return result
+
+
+def _searching_s(plan: Plan, objective: Objective, started: float) -> float:
+    """Seconds for trials: what is left of those asked for once the comparison at the end has its own."""
+    assert plan.seconds is not None
+    final = min(plan.final_s, plan.seconds / 4) if isinstance(objective, Noisy) else 0.0
+    return max(0.0, plan.seconds - (time.monotonic() - started) - final)
 
 
 def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
@@ -211,6 +255,19 @@ def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
         study.set_user_attr("key", asdict(key))
         study.set_user_attr("evidence", str(objective.evidence))
         study.set_user_attr("unit", objective.unit)
+
+
+def _enqueue(study: optuna.Study, pool: Pool, guesses: Sequence[Config], limit: int | None) -> None:
+    """Put the guesses that are legal here into a new study's queue, behind the default.
+
+    What waits takes a place of the budget, so that the queue leaves room for the search.
+    """
+    default = pool.config(pool.default)
+    legal = [c for c in dict.fromkeys(guesses) if c != default and pool.index(c) is not None]
+    legal = legal if limit is None else legal[: max(0, limit - 2)]
+    if legal and not study.get_trials(deepcopy=False):
+        for config in (default, *legal):
+            study.enqueue_trial(dict(config))
 
 
 def _decide(
@@ -305,6 +362,7 @@ def _assignment(
         checks_disturb=plan.target.kind == "cpu",
         budget=budget,
         objective=objective,
+        objectives=plan.objectives,
     )
 
 
@@ -313,12 +371,13 @@ def objective_of(assignment: Assignment) -> Objective:
     from tilewright.backends import backend
 
     if assignment.objective is not None:
-        return assignment.objective
+        return several(assignment.objective, assignment.objectives)
     family, where = family_named(assignment.family), target_named(assignment.target)
     one = backend(assignment.backend)
-    return objective_for(
+    own = objective_for(
         family, _case(family, assignment), where, one, assignment.seed, assignment.threads
     )
+    return several(own, assignment.objectives)
 
 
 def join(assignment: Assignment) -> Search:

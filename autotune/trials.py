@@ -14,20 +14,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilewright.autotune import pareto
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.proposers import History
 from tilewright.space import Config
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from optuna.trial import FrozenTrial
 
 # User attributes of an Optuna trial.
 CLAIM = "claim"
 STAGE = "stage"
 RECORD = "record"
+# Within a record: which of the study's attributes `versions DIGEST` it was made with.
+VERSIONS = "versions"
 DROPPED = "dropped"
-# Key of an outcome's details: the value is a lower bound, so that it ranks configs but decides nothing.
-FLOOR = "floor"
+# Key of an outcome's details: what a reference config took by then over what it took at first, where that changed.
+LEVEL = "level"
+# Key of an outcome's details: seconds by stage, compilation in the gate's or the check's.
+SPENT = "spent_s"
+# Key of an outcome's details: its values by name where a study has several objectives.
+OBJECTIVES = "objectives"
 
 
 class Stage(StrEnum):
@@ -65,6 +73,16 @@ class Outcome:
     def ok(value: float, samples: Sequence[float] = (), **details: Any) -> Outcome:
         return Outcome(State.OK, Stage.TIME, value, "", tuple(samples), details)
 
+    @property
+    def comparable(self) -> float | None:
+        """The value as it would have been on the machine as it was at first; see `sentinel`."""
+        return None if self.value is None else self.value / float(self.details.get(LEVEL, 1.0))
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """The values by name where the study has several objectives; empty otherwise."""
+        return dict(self.details.get(OBJECTIVES, {}))
+
     def record(self) -> dict[str, Any]:
         """As JSON types, for the trial's attribute."""
         return {
@@ -93,7 +111,8 @@ class TrialRow:
     """One row of `tune`'s document. `value_us` is None unless the objective's unit is a time.
 
     `evidence` says how the value was obtained, None without one. `details` is what else the objective
-    found: an interval, static facts, the file that replays a failure.
+    found: an interval, static facts, the file that replays a failure. `values` holds those of several objectives,
+    named with their units.
     """
 
     number: int
@@ -108,6 +127,13 @@ class TrialRow:
     arm: str
     evidence: str | None
     details: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+def with_units(values: Mapping[str, float], unit: str) -> dict[str, float]:
+    """`time` and the like as `time_us` or `score`, `memory_bytes`, `size_bytes`; `unit` is that of `time`."""
+    names = {"time": "time_us" if unit == "us" else unit}
+    return {names.get(n, f"{n}_bytes"): v for n, v in values.items()}
 
 
 @cache
@@ -190,7 +216,8 @@ def counts(trial: FrozenTrial) -> bool:
 
 def history(trials: Sequence[FrozenTrial], pool: Pool) -> History:
     """What a sampler may know: finished trials by number, and the configs being worked on."""
-    tried, values, arms, pending = [], [], [], []
+    tried, values, arms, pending = [], list[float](), [], []
+    vectors: list[tuple[float, ...]] = []
     for trial in trials:
         place = index(trial, pool) if counts(trial) else None
         if place is None:
@@ -201,14 +228,33 @@ def history(trials: Sequence[FrozenTrial], pool: Pool) -> History:
             continue
         claim = Claim.of(trial)
         tried.append(place)
-        values.append(result.value if result.value is not None else math.inf)
+        values.append(math.inf if result.comparable is None else result.comparable)
+        vectors.append(tuple(result.objectives.values()))
         arms.append(claim.arm if claim else "")
     return History(
         np.array(tried, dtype=np.int64),
-        np.array(values, dtype=np.float64),
+        _scalars(values, vectors, len(tried) + len(pending)),
         tuple(arms),
         np.array(pending, dtype=np.int64),
     )
+
+
+def _scalars(
+    values: Sequence[float], vectors: Sequence[tuple[float, ...]], place: int
+) -> npt.NDArray[np.float64]:
+    """What a sampler sees: the values, or with several objectives one number for the weights of this place."""
+    count = max(map(len, vectors), default=0)
+    if count < 2:
+        return np.array(values, dtype=np.float64)
+    missing = (math.inf,) * count
+    return pareto.weighted(np.array([v or missing for v in vectors]), place)
+
+
+def told(found: Outcome, behind: float, count: int) -> float | list[float]:
+    """What Optuna is told of a trial in a study of `count` objectives; `behind` stands for a failure."""
+    if count > 1:
+        return list(found.objectives.values()) or [behind] * count
+    return behind if found.value is None else found.value
 
 
 def rows(
@@ -242,6 +288,7 @@ def rows(
                 arm=claim.arm if claim else "",
                 evidence=None if value is None else evidence,
                 details=result.details if done and result else {},
+                values=with_units(result.objectives, unit) if done and result else {},
             )
         )
     return tuple(found)

@@ -1,8 +1,9 @@
 #include "border.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
+#include <bit>
+#include <cstdlib>
+#include <utility>
 
 namespace tw::border {
 namespace {
@@ -28,6 +29,14 @@ std::string text_of(std::span<const Dim> dims) {
 [[noreturn]] void wrong(const OpSpec& op, const std::string& what) {
   throw UsageError(std::string(op.name) + ": " + what);
 }
+
+std::vector<int64_t> defaults(const OpSpec& op) {
+  std::vector<int64_t> config;
+  for (const ConfigField& field : op.config) config.push_back(field.fallback);
+  return config;
+}
+
+std::vector<int64_t> fields(const Tuned& row) { return {row.config.begin(), row.config.end()}; }
 
 class Resolver {
  public:
@@ -227,7 +236,8 @@ class Resolver {
 
   void config() {
     if (!request_.has_config) {
-      launch_.config = choose_config(op_, launch_, request_.level);
+      launch_.candidates = candidates(op_, launch_, request_.level);
+      launch_.config = launch_.candidates.empty() ? defaults(op_) : fields(*launch_.candidates.front());
       return;
     }
     std::vector<std::string> names;
@@ -250,18 +260,78 @@ class Resolver {
   Launch launch_;
 };
 
-// As tilewright.tables.bucket: the first size rounded up to a power of two, the others as they are.
-int64_t bucket_of(int64_t size, size_t index) {
-  if (index != 0) return size;
-  if (size <= 0) return 0;
-  int64_t power = 1;
-  while (power < size) power *= 2;
-  return power;
+// As tilewright.buckets._log2: log2 in steps of 2^-16, rounded down, in integers only.
+int64_t fixed_log2(int64_t value) {
+  const uint64_t bits = static_cast<uint64_t>(value);
+  const int whole = std::bit_width(bits) - 1;
+  const int shift = whole - 31;
+  uint64_t mantissa = shift > 0 ? bits >> shift : bits << -shift;
+  int64_t found = int64_t{whole} << 16;
+  for (int64_t step = 1 << 15; step != 0; step >>= 1) {
+    mantissa = mantissa * mantissa >> 31;
+    if (mantissa >> 32 == 0) continue;
+    found += step;
+    mantissa >>= 1;
+  }
+  return found;
 }
 
-double octaves(int64_t x, int64_t y) {
-  return std::fabs(
-      std::log2(static_cast<double>(std::max<int64_t>(x, 1)) / static_cast<double>(std::max<int64_t>(y, 1))));
+// As tilewright.buckets.octaves: 0 only for equal sizes.
+int64_t octaves(int64_t one, int64_t other) {
+  if (one == other) return 0;
+  return 1 + std::abs(fixed_log2(std::max<int64_t>(one, 1)) - fixed_log2(std::max<int64_t>(other, 1)));
+}
+
+// As tilewright.tables.distance: 0 for sizes in the bucket.
+int64_t distance_of(const Tuned& row, const std::vector<int64_t>& sizes) {
+  int64_t distance = 0;
+  for (size_t i = 0; i < row.bucket.size(); ++i) {
+    const bool inside = i == 0 && row.over < sizes[0] && sizes[0] <= row.bucket[0];
+    const bool below = i == 0 && sizes[0] <= row.over;
+    if (!inside) distance += octaves(sizes[i], below ? row.over + 1 : row.bucket[i]);
+  }
+  return distance;
+}
+
+struct Attempt {
+  int status;
+  std::string reason;
+};
+
+Attempt call_kernel(const OpSpec& op, const Launch& launch, const Request& request,
+                    const std::vector<int64_t>& config) {
+  std::vector<tw_tensor> tensors(op.tensors.size());
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const View& view = request.tensors[i];
+    tensors[i].name = op.tensors[i].name;
+    tensors[i].dtype = launch.precision->dtypes[i];
+    tensors[i].ndim = -1;
+    if (!view.present) continue;
+    tensors[i].data = view.data;
+    tensors[i].ndim = static_cast<int32_t>(view.shape.size());
+    std::copy(view.shape.begin(), view.shape.end(), tensors[i].shape);
+    std::copy(view.stride.begin(), view.stride.end(), tensors[i].stride);
+  }
+  std::vector<tw_attr> attrs;
+  for (size_t i = 0; i < op.flags.size(); ++i) attrs.push_back({op.flags[i].name, launch.flags[i]});
+  for (size_t i = 0; i < op.config.size(); ++i) attrs.push_back({op.config[i].name, config[i]});
+  char error[512] = "";
+  const tw_call call{tensors.data(),
+                     attrs.data(),
+                     error,
+                     sizeof error,
+                     static_cast<int32_t>(tensors.size()),
+                     static_cast<int32_t>(attrs.size()),
+                     request.threads};
+  const int status = op.kernel(&call);
+  return {status, error[0] != '\0' ? error : "the kernel returned status " + std::to_string(status)};
+}
+
+bool serves(const Tuned& row, const Launch& launch, std::string_view level) {
+  if (!row.level.empty() && row.level != level) return false;
+  for (size_t i = 0; i < row.flags.size(); ++i)
+    if (row.flags[i] >= 0 && row.flags[i] != launch.flags[i]) return false;
+  return true;
 }
 
 }  // namespace
@@ -287,64 +357,38 @@ bool Launch::present(const OpSpec& op, size_t tensor) const {
 
 Launch resolve(const OpSpec& op, const Request& request) { return Resolver(op, request).resolve(); }
 
-std::vector<int64_t> choose_config(const OpSpec& op, const Launch& launch, std::string_view level) {
-  std::vector<int64_t> config;
-  for (const ConfigField& field : op.config) config.push_back(field.fallback);
-  const int precision = static_cast<int>(launch.precision - op.precisions.data());
-  double nearest = std::numeric_limits<double>::infinity();
-  // Rows of the same precision, else rows of the same first operand: what a result is stored as matters
-  // little.
-  for (const bool relatives : {false, true}) {
-    for (const Tuned& row : op.tuned) {
-      if (!row.level.empty() && row.level != level) continue;
-      const PrecisionSpec& its = op.precisions[static_cast<size_t>(row.precision)];
-      if (relatives ? its.dtypes[0] != launch.precision->dtypes[0] : row.precision != precision) continue;
-      bool same = true;
-      for (size_t i = 0; i < row.flags.size(); ++i)
-        same &= row.flags[i] < 0 || row.flags[i] == launch.flags[i];
-      if (!same) continue;
-      double distance = 0;
-      for (size_t i = 0; i < row.bucket.size(); ++i)
-        distance += octaves(row.bucket[i], bucket_of(launch.sizes[i], i));
-      if (distance < nearest) {
-        nearest = distance;
-        config.assign(row.config.begin(), row.config.end());
-      }
-    }
-    if (nearest != std::numeric_limits<double>::infinity()) break;
+std::vector<const Tuned*> candidates(const OpSpec& op, const Launch& launch, std::string_view level) {
+  const auto precision = static_cast<int>(launch.precision - op.precisions.data());
+  struct Ranked {
+    bool relative;
+    int64_t distance;
+    const Tuned* row;
+  };
+  std::vector<Ranked> ranked;
+  for (const Tuned& row : op.tuned) {
+    const bool relative = row.precision != precision;
+    const PrecisionSpec& its = op.precisions[static_cast<size_t>(row.precision)];
+    if ((relative && its.operands != launch.precision->operands) || !serves(row, launch, level)) continue;
+    ranked.push_back({relative, distance_of(row, launch.sizes), &row});
   }
-  return config;
+  std::stable_sort(ranked.begin(), ranked.end(), [](const Ranked& x, const Ranked& y) {
+    return std::pair(x.relative, x.distance) < std::pair(y.relative, y.distance);
+  });
+  std::vector<const Tuned*> rows;
+  for (const Ranked& one : ranked) rows.push_back(one.row);
+  return rows;
 }
 
 void run(const OpSpec& op, const Launch& launch, const Request& request) {
-  std::vector<tw_tensor> tensors(op.tensors.size());
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const View& view = request.tensors[i];
-    tensors[i].name = op.tensors[i].name;
-    tensors[i].dtype = launch.precision->dtypes[i];
-    tensors[i].ndim = -1;
-    if (!view.present) continue;
-    tensors[i].data = view.data;
-    tensors[i].ndim = static_cast<int32_t>(view.shape.size());
-    std::copy(view.shape.begin(), view.shape.end(), tensors[i].shape);
-    std::copy(view.stride.begin(), view.stride.end(), tensors[i].stride);
-  }
-  std::vector<tw_attr> attrs;
-  for (size_t i = 0; i < op.flags.size(); ++i) attrs.push_back({op.flags[i].name, launch.flags[i]});
-  for (size_t i = 0; i < op.config.size(); ++i) attrs.push_back({op.config[i].name, launch.config[i]});
-  char error[512] = "";
-  const tw_call call{tensors.data(),
-                     attrs.data(),
-                     error,
-                     sizeof error,
-                     static_cast<int32_t>(tensors.size()),
-                     static_cast<int32_t>(attrs.size()),
-                     request.threads};
-  const int status = op.kernel(&call);
-  if (status == TW_OK) return;
-  const std::string reason =
-      error[0] != '\0' ? error : "the kernel returned status " + std::to_string(status);
-  throw KernelError(status, std::string(op.name) + ": " + reason);
+  const Attempt first = call_kernel(op, launch, request, launch.config);
+  Attempt last = first;
+  for (size_t i = 1; last.status == TW_REFUSED && i < launch.candidates.size(); ++i)
+    last = call_kernel(op, launch, request, fields(*launch.candidates[i]));
+  if (last.status == TW_REFUSED && !launch.candidates.empty())
+    last = call_kernel(op, launch, request, defaults(op));
+  if (last.status == TW_OK) return;
+  const Attempt& told = last.status == TW_REFUSED ? first : last;
+  throw KernelError(told.status, std::string(op.name) + ": " + told.reason);
 }
 
 }  // namespace tw::border

@@ -61,6 +61,7 @@ struct FlagSpec {
 
 struct PrecisionSpec {
   const char* name;
+  int operands;                     // the first precision that reads the same types
   std::span<const int32_t> dtypes;  // of every tensor
   std::span<const int64_t> sizes;   // of every named size; -1 where the precision does not fix it
   std::span<const uint32_t> flags;  // bit i: value i of the flag is allowed
@@ -72,12 +73,14 @@ struct ConfigField {
   std::span<const int64_t> values;
 };
 
-// A tuned config: the CPU level it was tuned at (empty: any), precision, value of each layout flag (-1: any),
-// bucket of the sizes, fields.
+// A tuned config: the CPU level it was tuned at (empty: any), precision, value of each layout flag (-1: not a
+// layout), bucket, fields. It is for first sizes above `over` up to bucket[0], and for the other sizes of the
+// bucket.
 struct Tuned {
   std::string_view level;
   int precision;
   std::span<const int> flags;
+  int64_t over;
   std::span<const int64_t> bucket;
   std::span<const int64_t> config;
 };
@@ -119,6 +122,7 @@ struct Launch {
   std::vector<int> flags;
   std::vector<int64_t> sizes;
   std::vector<int64_t> config;
+  std::vector<const Tuned*> candidates;  // where the caller gave no config: what `run` tries, the best first
   // Shape of a tensor in its layout.
   std::vector<int64_t> shape(const OpSpec& op, size_t tensor) const;
   bool present(const OpSpec& op, size_t tensor) const;
@@ -127,11 +131,12 @@ struct Launch {
 // Checks everything that can be checked without touching data; raises UsageError.
 Launch resolve(const OpSpec& op, const Request& request);
 
-// The config of a launch whose caller gave none: tuned for the bucket, else the nearest tuned one, else the
-// default.
-std::vector<int64_t> choose_config(const OpSpec& op, const Launch& launch, std::string_view level);
+// Tuned configs for a launch whose caller gave none, the best first: those of its precision by distance from
+// their bucket, then those of the same operands. The same order as tilewright.tables.Table.candidates.
+std::vector<const Tuned*> candidates(const OpSpec& op, const Launch& launch, std::string_view level);
 
-// Calls the kernel on checked tensors, outputs included; raises KernelError.
+// Calls the kernel on checked tensors, outputs included; raises KernelError. A tuned config that the kernel
+// refuses gives way to the next candidate, the last to the default.
 void run(const OpSpec& op, const Launch& launch, const Request& request);
 
 const char* dtype_name(int32_t dtype);

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from tilewright.bindings.table import Op, OpPrecision, OpTensor
 from tilewright.dims import Expr
 from tilewright.spec import Size
+from tilewright.tables import Entry, operands
 
 
 def quoted(text: str) -> str:
@@ -18,6 +19,7 @@ def quoted(text: str) -> str:
 def tables(op: Op, kernel: str) -> str:
     """Constexpr tables of one op in a namespace of its own; `spec` is the OpSpec. `kernel` is a C++ expression."""
     sizes = [*op.sizes, *op.extra_sizes]
+    rows = _usable(op)
     parts = [f"namespace {op.name}_op {{"]
     parts += [_dims(op, t, sizes) for t in op.tensors]
     for flag in op.flags:
@@ -26,7 +28,7 @@ def tables(op: Op, kernel: str) -> str:
         parts.append(_precision(op, index, precision, sizes))
     for field in op.config:
         parts.append(_array("int64_t", f"{field.name}_accepted", [str(v) for v in field.values]))
-    parts += [_tuned(op, index) for index in range(len(op.tuned))]
+    parts += [_tuned(op, index, entry) for index, entry in enumerate(rows)]
     flag_index = {f.name: i for i, f in enumerate(op.flags)}
     parts.append(
         _array(
@@ -54,7 +56,7 @@ def tables(op: Op, kernel: str) -> str:
             "PrecisionSpec",
             "precisions",
             [
-                f"{{{quoted(p.name)}, p{i}_dtypes, p{i}_sizes, {f'p{i}_flags' if op.flags else '{}'}}}"
+                f"{{{quoted(p.name)}, {_operands(op, p)}, p{i}_dtypes, p{i}_sizes, {f'p{i}_flags' if op.flags else '{}'}}}"
                 for i, p in enumerate(op.precisions)
             ],
         )
@@ -73,8 +75,8 @@ def tables(op: Op, kernel: str) -> str:
             "tuned",
             [
                 f"{{{quoted(e.level)}, {[p.name for p in op.precisions].index(e.precision)}, "
-                f"{f't{i}_flags' if op.flags else '{}'}, t{i}_bucket, t{i}_config}}"
-                for i, e in enumerate(op.tuned)
+                f"{f't{i}_flags' if op.flags else '{}'}, {e.span.over}, t{i}_bucket, t{i}_config}}"
+                for i, e in enumerate(rows)
             ],
         )
     )
@@ -143,13 +145,30 @@ def _precision(op: Op, index: int, precision: OpPrecision, sizes: Sequence[str])
     return "\n".join(lines)
 
 
-def _tuned(op: Op, index: int) -> str:
-    entry = op.tuned[index]
+def _operands(op: Op, precision: OpPrecision) -> int:
+    """The first precision that reads the same types: such rows may serve one another."""
+    return [operands(p.name) for p in op.precisions].index(operands(precision.name))
+
+
+def _usable(op: Op) -> list[Entry]:
+    """The tuned rows in their order, without those that can serve no call of this op.
+
+    A row of an older spec may name a precision or layout that is gone, lack a layout or have other sizes.
+    """
+    names = {p.name for p in op.precisions}
+    layouts = [f for f in op.flags if f.kind == "layout"]
+    return [
+        e
+        for e in op.tuned
+        if e.precision in names
+        and len(e.bucket) == len(op.sizes)
+        and all(e.flags.get(f.name) in f.values for f in layouts)
+    ]
+
+
+def _tuned(op: Op, index: int, entry: Entry) -> str:
     layouts = [
-        str(f.values.index(entry.flags[f.name]))
-        if f.kind == "layout" and f.name in entry.flags
-        else "-1"
-        for f in op.flags
+        str(f.values.index(entry.flags[f.name])) if f.kind == "layout" else "-1" for f in op.flags
     ]
     lines = [_array("int", f"t{index}_flags", layouts)] if layouts else []
     lines.append(_array("int64_t", f"t{index}_bucket", [str(b) for b in entry.bucket]))

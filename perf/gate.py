@@ -1,11 +1,14 @@
-"""No time without a right answer: outputs are checked before timing, poisoned, and checked again after it."""
+"""No time without a right answer: what outputs are compared with, and what is raised when they differ.
+
+`perf.watch` says when: before timing, at moments of it that nobody can foresee, and after it.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from tilewright.check import tolerance
 from tilewright.errors import CheckFailed, Unavailable
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
     from tilewright.backends import Backend
     from tilewright.cases import Case
     from tilewright.registry import Family
-
-T = TypeVar("T")
 
 
 class PeerWrong(Unavailable):
@@ -56,25 +57,6 @@ def poison(outputs: Mapping[str, torch.Tensor]) -> None:
 
     for value in outputs.values():
         value.fill_(math.nan if value.dtype.is_floating_point else torch.iinfo(value.dtype).max)
-
-
-def timed(
-    expected: Expected,
-    outputs: Mapping[str, torch.Tensor],
-    call: Callable[[], object],
-    measure: Callable[[], T],
-    who: str,
-) -> tuple[T, Comparison]:
-    """Check, poison, time, check what the timing left; raises CheckFailed before or after, never returns a time
-    whose output was wrong."""
-    poison(outputs)
-    call()
-    require(expected.judge(outputs), f"{who} is wrong, so it is not timed")
-    poison(outputs)
-    result = measure()
-    verdict = expected.judge(outputs)
-    require(verdict, f"{who} was right before timing and wrong after it, so its time is dropped")
-    return result, verdict
 
 
 def require(verdict: Comparison, sentence: str) -> None:

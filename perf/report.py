@@ -30,7 +30,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A part of a section: a plot, a table, or lines of text."""
+    """A part of a section: a plot, a table, or lines of text; `caption` belongs to the table, else to the plot.
+
+    What is folded is shown when asked for, under its caption (a table) or its heading (a plot).
+    """
 
     heading: str = ""
     svg: Any = None

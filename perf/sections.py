@@ -9,6 +9,7 @@ from typing import Any
 
 from tilewright.perf import plots
 from tilewright.perf.cells import cell, compact, evidence, num, positive, yes
+from tilewright.perf.replay_section import replayed
 from tilewright.perf.report import Block, Documents, Row, Section, Tile
 from tilewright.perf.rooflines import roofline_blocks
 from tilewright.perf.tuning_section import tuning
@@ -26,6 +27,7 @@ def sections(documents: Documents) -> list[Section]:
         ("check", _checks),
         ("bench", _bench),
         ("tune", tuning),
+        ("replay", replayed),
         ("compile", _compiled),
         ("twin", _twin),
         ("model", _modelled),

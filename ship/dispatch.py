@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tilewright.tables import load
+from tilewright.tables import Entry, load
 from tilewright.targets import Target
 
 if TYPE_CHECKING:
@@ -17,9 +17,12 @@ DEFAULT_REASON = (
     "the family's default: nothing is tuned for the call's bucket, precision and layout"
 )
 HOW = (
-    "A call's bucket is its first size rounded up to a power of two and its other sizes as they are. "
-    "Among the entries of the CPU level in use, the one of the same precision (else of the same operands) "
-    "and layouts whose bucket is nearest in octaves is taken; without one, the default."
+    "An entry is for first sizes above `over` up to the first number of `bucket` (without `over`: a bucket of powers "
+    "of two, from half of it) and for the other sizes of `bucket`. Among the entries of the CPU level in use, those of "
+    "the same precision (then those of the same operands) and layouts are tried by their distance in octaves from the "
+    "call, 0 inside; of equals the earlier. One that the kernel refuses gives way to the next, the last to the default. "
+    "On GPUs the launcher takes the first entry that fits a call: those with `when` are the same choice as ranges, for "
+    "the other sizes that are tuned; every other call gets the default."
 )
 
 
@@ -29,7 +32,7 @@ def choices(family: Family, target: Target) -> dict[str, Any]:
         {
             **entry.as_dict(),
             "level": entry.level or None,
-            "reason": f"tuned for bucket {list(entry.bucket)} on {entry.device}",
+            "reason": _reason(entry),
         }
         for entry in load(family, target, every_level=True).entries
     ]
@@ -37,6 +40,21 @@ def choices(family: Family, target: Target) -> dict[str, Any]:
         "default": {"config": dict(family.spec.default_config(target)), "reason": DEFAULT_REASON},
         "buckets": entries,
     }
+
+
+def _reason(entry: Entry) -> str:
+    """Why this config: its bucket, and for a swept one what it loses there."""
+    text = f"tuned for bucket {list(entry.bucket)} on {entry.device}"
+    swept = entry.provenance.get("sweep")
+    if not swept:
+        return text
+    found = swept["regret"]
+    if found.get("mean") is None:
+        return f"{text}; nothing is known of its regret"
+    return (
+        f"{text}, sizes {entry.span}; regret against a config for each size alone: mean {found['mean']:.1%}, "
+        f"worst {found['worst']:.1%} at {found['worst_at']} ({entry.provenance.get('evidence')})"
+    )
 
 
 def document(
@@ -49,7 +67,6 @@ def document(
         for family in families:
             row = choices(family, target)
             if target.kind in ("cuda", "hip"):
-                row["buckets"] = []
                 row["entries"] = [
                     e["id"]
                     for e in gpu.entries

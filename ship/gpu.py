@@ -6,7 +6,7 @@ import multiprocessing
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +16,9 @@ from tilewright.machine import usable_cores
 from tilewright.registry import Family
 from tilewright.registry import family as family_named
 from tilewright.ship.launcher import compiled
+from tilewright.ship.ranges import When, pieces
 from tilewright.space import Config
+from tilewright.tables import load
 from tilewright.targets import Target
 from tilewright.targets import target as target_named
 
@@ -41,7 +43,7 @@ class GpuPart:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One binary to be made."""
+    """One binary to be made; `whens` are the ranges of sizes it is tuned for, none for the default."""
 
     family: str
     precision: str
@@ -49,6 +51,7 @@ class Job:
     config: Config
     target: str
     aligned: bool
+    whens: tuple[When, ...] = ()
 
 
 def compile_gpu(
@@ -57,10 +60,11 @@ def compile_gpu(
     precisions: Sequence[str] = (),
     workers: int | None = None,
 ) -> GpuPart:
-    """Every launchable combination of precision and flags of the families on the targets, default configs.
+    """Every launchable combination of precision and flags of the families on the targets.
 
-    The launcher takes the first entry that fits a call, so a binary specialised to 16-byte rows
-    stands before the one that takes any. `workers` processes compile (default: one a core).
+    Tuned configs come first, each for the ranges of sizes that the table of configs gives it, then the
+    default ones for every size. The launcher takes the first entry that fits a call, so a binary
+    specialised to 16-byte rows stands before the one that takes any. `workers` processes compile (default: one a core).
     """
     part = GpuPart()
     jobs: list[Job] = []
@@ -68,6 +72,7 @@ def compile_gpu(
         for family in families:
             if family.has("triton.py"):
                 config = family.spec.default_config(target)
+                jobs += _tuned_jobs(family, target, precisions)
                 jobs += _jobs(family, target, config, precisions)
             else:
                 part.refused.append(
@@ -82,13 +87,44 @@ def compile_gpu(
             continue
         family = by_name[job.family]
         path = binary_path(family, kernel, target_named(job.target))
-        part.entries.append(compiled.dispatch_row(family.spec, kernel, path))
+        part.entries += [
+            compiled.dispatch_row(family.spec, kernel, path, when=when)
+            for when in job.whens or (None,)
+        ]
         part.binaries[path] = kernel.binary
     return part
 
 
+def _tuned_jobs(family: Family, target: Target, precisions: Sequence[str]) -> Iterator[Job]:
+    """The tuned configs of a target's table, with the ranges of sizes that each is for."""
+    table, spec = load(family, target), family.spec
+    default = spec.default_config(target)
+    layouts = [t.layout_flag for t in spec.tensors if t.layout_flag]
+    for precision in spec.precisions if table.entries else ():
+        if precisions and precision.name not in precisions:
+            continue
+        seen: set[tuple[str, ...]] = set()
+        for flags in spec.flag_combinations(precision, "triton"):
+            kind = tuple(flags[name] for name in layouts)
+            if kind in seen:
+                continue
+            seen.add(kind)
+            whens: dict[Config, list[When]] = {}
+            for piece in pieces(family, target, table, precision, flags):
+                whens.setdefault(piece.config, []).append(piece.when)
+            whens.pop(default, None)
+            same = {name: flags[name] for name in layouts}
+            for config, ranges in whens.items():
+                for job in _jobs(family, target, config, [precision.name], same):
+                    yield replace(job, whens=tuple(ranges))
+
+
 def _jobs(
-    family: Family, target: Target, config: Config, precisions: Sequence[str]
+    family: Family,
+    target: Target,
+    config: Config,
+    precisions: Sequence[str],
+    layouts: Mapping[str, str] | None = None,
 ) -> Iterator[Job]:
     """The combinations whose sources differ: a flag that no source looks at makes no second binary."""
     module = cast(TritonModule, family.module("triton"))
@@ -97,6 +133,8 @@ def _jobs(
         if precisions and precision.name not in precisions:
             continue
         for flags in family.spec.flag_combinations(precision, "triton"):
+            if any(flags[name] != value for name, value in (layouts or {}).items()):
+                continue
             for aligned in (True, False):
                 job = Job(family.name, precision.name, flags, config, target.name, aligned)
                 try:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tilewright.autotune.objective import Enter, Rounds
+from tilewright.autotune.objective import Enter
 from tilewright.autotune.trials import Outcome, Stage
 from tilewright.backends.base import Backend, Cell, Launch, State
 from tilewright.cases import Case
@@ -94,13 +96,31 @@ class CostModel:
 
 
 class NoisyCostModel(CostModel):
-    """The same with noise, so that the end is a race of interleaved rounds."""
+    """The same with noise and drift, so that the end is a race of interleaved rounds."""
 
-    def rounds(self, configs: Sequence[Config], seconds: float, fewest: int) -> Rounds:
-        rng = np.random.default_rng(len(configs))
-        true = np.array([100.0 if self.flat else cost(c) for c in configs])
-        drift = np.exp(np.cumsum(rng.normal(0, 0.05, fewest)))[:, None]
-        return Rounds(true * drift * rng.lognormal(0, 0.01, (fewest, len(configs))))
+    @contextmanager
+    def side_by_side(self, configs: Sequence[Config]) -> Iterator[NoisyRounds]:
+        yield NoisyRounds(np.array([100.0 if self.flat else cost(c) for c in configs]))
+
+
+class NoisyRounds:
+    """1 % of noise on clocks that wander by 5 % a round."""
+
+    def __init__(
+        self, true: np.ndarray, noise: float = 0.01, drift: float = 0.05, seed: int = 6
+    ) -> None:
+        self.failed: dict[int, str] = {}
+        self.taken: list[tuple[int, ...]] = []
+        self._true, self._clock, self._noise, self._drift = true, 1.0, noise, drift
+        self._rng = np.random.default_rng(seed)
+
+    def round(self, alive: Sequence[int]) -> np.ndarray:
+        self.taken.append(tuple(alive))
+        self._clock *= math.exp(self._rng.normal(0, self._drift))
+        row = np.full(len(self._true), np.nan)
+        times = self._true * self._clock * self._rng.lognormal(0, self._noise, len(self._true))
+        row[list(alive)] = times[list(alive)]
+        return row
 
 
 def read_log(path: Path | None) -> list[dict[str, Any]]:
@@ -124,9 +144,7 @@ class Misbehaving(Backend):
         refuse: Sequence[Config] = (),
         late: Sequence[Config] = (),
         cycles: Mapping[Config, int] | None = None,
-        floor: bool = False,
     ) -> None:
-        self.floor = floor
         self.wrong, self.crash, self.refuse, self.late, self.cycles = (
             wrong,
             crash,
@@ -176,8 +194,6 @@ class Misbehaving(Backend):
         details: dict[str, Any] = (
             {"cycles": self.cycles[config]} if self.cycles and config in self.cycles else {}
         )
-        if self.floor:
-            details["floor"] = "a bound"
         return Launch(run, outputs, details)
 
 
@@ -196,6 +212,7 @@ __all__ = [
     "CostModel",
     "Misbehaving",
     "NoisyCostModel",
+    "NoisyRounds",
     "cost",
     "gemm_case",
     "small_family",

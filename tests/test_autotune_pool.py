@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from autotune_doubles import cost, gemm_case
 from tilewright.autotune import trials
 from tilewright.autotune.pool import Pool
-from tilewright.autotune.proposers import Exhaustive, History, Portfolio, Random
+from tilewright.autotune.portfolio import Portfolio
+from tilewright.autotune.proposers import Exhaustive, History, Random
 from tilewright.autotune.samplers import sampler
 from tilewright.errors import Unavailable, UsageError
 from tilewright.registry import family
@@ -103,7 +104,7 @@ def test_many_workers_ask_before_most_results_are_in() -> None:
     )
     arms = {
         Portfolio().propose(pool, history, history.free(pool), np.random.default_rng(seed)).arm
-        for seed in range(60)
+        for seed in range(200)
     }
     assert arms == {"local", "model", "cross", "restart"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,19 +11,18 @@ import pytest
 from autotune_doubles import CostModel, Misbehaving, cost, gemm_case, small_family
 from tilewright import tables
 from tilewright.autotune.measured import MeasuredTime
-from tilewright.autotune.pool import Pool
+from tilewright.autotune.objective import objective_for, pick_backend
 from tilewright.autotune.study import default_case, tune
 from tilewright.autotune.trials import Stage, State
+from tilewright.autotune.twin import TwinTime
 from tilewright.backends.host import Host
 from tilewright.errors import Unavailable, UsageError
-from tilewright.perf.engine import Effort
 from tilewright.registry import family
 from tilewright.space import Config
 from tilewright.targets import CPU, target
 
 GEMM = family("gemm")
 DEFAULT = GEMM.spec.default_config(CPU)
-QUICK = Effort(width=0.5, seconds=0.02, fewest=3, warmup_s=0.001)
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_failures_are_rows_with_stage_and_reason_and_rank_last(tmp_path: Path) -
         configs(tile_m=m, stages=s) for m, s in ((16, 1), (16, 2), (16, 3), (32, 1))
     )
     backend = Misbehaving([wrong], [crash], [refuse], [late])
-    objective = MeasuredTime(found, gemm_case(), CPU, backend, seed=7, screen=QUICK)
+    objective = MeasuredTime(found, gemm_case(), CPU, backend, seed=7)
     result = tune(
         found,
         gemm_case(),
@@ -140,7 +140,7 @@ def test_a_wrong_answer_leaves_a_file_that_replays_it(tmp_path: Path) -> None:
     found = small_family(tmp_path)
     wrong = configs(stages=1)
     backend = Misbehaving([wrong])
-    objective = MeasuredTime(found, gemm_case(), CPU, backend, screen=QUICK)
+    objective = MeasuredTime(found, gemm_case(), CPU, backend)
     outcome = objective.evaluate(wrong, _no_stage)
     assert outcome.state is State.FAILED
     assert Path(outcome.details["failure"]).is_file()
@@ -231,42 +231,71 @@ def test_seconds_bound_the_search() -> None:
     assert 1 <= len(result.rows) <= 11
 
 
-def test_the_twin_is_valued_by_its_cycles_and_labelled(tmp_path: Path) -> None:
-    from tilewright.autotune.objective import objective_for
+@dataclass(frozen=True)
+class Modelled:
+    """What a cycle model might say."""
 
+    predicted_us: float
+    peak: dict[str, int]
+    findings: int = 0
+    bound_by: str = "mte2"
+
+    @property
+    def cycles(self) -> float:
+        return 1850 * self.predicted_us
+
+
+def test_ascend_is_valued_by_the_cycle_model_checked_on_a_small_case_and_labelled(
+    tmp_path: Path,
+) -> None:
     found, where = small_family(tmp_path), target("ascend:910b1")
-    pool = Pool.of(found.spec, gemm_case(), where)
-    cycles = {pool.config(i): 5000 - 100 * pool.config(i)["stages"] for i in range(len(pool))}
-    backend = Misbehaving(cycles=cycles)
-    objective = objective_for(found, gemm_case(), where, backend)
+    full, racy = configs(stages=1), configs(tile_m=16, stages=1)
+    backend = Misbehaving(wrong=[configs(tile_m=16)], cycles={})
+
+    def model(config: Config) -> Modelled:
+        ub = where.limit("ub_bytes") + 1 if config == full else 4096
+        return Modelled(50.0 - 10 * config["stages"], {"UB": ub}, 2 if config == racy else 0)
+
+    objective = TwinTime(found, gemm_case(), where, backend, model=model)
     result = tune(found, gemm_case(), where, 20, objective=objective, backend=backend)
     assert result.evidence == "modelled"
-    assert result.best and result.best.value_us == pytest.approx(4700 / where.limit("mhz"))
-    assert result.best.config["stages"] == 3
-    bounds = Misbehaving(cycles=cycles, floor=True)
-    objective = objective_for(found, gemm_case(), where, bounds)
-    remark = tune(
-        found,
-        gemm_case(),
-        where,
-        20,
-        objective=objective,
-        backend=bounds,
-        storage=f"journal:{tmp_path}/b.journal",
-    )
-    assert remark.decision and not remark.decision.confirmed and remark.stored is None
-    assert "lower bounds" in remark.top()["doubt"]
+    assert result.best and result.best.config["stages"] == 3
+    assert result.best.value_us == 20.0
+    rows = {r.config: r for r in result.rows}
+    assert "ub_bytes" in rows[full].reason and rows[full].stage is Stage.GATE
+    assert "2 findings" in rows[racy].reason
+    assert rows[configs(tile_m=16)].stage is Stage.CHECK
+    assert rows[configs(stages=3)].details["ub_bytes"] == 4096
+    assert rows[configs(stages=3)].details["bound_by"] == "mte2"
+
+
+def test_the_cycle_model_values_a_real_kernel_in_well_under_a_second() -> None:
+    """The default gemm case; a trial is the model, its gate, and functional checks on a small case."""
+    where = target("ascend:910b1")
+    case = default_case(GEMM, "fp16")
+    objective = objective_for(GEMM, case, where, pick_backend(GEMM, where, "fp16"))
+    default = GEMM.spec.default_config(where)
+    one = objective.evaluate(default, _no_stage)
+    two = objective.evaluate(default, _no_stage)
+    assert one.state is State.OK, one.reason
+    assert one.value == two.value and one.value
+    assert one.details["cycles"] / where.limit("mhz") <= one.value
+    assert one.details["l0c_bytes"] <= where.limit("l0c_bytes")
+    small = objective.small.cases[0]  # type: ignore[attr-defined]
+    assert GEMM.spec.flops_of(small) <= 3e6 and min(small.sizes.values()) > 1
+
+
+def test_an_adapter_without_counts_ends_the_study_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tilewright.backends.ascendc import AscendC
+
+    found, where = small_family(tmp_path), target("ascend:910b1")
+    monkeypatch.setattr(AscendC, "adapter", staticmethod(lambda family: object()))
     silent = Misbehaving(cycles={})
-    with pytest.raises(Unavailable, match="reports no cycles"):
-        tune(
-            found,
-            gemm_case(),
-            where,
-            2,
-            objective=objective_for(found, gemm_case(), where, silent),
-            backend=silent,
-            storage=f"journal:{tmp_path}/silent.journal",
-        )
+    objective = objective_for(found, gemm_case(), where, silent)
+    with pytest.raises(Unavailable, match="has no count"):
+        tune(found, gemm_case(), where, 2, objective=objective, backend=silent)
 
 
 @pytest.mark.parametrize(

@@ -156,4 +156,4 @@ def test_tuned_configs_are_data_of_the_generated_source() -> None:
     text = torch_generator.source([op], "ns", "ns")
     assert "t0_bucket[] = {64, 1536, 576}" in text
     assert "t0_config[] = {64, 128, 256, 1}" in text
-    assert '{"amx", 1, t0_flags, t0_bucket, t0_config}' in text
+    assert '{"amx", 1, t0_flags, 32, t0_bucket, t0_config}' in text

@@ -15,7 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "kernels": {"core", "ascendc"},
     "bindings": {"core", "kernels"},
     "perf": {"core", "kernels", "bindings"},
-    "autotune": {"core", "kernels", "bindings", "perf"},
+    "autotune": {"core", "kernels", "ascendc", "bindings", "perf"},
     "ship": {"core", "kernels", "bindings", "ascendc", "perf", "autotune"},
     "models": {"core", "kernels"},
     "quant": {"core", "kernels", "models"},

@@ -4,6 +4,7 @@
 
 #include <pybind11/stl.h>
 
+#include "burst.hpp"
 #include "flush.hpp"
 #include "library.hpp"
 #include "prepared.hpp"
@@ -20,6 +21,8 @@ PYBIND11_MODULE(_C, module) {
   py::class_<Prepared>(module, "Prepared", "A kernel call with everything bound.")
       .def("run", &Prepared::run, NoGil(),
            "Call the kernel; raises Refused or TilewrightError with its sentence.")
+      .def("burst", &burst, py::arg("stores"), NoGil(),
+           "A call for each list of (address, value, bytes), after these were stored; the ns of each call.")
       .def("time", &time_calls, py::arg("count"), py::arg("flush_bytes") = 0, py::arg("batch") = 1, NoGil(),
            "`count` samples in ns, each of `batch` consecutive calls (not divided); with `flush_bytes`, "
            "flush_caches before each sample.")

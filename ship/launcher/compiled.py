@@ -37,7 +37,7 @@ def dispatch_row(
     }
     flags = _flags(spec, kernel, data)
     row: dict[str, Any] = {
-        "id": _identifier(spec, kernel, flags),
+        "id": _identifier(spec, kernel, flags) + _suffix(when),
         "family": kernel.family,
         "precision": kernel.precision,
         "flags": flags,
@@ -62,6 +62,16 @@ def _identifier(spec: KernelSpec, kernel: CompiledKernel, conditions: Mapping[st
     flags = "".join(f".{name}={kernel.flags[name]}" for name in conditions)
     aligned = ".aligned" if any(p.multiple_of > 1 for p in kernel.parameters) else ""
     return f"{spec.name}.{kernel.precision}.{target(kernel.target).file_stem}{flags}{aligned}"
+
+
+def _suffix(when: Mapping[str, tuple[int | None, int | None]] | None) -> str:
+    """What tells an entry for some sizes from the one for all: `.M17-64.N576`."""
+    parts = []
+    for name, (low, high) in (when or {}).items():
+        exact = low == high and low is not None
+        ends = f"{'' if low is None else low}-{'' if high is None else high}"
+        parts.append(f".{name}{low if exact else ends}")
+    return "".join(parts)
 
 
 def _flags(

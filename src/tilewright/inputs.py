@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from tilewright.spec import Tensor
 
 
+# A page on either side, so that an output lies on its own lines and is aligned as before.
+GUARD_BYTES = 4096
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """`logical` for the reference, `physical` for kernels; absent optionals are None.
@@ -117,20 +121,31 @@ def _integer_range(dtype: DType) -> tuple[int, int]:
 
 def empty_outputs(family: Family, case: Case, poison: bool = True) -> dict[str, torch.Tensor]:
     """Outputs to be written; poisoned (NaN, or a conspicuous integer) so that an unwritten element shows."""
-    import torch
 
     outputs = {}
     for tensor in family.spec.outputs:
         if not tensor.present(case):
             continue
         dtype = family.spec.dtype_of(tensor, case)
-        value = torch.empty(family.spec.shape(tensor, case), dtype=dtype.torch())
+        value = _guarded(family.spec.shape(tensor, case), dtype.torch())
         if poison:
             value.fill_(
                 math.nan if not dtype.is_integer else min(2**31 - 1, 2 ** (8 * dtype.bytes - 1) - 1)
             )
         outputs[tensor.name] = value
     return outputs
+
+
+def _guarded(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Uninitialised contiguous memory with GUARD_BYTES of the same storage before and after it.
+
+    Whoever times a kernel fills these and sees whether it wrote beyond its output.
+    """
+    import torch
+
+    count = math.prod(shape)
+    guard = GUARD_BYTES // dtype.itemsize
+    return torch.empty(count + 2 * guard, dtype=dtype)[guard : guard + count].view(shape)
 
 
 def reference_outputs(family: Family, case: Case, inputs: Inputs) -> dict[str, torch.Tensor]:

@@ -1,18 +1,19 @@
 """Tuned configs: which bucket a case falls into, and the table that maps buckets to configs.
 
-The bucket function is used by the tuner (to write), by `bench` and `ship` (to read) and by generated
-C++ (`Table.rows`), so that what was tuned is what is applied. A table is one JSON file,
+What was tuned is what is applied: `buckets` holds the one bucket function, used here to write and to
+read, and what `rows` says is what generated C++ is given. A table is one JSON file,
 `configs/<target>.json`; for `cpu` the measured entries stand under the fingerprint of the processor.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tilewright.buckets import Bucket, Span, bucket, octaves
 from tilewright.cases import Case
 from tilewright.document import write_text
 from tilewright.errors import TilewrightError
@@ -21,26 +22,16 @@ from tilewright.registry import Family
 from tilewright.space import Config
 from tilewright.targets import Target
 
+__all__ = ["Bucket", "Choice", "Entry", "Table", "bucket", "choose", "load", "read", "store"]
 SCHEMA = "tilewright/configs/1"
-# The first size of a case (rows, tokens) is bucketed by powers of two; the others are exact, since
-# they are the model's and do not vary from call to call.
-Bucket = tuple[int, ...]
-
-
-def bucket(case: Case) -> Bucket:
-    """The bucket of a case: its first size rounded up to a power of two, the other sizes as they are."""
-    sizes = list(case.sizes.values())
-    if not sizes:
-        return ()
-    first = sizes[0]
-    return (0 if first <= 0 else 1 << (first - 1).bit_length(), *sizes[1:])
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One tuned config: the bucket and layout it is for, and where it comes from.
 
-    `device` is the key it was read under: the fingerprint of a processor, or an architecture.
+    The first size of `bucket` is the upper end of a range: that of a power of two, or of the sizes above
+    `over` where a sweep has set the ends. `device` is the key it was read under: the fingerprint of a processor, or an architecture.
     `level` is the CPU level it was tuned at, empty off the CPU.
     """
 
@@ -51,10 +42,18 @@ class Entry:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     device: str = ""
     level: str = ""
+    over: int | None = None
+
+    @property
+    def span(self) -> Span:
+        """The first sizes it is for."""
+        return Span.of(self.bucket[0] if self.bucket else 0, self.over)
 
     def as_dict(self) -> dict[str, Any]:
+        explicit = {} if self.over is None else {"over": self.over}
         return {
             "bucket": list(self.bucket),
+            **explicit,
             "precision": self.precision,
             "flags": dict(self.flags),
             "config": dict(self.config),
@@ -64,11 +63,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The config to use for a case, and why."""
+    """The config to use for a case, and why. `passed` are nearer entries that are illegal here, with the reason."""
 
     config: Config
     source: str
     entry: Entry | None = None
+    passed: tuple[tuple[Entry, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,42 +80,53 @@ class Table:
     entries: tuple[Entry, ...] = ()
 
     def exact(self, case: Case) -> Entry | None:
-        """The entry of this very bucket, precision and layout."""
-        for entry in self.entries:
-            if entry.bucket == bucket(case) and self._same_kind(entry, case):
-                return entry
-        return None
+        """The entry of this very precision and layout whose bucket holds the case."""
+        found = next(iter(self.candidates(case)), None)
+        return found if found and holds(found, case) else None
 
     def nearest(self, case: Case) -> Entry | None:
-        """The entry of the same layout whose sizes are closest (in octaves).
+        """The entry of the same layout whose sizes are closest."""
+        return next(iter(self.candidates(case)), None)
 
-        One of the same precision if there is any, else one of the same operands: how a result is
-        scaled and stored matters little to a tile.
+    def candidates(self, case: Case) -> Iterator[Entry]:
+        """Every entry that may serve a case, the best first: `border.cpp` tries them in this order.
+
+        Those of the same precision, nearest bucket first (in octaves, earlier entries first among equals);
+        then those of the same operands: how a result is scaled and stored matters little to a tile.
         """
-        like = [e for e in self.entries if self._same_kind(e, case)]
-        if not like:
-            like = [e for e in self.entries if self._same_operands(e, case)]
-        return min(like, key=lambda e: _distance(e.bucket, bucket(case)), default=None)
+        alike = [e for e in self.entries if _same_layout(e, case)]
+        same = [e for e in alike if e.precision == case.precision]
+        others = [e for e in alike if e.precision != case.precision]
+        kin = [e for e in others if operands(e.precision) == operands(case.precision)]
+        for group in (same, kin):
+            yield from sorted(group, key=lambda e: distance(e, case))
 
-    @staticmethod
-    def _same_kind(entry: Entry, case: Case) -> bool:
-        return entry.precision == case.precision and _same_layout(entry, case)
 
-    @staticmethod
-    def _same_operands(entry: Entry, case: Case) -> bool:
-        operands = (p.partition("->")[0] for p in (entry.precision, case.precision))
-        return len(set(operands)) == 1 and _same_layout(entry, case)
+def operands(precision: str) -> str:
+    """What a precision reads: `int8` for `int8->bf16`."""
+    return precision.partition("->")[0]
+
+
+def holds(entry: Entry, case: Case) -> bool:
+    """Whether an entry was tuned for this precision and for a bucket that the case is in."""
+    return entry.precision == case.precision and distance(entry, case) == 0
+
+
+def distance(entry: Entry, case: Case) -> int:
+    """How far a case is from an entry's bucket, in steps of `buckets.OCTAVE`; 0 inside."""
+    sizes = tuple(case.sizes.values())
+    if not sizes:
+        return 0
+    rest = zip(sizes[1:], entry.bucket[1:], strict=True)
+    return entry.span.distance(sizes[0]) + sum(octaves(size, tuned) for size, tuned in rest)
 
 
 def _same_layout(entry: Entry, case: Case) -> bool:
+    """Whether an entry is for as many sizes and these layouts; one that names no layout fits none."""
     layouts = {k: v for k, v in case.flags.items() if k.endswith("_layout")}
-    return all(entry.flags.get(k) == v for k, v in layouts.items())
-
-
-def _distance(one: Bucket, other: Bucket) -> float:
-    import math
-
-    return sum(abs(math.log2(max(x, 1) / max(y, 1))) for x, y in zip(one, other, strict=True))
+    return len(entry.bucket) == len(case.sizes) and all(
+        entry.flags.get(k) == v for k, v in layouts.items()
+    )
 
 
 def installed_path(family: Family, target: Target) -> Path:
@@ -173,12 +184,21 @@ def read(path: Path, family: Family, target: Target, every_level: bool = False) 
                 row["provenance"],
                 row["device"],
                 row["level"],
+                row.get("over"),
             )
             for row in rows
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise TilewrightError(f"{path} is not a table of configs ({SCHEMA}): {error!r}") from None
-    return Table(family.name, target.name, entries)
+    return Table(family.name, target.name, _specific_first(entries))
+
+
+def _specific_first(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Devices in their order; of one device the narrower range first, so that it wins where two overlap."""
+    order: dict[str, int] = {}
+    return tuple(
+        sorted(entries, key=lambda e: (order.setdefault(e.device, len(order)), e.span.width))
+    )
 
 
 def load(family: Family, target: Target, every_level: bool = False) -> Table:
@@ -190,6 +210,33 @@ def load(family: Family, target: Target, every_level: bool = False) -> Table:
 
 def store(path: Path, family: Family, target: Target, entry: Entry) -> None:
     """Put one entry into a table file, replacing the one of the same bucket, precision and flags."""
+    _put(path, family, target, [entry], lambda row: _range(row) == (entry.over, *entry.bucket))
+
+
+def store_sweep(path: Path, family: Family, target: Target, entries: Sequence[Entry]) -> None:
+    """Put the buckets of one sweep into a table file; what they cover of the same kind is replaced."""
+    low, high = min(e.span.over for e in entries), max(e.span.upper for e in entries)
+    rest = list(entries[0].bucket[1:])
+
+    def covered(row: Mapping[str, Any]) -> bool:
+        its = Span.of(row["bucket"][0], row.get("over"))
+        return row["bucket"][1:] == rest and its.upper > low and its.over < high
+
+    _put(path, family, target, entries, covered)
+
+
+def _range(row: Mapping[str, Any]) -> tuple[int | None, ...]:
+    return (row.get("over"), *row["bucket"])
+
+
+def _put(
+    path: Path,
+    family: Family,
+    target: Target,
+    entries: Sequence[Entry],
+    replaces: Callable[[Mapping[str, Any]], bool],
+) -> None:
+    """Write entries of one precision and one set of flags; old ones of that kind go where `replaces` says."""
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "family": family.name,
@@ -202,14 +249,11 @@ def store(path: Path, family: Family, target: Target, entry: Entry) -> None:
     device = content["devices"].setdefault(_key(target), {"entries": []})
     if target.kind == "cpu":
         device["level"] = host().isa
-    row = entry.as_dict()
-    kept = [
-        r
-        for r in device["entries"]
-        if any(r[k] != row[k] for k in ("bucket", "precision", "flags"))
-    ]
+    new = [e.as_dict() for e in entries]
+    kind = (new[0]["precision"], new[0]["flags"])
+    kept = [r for r in device["entries"] if (r["precision"], r["flags"]) != kind or not replaces(r)]
     device["entries"] = sorted(
-        [*kept, row], key=lambda r: (r["precision"], str(r["flags"]), r["bucket"])
+        [*kept, *new], key=lambda r: (r["precision"], str(r["flags"]), r["bucket"])
     )
     write_text(path, json.dumps(content, indent=1) + "\n")
 
@@ -218,19 +262,35 @@ def choose(family: Family, case: Case, target: Target, table: Table | None = Non
     """The config for a case: tuned for its bucket, else the nearest legal tuned one, else the default."""
     table = load(family, target) if table is None else table
     space = family.spec.space_for(target)
+    passed: list[tuple[Entry, str]] = []
+    for entry in table.candidates(case):
+        reason = space.illegal(family.spec, case, entry.config, target) if space else None
+        if reason:
+            passed.append((entry, reason))
+            continue
+        source = f"{_why(entry, case)}{_where(entry, target)}{_skipped(passed)}"
+        return Choice(entry.config, source, entry, tuple(passed))
     default = family.spec.default_config(target)
-    exact = table.exact(case)
-    entry = exact or table.nearest(case)
-    if entry is None:
-        return Choice(default, "default: nothing tuned for this precision and layout")
-    reason = space.illegal(family.spec, case, entry.config, target) if space else None
-    if reason:
-        return Choice(
-            default,
-            f"default: the tuned config of bucket {entry.bucket} is illegal here ({reason})",
-        )
-    where = "" if entry.device in ("", _key(target)) else f", on {entry.device}"
-    if exact:
-        return Choice(entry.config, f"tuned for bucket {entry.bucket}{where}", entry)
-    nearest = f"nearest tuned bucket {entry.bucket} to {bucket(case)}{where}"
-    return Choice(entry.config, nearest, entry)
+    why = "nothing tuned is legal here" if passed else "nothing tuned for this precision and layout"
+    return Choice(default, f"default: {why}{_skipped(passed)}", None, tuple(passed))
+
+
+def _why(entry: Entry, case: Case) -> str:
+    if holds(entry, case):
+        return f"tuned for bucket {entry.bucket}{_ends(entry)}"
+    relative = f", tuned in {entry.precision}" if entry.precision != case.precision else ""
+    return f"nearest tuned bucket {entry.bucket}{_ends(entry)} to {tuple(case.sizes.values())}{relative}"
+
+
+def _ends(entry: Entry) -> str:
+    return "" if entry.over is None else f" of {entry.span}"
+
+
+def _where(entry: Entry, target: Target) -> str:
+    return "" if entry.device in ("", _key(target)) else f", on {entry.device}"
+
+
+def _skipped(passed: Sequence[tuple[Entry, str]]) -> str:
+    said = [f"the config of bucket {e.bucket} is illegal here ({why})" for e, why in passed[:3]]
+    more = [f"{len(passed) - 3} more are too"] if len(passed) > 3 else []
+    return f"; {', '.join([*said, *more])}" if said else ""

@@ -5,7 +5,8 @@ Limits are data with a source each; nothing else in the project states one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -138,6 +139,53 @@ ALL: Mapping[str, Target] = MappingProxyType(
         )
     }
 )
+
+
+def _chip(arch: str, warps: int, blocks: int, shared_per_sm: int, shared: int) -> Target:
+    """A generation that recordings come from; nothing is compiled for it here, so it is no target of `ALL`."""
+    reserved = 1 if int(arch.removeprefix("sm_")) >= 80 else 0
+    limits = {
+        "shared_bytes": shared * KIB,
+        "shared_per_sm": shared_per_sm * KIB,
+        "shared_reserved": reserved * KIB,
+        "shared_granule": 128 if reserved else 256,
+        "regs_per_thread": 255,
+        "regs_per_sm": 65536,
+        "reg_granule": 256,
+        "max_threads": 1024,
+        "max_warps_per_sm": warps,
+        "max_blocks_per_sm": blocks,
+        "warp_size": 32,
+        "tmem_columns": 0,
+    }
+    return Target(
+        f"cuda:{arch}",
+        "cuda",
+        arch,
+        f"NVIDIA {arch}",
+        MappingProxyType({name: Limit(value, _CUDA_GUIDE) for name, value in limits.items()}),
+    )
+
+
+# By words of a device's name, the more special first. Compute capabilities: developer.nvidia.com/cuda-gpus.
+_CHIPS: Sequence[tuple[str, Target]] = (
+    ("H100|H200|GH200", ALL["cuda:sm_90"]),
+    (r"A100|A30\b", ALL["cuda:sm_80"]),
+    (r"RTX 40\d\d|L40|L4\b|\bAda\b", _chip("sm_89", 48, 24, 100, 99)),
+    (r"RTX 30\d\d|RTX A\d000|\bA\d000\b|A40\b|A10\b", _chip("sm_86", 48, 16, 100, 99)),
+    (r"RTX 20\d\d|RTX 2080|GTX 16\d\d|\bT4\b|TITAN RTX", _chip("sm_75", 32, 16, 64, 64)),
+    ("V100|TITAN V", _chip("sm_70", 64, 32, 96, 96)),
+    (r"GTX 10\d\d|\bP4\b|\bP40\b|TITAN Xp", _chip("sm_61", 64, 32, 96, 48)),
+    ("P100", _chip("sm_60", 64, 32, 64, 48)),
+    (r"GTX 9\d\d|GTX TITAN X\b", _chip("sm_52", 64, 32, 96, 48)),
+    (r"GTX 75\d", _chip("sm_50", 64, 32, 64, 48)),
+)
+
+
+def chip(device: str) -> Target | None:
+    """The limits of the GPU with this product name, such as `NVIDIA GeForce RTX 3090`; None where they are not known."""
+    found = (limits for words, limits in _CHIPS if re.search(words, device, re.IGNORECASE))
+    return next(found, None)
 
 
 def target(name: str) -> Target:

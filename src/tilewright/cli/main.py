@@ -13,6 +13,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bench": ("bench", "Check, then time; against peers in interleaved pairs if asked."),
     "gate": ("gate", "Compare host kernels with another revision's, in interleaved pairs."),
     "tune": ("tune", "Search a family's configs on a target; keep the best."),
+    "store": (
+        "store",
+        "List, export and import measurements of configs; serve a storage to other machines.",
+    ),
+    "replay": ("replay", "Simulate tuning on recorded spaces, to judge samplers."),
     "compile": ("compile", "Compile Triton kernels ahead of time and read static facts."),
     "toolchain": ("toolchain", "Install compilers that live in environments of their own."),
     "twin": ("twin", "Run AscendC kernels on the host twin of the 910B."),
@@ -22,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "ship": ("ship", "Write a bundle of compiled ops that installs with no compiler."),
     "verify": ("verify", "Verify a bundle on this machine with its own verify.py."),
+    "export": ("export", "Write a bench document in a format of the field's own tools."),
     "report": ("report", "Write one offline HTML file from the JSON of other commands."),
 }
 

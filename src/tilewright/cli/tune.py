@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,10 +11,11 @@ from tilewright.cli.output import emit, number, quiet, say, table
 
 if TYPE_CHECKING:
     from tilewright.autotune.result import TuneResult
-    from tilewright.autotune.trials import TrialRow
     from tilewright.registry import Family
 
 app = typer.Typer()
+# Points of a Pareto front that are printed.
+_SHOWN = 8
 
 
 @app.command()
@@ -63,6 +62,14 @@ def tune(
             help="Where studies are kept: journal:PATH, sqlite:///PATH, postgresql://...; by default your own journal.",
         ),
     ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            metavar="LIST",
+            help="time, memory, size or several, such as time,memory: then the Pareto front is kept.",
+        ),
+    ] = "time",
     sampler: Annotated[
         str,
         typer.Option(
@@ -86,6 +93,18 @@ def tune(
             "--install", help="Also write the winner to the family's own configs/<target>.json."
         ),
     ] = False,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            "--sweep",
+            metavar="NAME=A..B,C,...",
+            help="Tune every size of a range (both ends, the powers of two between, and C) and make one table of few "
+            "buckets; --shape gives the other sizes, --trials and --seconds are those of each size.",
+        ),
+    ] = None,
+    buckets: Annotated[
+        int, typer.Option("--buckets", metavar="N", help="With --sweep: buckets at most.")
+    ] = 8,
     json: options.Json = None,
 ) -> None:
     """Search a family's legal configs on a target; keep the best.
@@ -100,6 +119,11 @@ def tune(
     twin, cuda:* and hip:* a static score of the compiled binary; both are models and labelled so. The choice is
     then by score: it has no interval, nothing is called faster, and it is kept with the word modelled.
 
+    --objective names what to tune for: time, memory (workspace and on-chip bytes of a binary; on cpu the
+    growth of the process' peak) and size (bytes of the binary), or several of them. With several, the
+    configs that none beats in everything are the Pareto front, and the one that is kept is chosen by time.
+    What a target cannot tell is refused with the reason.
+
     Studies resume: run the same command again and nothing is measured twice; raise --trials to go on. Ctrl-C ends
     the search and keeps the best. A study is bound to shape, precision, flags, device, kernel sources and
     space; change one and it is another study. Look inside with `optuna-dashboard` on the same storage.
@@ -107,17 +131,33 @@ def tune(
     The winner goes to your own table of tuned configs, which bench and ship use for its bucket of shapes;
     --install puts it into the family's folder too.
 
+    --sweep makes a dispatch table: each size is tuned (with the winners of its neighbours as first guesses), then
+    all winners are timed on all sizes in turns, and the sizes are divided into the few ranges that lose least. The
+    loss against a config for each size alone is told from rounds that did not choose.
+
     Examples:  tilewright tune gemm --shape M=64,N=1536,K=576 --dtype bf16 --trials 60
     tilewright tune gemm --target cuda:sm_90 --seconds 120 --study sqlite:///studies.db
+    tilewright tune gemm --target cuda:sm_90 --objective time,memory,size --trials 60
+    tilewright tune gemm --sweep M=1..4096 --shape N=1536,K=576 --dtype bf16 --trials 24 --buckets 8
     """
     from tilewright.autotune import study as tuning
     from tilewright.autotune.pool import LARGE
+    from tilewright.cli.tune_progress import watching
     from tilewright.registry import family as family_named
     from tilewright.targets import target as target_named
 
     found = family_named(family)
     sizes, values = options.shape(shape), options.flags(flags)
     precision = _one_precision(found, options.names(dtype))
+    if sweep is not None:
+        from tilewright.cli.tune_sweep import SweepOptions, run
+
+        asked = SweepOptions(
+            sweep, sizes or {}, precision, values, target, backend, trials, seconds, study, sampler,
+            workers, seed, buckets, install, json,
+        )  # fmt: skip
+        run(found, asked)
+        return
     case = (
         found.spec.case(sizes, precision, values)
         if sizes is not None
@@ -131,7 +171,7 @@ def tune(
             f"looking through {space.size} combinations for the legal ones; kept for the next time",
             json,
         )
-    with _progress(limit, seconds) as report:
+    with watching(limit, seconds) as watch:
         result = tuning.tune(
             found,
             case,
@@ -144,7 +184,8 @@ def tune(
             workers=workers,
             seed=seed,
             install=install,
-            report=report,
+            watch=watch,
+            objectives=objective.split(","),
         )
     emit(json, "tune", result.rows, **result.top())
     _summary(result, json)
@@ -165,82 +206,6 @@ def _one_precision(family: Family, names: list[str]) -> str | None:
             f"accepted for one tuning: one of {', '.join(found)}"
         )
     return found[0]
-
-
-@contextmanager
-def _progress(trials: int | None, seconds: float | None) -> Iterator[Callable[[TrialRow], None]]:
-    """Best so far and time left on a terminal, one line a trial elsewhere; always on standard error."""
-    import sys
-
-    if not sys.stderr.isatty():
-        yield _Lines(trials)
-        return
-    import time
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    bar = Progress(
-        TextColumn("tune"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    best = _Best()
-    began = time.monotonic()
-    done = 0
-    with bar:
-        task = bar.add_task("tune", total=trials, note="", left="")
-
-        def report(row: TrialRow) -> None:
-            nonlocal done
-            done += 1
-            spent = time.monotonic() - began
-            ends = [spent / done * (trials - row.number - 1)] if trials is not None else []
-            ends += [seconds - spent] if seconds is not None else []
-            left = f"{max(0.0, min(ends)):.0f} s left" if ends else ""
-            bar.update(task, completed=row.number + 1, note=best.note(row), left=left)
-
-        yield report
-
-
-class _Best:
-    """The best value so far, as a remark."""
-
-    def __init__(self) -> None:
-        self.value: float | None = None
-
-    def note(self, row: TrialRow) -> str:
-        if row.value is not None and (self.value is None or row.value < self.value):
-            self.value = row.value
-        return "nothing works yet" if self.value is None else f"best {self.value:.4g} {row.unit}"
-
-
-class _Lines:
-    """Plain lines, one a trial."""
-
-    def __init__(self, trials: int | None) -> None:
-        self._of = f"/{trials}" if trials is not None else ""
-        self._best = _Best()
-
-    def __call__(self, row: TrialRow) -> None:
-        import sys
-
-        note = self._best.note(row)
-        what = (
-            f"{row.value:.4g} {row.unit}"
-            if row.value is not None
-            else f"failed at {row.stage}: {row.reason}"
-        )
-        print(
-            f"trial {row.number + 1}{self._of}: {what} ({note}) {row.config}",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def _summary(result: TuneResult, json: str | None) -> None:
@@ -277,6 +242,11 @@ def _summary(result: TuneResult, json: str | None) -> None:
             json,
         )
         say(f"best config {best.config}", json)
+    for row in result.pareto[:_SHOWN]:
+        values = ", ".join(f"{n} {number(v, 4)}" for n, v in row.values.items())
+        say(f"front: {values} {row.config}", json)
+    if len(result.pareto) > _SHOWN:
+        say(f"front: {len(result.pareto) - _SHOWN} more in --json", json)
     if result.stored:
         say(f"kept in {result.stored}", json)
     if doubt := result.top()["doubt"]:

@@ -1,0 +1,1 @@
+"""How each kind of plot is drawn; `perf.plots` lists them."""
