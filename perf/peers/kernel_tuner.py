@@ -144,9 +144,7 @@ def peer_runs(
         for strategy in strategies
         if (
             block := [
-                s
-                for s in range(low, min(seeds, low + _SEEDS_A_RUN))
-                if (strategy, s) not in known
+                s for s in range(low, min(seeds, low + _SEEDS_A_RUN)) if (strategy, s) not in known
             ]
         )
     ]
