@@ -68,7 +68,7 @@ class Axes:
         products, sums, squares = [], [], []
         for group in self._groups:
             tables = [self.table(place, hyper.scales[place]) for place in group]
-            products.append(reduce(np.kron, tables).astype(np.float32))
+            products.append(reduce(_outer_product, tables).astype(np.float32))
             sums.append(reduce(_outer_sum, tables).astype(np.float32))
             squares.append(reduce(_outer_sum, [t * t for t in tables]).astype(np.float32))
         return Covariance(self._codes, products, sums, squares, hyper.shares, len(self))
@@ -99,7 +99,8 @@ class Covariance:
             product = product * p[own][their]
             total = total + s[own][their]
             square = square + q[own][their]
-        return mixed(product, total, square, self.shares, self.fields)
+        found = mixed(product, total, square, self.shares, self.fields)
+        return np.asarray(found, dtype=np.float32)
 
 
 def mixed(
@@ -119,6 +120,10 @@ def _distances(coordinates: Floats | None, count: int) -> Floats:
     if coordinates is None:
         return apart
     return np.asarray(np.abs(coordinates[:, None] - coordinates[None, :]) + _STEP * apart)
+
+
+def _outer_product(one: Floats, other: Floats) -> Floats:
+    return np.asarray(np.kron(one, other), dtype=np.float64)
 
 
 def _outer_sum(one: Floats, other: Floats) -> Floats:

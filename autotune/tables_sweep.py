@@ -19,7 +19,7 @@ from tilewright import tables
 from tilewright.autotune import provenance
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
-from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend
+from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend, rounds_of
 from tilewright.autotune.storage import open_place
 from tilewright.autotune.study import tune
 from tilewright.autotune.tables_partition import (
@@ -183,10 +183,7 @@ def _objective(request: Request, case: Case) -> Objective:
 def _valued(objective: Objective, configs: Sequence[Config], seconds: float) -> Floats:
     """Rounds of a noisy objective, one row of an exact one."""
     if isinstance(objective, Noisy):
-        found = objective.rounds(configs, seconds, FEWEST_ROUNDS)
-        times = np.array(found.times, dtype=np.float64)
-        times[:, list(found.failed)] = np.nan
-        return times
+        return rounds_of(objective, configs, seconds, FEWEST_ROUNDS)
     outcomes = [objective.evaluate(c, lambda stage: nullcontext()) for c in configs]
     return np.array([[np.nan if o.value is None else o.value for o in outcomes]])
 

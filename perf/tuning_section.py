@@ -144,7 +144,8 @@ def _pareto(document: Document, rows: Sequence[Row], title: str, word: str) -> l
         r.get("number") in listed if listed is not None else not any(map(_dominates(p), points))
         for (r, _), p in zip(whole, points, strict=True)
     ]
-    blocks = []
+    said = "" if len(names) == 2 else f"The front is that of all {len(names)} objectives."
+    blocks: list[Block] = []
     for i, x in enumerate(names):
         for j, y in list(enumerate(names))[i + 1 :]:
             candidates = [
@@ -161,7 +162,7 @@ def _pareto(document: Document, rows: Sequence[Row], title: str, word: str) -> l
             svg = plots.pareto(
                 f"Pareto front: {title}, {labels[0]} against {labels[1]}", candidates, *labels
             )
-            blocks.append(_picture("Pareto front" if not blocks else "", svg))
+            blocks.append(_picture("Pareto front" if not blocks else "", svg, said))
     best = [(r, v) for (r, v), on in zip(whole, front, strict=True) if on]
     blocks.append(
         Block(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autotune_doubles import CostModel, NoisyCostModel, small_family
+from autotune_doubles import CostModel, NoisyCostModel, NoisyRounds, small_family
 from tilewright import tables
 from tilewright.autotune import tables_sweep
-from tilewright.autotune.objective import Rounds
 from tilewright.autotune.tables_partition import costs, partition, regret, summary
 from tilewright.autotune.tables_result import Request, Sizes, parse_sweep
 from tilewright.autotune.tables_sweep import sweep
@@ -149,11 +149,11 @@ class BySize(NoisyCostModel):
         outcome = CostModel.evaluate(self, config, enter)
         return Outcome.ok(self.true(config)) if outcome.value is not None else outcome
 
-    def rounds(self, configs: Sequence[Config], seconds: float, fewest: int) -> Rounds:
+    @contextmanager
+    def side_by_side(self, configs: Sequence[Config]) -> Iterator[NoisyRounds]:
         self.timed += len(configs)
-        rng = np.random.default_rng(self.m)
         true = np.array([self.true(c) for c in configs])
-        return Rounds(true * rng.lognormal(0, 0.003, (fewest, len(configs))))
+        yield NoisyRounds(true, noise=0.003, drift=0.0, seed=self.m)
 
 
 class Models:

@@ -221,6 +221,8 @@ def _lower_steps(front: Sequence[Candidate], x: Scale, y: Scale) -> str:
     path, lowest = "", math.inf
     for c in front:
         if c.y < lowest:
-            path += f"H{x(c.x):.1f} V{y(c.y):.1f} " if path else f"M{x(c.x):.1f} {y(c.y):.1f} "
+            path += (
+                f"H{x(c.x):.1f} V{y(c.y):.1f} " if path else f"M{x(c.x):.1f} {TOP} V{y(c.y):.1f} "
+            )
             lowest = c.y
-    return path
+    return f"{path}H{WIDTH - RIGHT}" if path else ""

@@ -8,10 +8,12 @@ Imports nothing of this package. The argument is the folder of that environment'
 import contextlib
 import io
 import json
+import os
 import random
 import sys
 import time
 import warnings
+from typing import Any
 
 sys.path.insert(0, sys.argv[1])
 
@@ -50,35 +52,48 @@ def main() -> None:
 
     for strategy in job["strategies"]:
         for seed in job["seeds"]:
-            random.seed(seed)
-            np.random.seed(seed)
-            began = time.process_time()
-            error = ""
-            seen = _Seen()
-            try:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    results, _ = interface.tune_kernel(
-                        content["kernel_name"],
-                        'extern "C" __global__ void k(){}',
-                        (1, 1),
-                        [],
-                        params,
-                        restrictions=ok,
-                        cache=job["cache"],
-                        simulation_mode=True,
-                        strategy=strategy,
-                        strategy_options={"max_fevals": job["budget"]},
-                        quiet=True,
-                        lang="CUDA",
-                    )
-                for row in results:
-                    seen.add(tuple(row[k] for k in keys), row)
-            except Exception as raised:
-                # A strategy that crashes is a result about it, not about this script.
-                error = f"{type(raised).__name__}: {raised}"
-            cpu = time.process_time() - began
-            done = {"strategy": strategy, "seed": seed, "values": seen.values, "cpu_s": cpu}
-            print(json.dumps(done | ({"error": error} if error else {})), flush=True)
+            # A process a run: a searchspace remembers whose neighbours were looked at, which would tell later
+            # runs where earlier ones ended.
+            child = os.fork()
+            if child == 0:
+                one_run(job, content, keys, params, ok, strategy, seed)
+                os._exit(0)
+            _, status = os.waitpid(child, 0)
+            if status:
+                raise SystemExit(f"{strategy} with seed {seed} ended with status {status}")
+
+
+def one_run(job, content, keys, params, ok, strategy, seed) -> None:  # type: ignore[no-untyped-def]
+    """Tune once and print the line of this run."""
+    random.seed(seed)
+    np.random.seed(seed)
+    began = time.process_time()
+    error = ""
+    seen = _Seen()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            results, _ = interface.tune_kernel(
+                content["kernel_name"],
+                'extern "C" __global__ void k(){}',
+                (1, 1),
+                [],
+                params,
+                restrictions=ok,
+                cache=job["cache"],
+                simulation_mode=True,
+                strategy=strategy,
+                strategy_options={"max_fevals": job["budget"]},
+                quiet=True,
+                lang="CUDA",
+            )
+        for row in results:
+            seen.add(tuple(row[k] for k in keys), row)
+    except Exception as raised:
+        # A strategy that crashes is a result about it, not about this script.
+        error = f"{type(raised).__name__}: {raised}"
+    cpu = time.process_time() - began
+    done = {"strategy": strategy, "seed": seed, "values": seen.values, "cpu_s": cpu}
+    print(json.dumps(done | ({"error": error} if error else {})), flush=True)
 
 
 class _Seen:
@@ -88,12 +103,14 @@ class _Seen:
         self.keys: set[tuple[object, ...]] = set()
         self.values: list[float | None] = []
 
-    def add(self, key: tuple[object, ...], row: dict[str, object]) -> None:
+    def add(self, key: tuple[object, ...], row: dict[str, Any]) -> None:
         if key not in self.keys:
             self.keys.add(key)
             time_ms = row.get("time")
-            good = isinstance(time_ms, int | float) and "__error__" not in row
-            self.values.append(float(time_ms) if good else None)
+            if isinstance(time_ms, int | float) and "__error__" not in row:
+                self.values.append(float(time_ms))
+            else:
+                self.values.append(None)
 
 
 if __name__ == "__main__":

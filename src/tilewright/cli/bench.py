@@ -53,6 +53,15 @@ def run(
             "--width", help="Stop when the 95 % interval is narrower than this share of the value."
         ),
     ] = 0.02,
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--rule",
+            metavar="width|entropy|budget",
+            help="What ends a row's sampling before --seconds: a narrow interval, a settled entropy of the "
+            "samples (nvbench's criterion), or nothing. Pairs go by the width.",
+        ),
+    ] = "width",
     seed: options.Seed = 0,
     export: Annotated[
         list[str] | None,
@@ -102,7 +111,7 @@ def run(
         threads=counts,
         against=options.names(against),
         cold=cold,
-        effort=Effort(width=width, seconds=seconds),
+        effort=Effort(width=width, seconds=seconds, rule=rule),
         seed=seed,
     )
     ceiling = Ceiling()
