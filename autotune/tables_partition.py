@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.perf.statistics import Estimate, ratio_estimate
+from tilewright.perf.statistics import Estimate, ratio_estimate, verdict
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,10 +33,11 @@ class Range:
     column: int
 
 
-def costs(times: Sequence[Floats]) -> Floats:
-    """log(time / fastest) per size and config from rounds[round, config] of each size; inf where a config failed.
+def costs(times: Sequence[Floats], base: int) -> Floats:
+    """log(time / fastest) per size and config from rounds[round, config] of each size.
 
-    Compared inside each round, so that what slows a whole round down is no cost.
+    Compared inside each round, so that what slows a whole round down is no cost. inf where a config failed,
+    or is slower beyond noise than the config `base`, the default: nobody gets a table that is worse than none.
     """
     rows = []
     for rounds in times:
@@ -47,8 +48,32 @@ def costs(times: Sequence[Floats]) -> Floats:
             relative = logs[:, able] - logs[:, able].mean(axis=1, keepdims=True)
             medians = np.median(relative, axis=0)
             row[able] = medians - medians.min()
+        for column in np.flatnonzero(able) if able[base] else ():
+            if _slower(rounds[:, column], rounds[:, base]):
+                row[column] = math.inf
         rows.append(row)
     return np.array(rows)
+
+
+def _slower(ours: Floats, theirs: Floats) -> bool:
+    """Whether the rounds show that ours takes longer; a single exact value is no noise."""
+    found = ratio_estimate(np.log(theirs) - np.log(ours))
+    if len(ours) == 1:
+        found = Estimate(found.value, found.value, found.value)
+    return verdict(found) == "slower"
+
+
+def spread(rounds: Floats, base: int) -> float:
+    """How uncertain the rounds leave a typical config: the width of the 95 % interval of its ratio to `base`, as
+    a factor (1.1 is 10 %). 1 for exact values, or with nothing to compare.
+    """
+    others = [
+        c
+        for c in range(rounds.shape[1])
+        if c != base and np.isfinite(rounds[:, [c, base]]).all() and len(rounds) > 1
+    ]
+    found = [ratio_estimate(np.log(rounds[:, base]) - np.log(rounds[:, c])) for c in others]
+    return float(np.median([e.high / e.low if e.low > 0 else math.inf for e in found] or [1.0]))
 
 
 def partition(cost: Floats, most: int, worth: float = WORTH) -> list[Range]:
