@@ -42,7 +42,7 @@ def costs(times: Sequence[Floats], base: int) -> Floats:
     rows = []
     for rounds in times:
         logs = np.log(rounds)
-        able = np.isfinite(logs).all(axis=0)
+        able = np.asarray(np.isfinite(logs).all(axis=0))
         row = np.full(rounds.shape[1], math.inf)
         if able.any():
             relative = logs[:, able] - logs[:, able].mean(axis=1, keepdims=True)
