@@ -128,7 +128,7 @@ class Checker:
 class SmallChecks:
     """Checks on cases of the spec that a slow way of computing outputs does quickly, for a case that it does not.
 
-    They have the flags and precision of the case; the largest that takes a config is used.
+    They have the flags and precision of the case; the first that takes a config is used.
     """
 
     family: Family
@@ -141,15 +141,18 @@ class SmallChecks:
 
     @cached_property
     def cases(self) -> tuple[Case, ...]:
-        """Largest first; the case itself where there is no other."""
+        """Those that are large in every size first, then by work; the case itself where there is no other."""
         spec, case = self.family.spec, self.case
         own = spec.check_cases(spec.precision(case.precision), self.backend.name)
         cases = [spec.case(c.sizes, case.precision, case.flags) for c in own]
         quick = {str(c): c for c in [*cases, case] if 0 < spec.flops_of(c) <= self.most_flops}
-        return tuple(sorted(quick.values(), key=spec.flops_of, reverse=True)) or (case,)
+        thick = sorted(
+            quick.values(), key=lambda c: (min(c.sizes.values()), spec.flops_of(c)), reverse=True
+        )
+        return tuple(thick) or (case,)
 
     def checker(self, config: Config) -> Checker:
-        """That of the largest case that takes the config, or of the tuned case itself."""
+        """That of the first case that takes the config, or of the tuned case itself."""
         taken = (
             c
             for c in self.cases

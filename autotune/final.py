@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilewright.autotune.objective import Noisy, Objective
+from tilewright.autotune.objective import MOST_ROUNDS, Noisy, Objective
 from tilewright.autotune.racing import Race, race
 from tilewright.autotune.trials import LEVEL, State, TrialRow
 from tilewright.document import plain
@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 
 FINALISTS = 12
 # A finalist's screening value is at most this many times the best one.
-_WITHIN = 1.5
+WITHIN = 1.5
 CUT_OFF = "the comparison with the default was cut off"
 TIMED_ONCE = "each config was timed on its own, which does not tell them apart"
+NO_TIME = "no time was asked for: what is smallest says nothing of what is fast"
 BY_SCORE = "chosen by the scores of a model: no device has timed these configs"
 DEFAULT_FAILED = "the default failed"
 BETTER_SCORE, SAME_SCORE = "better score", "same score"
-# Rounds that every race takes, since an interval needs some; and those after which more say nothing new.
-_FEWEST_ROUNDS, _MOST_ROUNDS = FEWEST_QUADS + 2, 200
+# Rounds that every race takes: an interval needs some.
+_FEWEST_ROUNDS = FEWEST_QUADS + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,7 @@ def finalists(rows: Sequence[TrialRow], default: Config, most: int = FINALISTS) 
     if not best:
         return []
     own = [r for r in best if r.config == default]
-    limit = _WITHIN * _fair(best[0])
+    limit = WITHIN * _fair(best[0])
     others = [r for r in best if r.config != default and _fair(r) <= limit]
     return own + others[: most - 1]
 
@@ -152,6 +153,8 @@ def decide(
     chosen = finalists(rows, default, most)
     if isinstance(objective, Noisy) and len(chosen) > 1:
         return _race(objective, chosen, default, seconds)
+    if objective.unit == "bytes":
+        return by_screening(rows, default, NO_TIME)
     if objective.evidence is Evidence.MODELLED:
         return by_screening(rows, default, by_score=True)
     return by_screening(rows, default, TIMED_ONCE if len(chosen) > 1 else "")
@@ -195,7 +198,7 @@ def _race(objective: Noisy, chosen: list[TrialRow], default: Config, seconds: fl
     def affords(used: int, more: int) -> bool:
         if rounds < _FEWEST_ROUNDS:
             return True
-        return rounds < _MOST_ROUNDS and time.monotonic() < end
+        return rounds < MOST_ROUNDS and time.monotonic() < end
 
     def goes_on(now: Race) -> bool:
         if now.rounds < _FEWEST_ROUNDS:

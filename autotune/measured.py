@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tilewright.autotune.checked import Checker
+from tilewright.autotune.gate import Facts, Gate
 from tilewright.autotune.objective import Enter
 from tilewright.autotune.screening import Noise, Screened, screen
 from tilewright.autotune.sentinel import Sentinel
+from tilewright.autotune.several import BYTES, MEMORY, SIZE, growth_of, peak_known
 from tilewright.autotune.trials import LEVEL, Outcome, Stage
 from tilewright.errors import CRASHES
 from tilewright.evidence import Evidence
@@ -62,16 +64,22 @@ class MeasuredTime:
     ) -> None:
         self.checker = Checker(family, case, target, backend, seed, threads)
         self.timer = timer
+        self.gate = Gate(target, family.spec.default_config(target))
+        self._weighs = False
         self._noise = Noise()
         self._best: float | None = None
+        self._reference: Launch | None = None
 
     def evaluate(self, config: Config, enter: Enter) -> Outcome:
         stage = Stage.GATE
         try:
             with enter(stage):
                 reason = self.checker.refusal(config)
+                facts, sizes = (None, {}) if reason else self._compiled(config)
+            reason = reason or (self.gate.judge(config, facts) if facts else "")
+            known = facts.details() if facts else {}
             if reason:
-                return Outcome.failed(stage, reason)
+                return Outcome.failed(stage, reason, **known)
             stage = Stage.CHECK
             with enter(stage):
                 launch, failure = self.checker.run(config)
@@ -79,6 +87,8 @@ class MeasuredTime:
                 return failure
             stage = Stage.TIME
             with enter(stage):
+                if self._weighs:
+                    sizes = {BYTES[MEMORY]: growth_of(launch.run)}
                 watch, timer = Watch(), self.timer(launch)
                 with undisturbed():
                     found, doubts = self._screened(config, Block(timer))
@@ -100,7 +110,33 @@ class MeasuredTime:
             clock=timer.clock,
             quiet=watch.read().quiet,
             **doubts,
+            **known,
+            **sizes,
         )
+
+    def _compiled(self, config: Config) -> tuple[Facts | None, dict[str, int]]:
+        """Facts and sizes of the binary that a GPU will run; nothing of a processor's kernels, which are built whole."""
+        c = self.checker
+        if c.target.kind not in ("cuda", "hip") or c.backend.name != "triton":
+            return None, {}
+        from tilewright.aot import compile_config
+
+        module = c.family.module("triton")
+        found = compile_config(module, c.case.precision, c.case.flags, config, c.target.name)
+        taken = found.shared_bytes + found.spill_bytes * found.threads
+        return Facts.of_binary(found), {BYTES[SIZE]: len(found.binary), BYTES[MEMORY]: taken}
+
+    def sizes(self, wanted: Sequence[str]) -> Mapping[str, Evidence | str]:
+        if self.checker.target.kind != "cpu":
+            if self.checker.backend.name == "triton":
+                return {MEMORY: Evidence.COMPILED, SIZE: Evidence.COMPILED}
+            why = f"the {self.checker.backend.name} backend does not say what its binaries take"
+            return {MEMORY: why, SIZE: why}
+        self._weighs = MEMORY in wanted and not peak_known()
+        return {
+            MEMORY: peak_known() or Evidence.MEASURED,
+            SIZE: "the kernels of all configs are one library on a processor",
+        }
 
     def _screened(self, config: Config, block: Block) -> tuple[Screened, dict[str, Any]]:
         """Screen until the reference before and after says that the machine was the same, a few times at most.
@@ -140,7 +176,11 @@ class MeasuredTime:
             launch, failure = c.run(c.family.spec.default_config(c.target))
         except CRASHES:
             return None
-        return None if failure else Sentinel(Block(self.timer(launch), _BLOCK_NS).repeat)
+        if failure:
+            return None
+        # A timer knows the addresses of the outputs and does not keep them.
+        self._reference = launch
+        return Sentinel(Block(self.timer(launch), _BLOCK_NS).repeat)
 
     @cached_property
     def _ceiling(self) -> Ceiling | None:

@@ -7,6 +7,7 @@ and say so.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from tilewright.registry import Family
     from tilewright.space import Config
     from tilewright.targets import Target
+
+# Rounds after which more say nothing new.
+MOST_ROUNDS = 200
 
 Enter = Callable[[Stage], AbstractContextManager[None]]
 
@@ -66,6 +70,22 @@ class Noisy(Protocol):
 
     def side_by_side(self, configs: Sequence[Config]) -> AbstractContextManager[SideBySide]:
         """Set all up so that rounds value them alternately and drift hits all alike."""
+
+
+def rounds_of(
+    objective: Noisy, configs: Sequence[Config], seconds: float, fewest: int
+) -> npt.NDArray[np.float64]:
+    """Rounds of all configs side by side, `[round, config]`, for so long and at least `fewest`; NaN for failures."""
+    import numpy as np
+
+    with objective.side_by_side(configs) as field:
+        found: list[npt.NDArray[np.float64]] = []
+        end = time.monotonic() + seconds
+        while len(found) < fewest or (len(found) < MOST_ROUNDS and time.monotonic() < end):
+            found.append(field.round(range(len(configs))))
+    times = np.array(found)
+    times[:, list(field.failed)] = np.nan
+    return times
 
 
 def pick_backend(

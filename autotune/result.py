@@ -6,9 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tilewright.autotune.final import Decision, Scored
+from tilewright.autotune.pareto import front
 from tilewright.autotune.provenance import StudyKey
-from tilewright.autotune.trials import State, TrialRow
+from tilewright.autotune.trials import OBJECTIVES, State, TrialRow
 from tilewright.space import Config
 
 
@@ -34,6 +37,7 @@ class TuneResult:
     seconds: float
     interrupted: bool
     stored: Path | None = None
+    objectives: tuple[str, ...] = ("time",)
 
     @property
     def best(self) -> Scored | None:
@@ -59,6 +63,16 @@ class TuneResult:
         return self.decision.tie_set if self.decision else ()
 
     @property
+    def pareto(self) -> tuple[TrialRow, ...]:
+        """The trials that no other beats in every objective, by the first; empty where there is only one."""
+        good = [r for r in self.rows if r.state is State.OK and OBJECTIVES in r.details]
+        if not good or len(self.objectives) < 2:
+            return ()
+        values = np.array([[r.details[OBJECTIVES][n] for n in self.objectives] for r in good])
+        kept = [r for r, on in zip(good, front(values), strict=True) if on]
+        return tuple(sorted(kept, key=lambda r: (r.value, r.number)))
+
+    @property
     def failures(self) -> tuple[TrialRow, ...]:
         return tuple(r for r in self.rows if r.state is State.FAILED)
 
@@ -76,6 +90,15 @@ class TuneResult:
             "confirmed": decided.confirmed if decided else False,
             "doubt": decided.reason if decided else "no trial succeeded",
             "rounds": decided.rounds if decided else 0,
+            "objectives": list(self.objectives),
+            "pareto": [
+                {
+                    "trial": r.number,
+                    "config": r.config,
+                    "values": {n: r.details[OBJECTIVES][n] for n in self.objectives},
+                }
+                for r in self.pareto
+            ],
             "evidence": self.evidence,
             "unit": self.unit,
             "seed": self.seed,

@@ -217,7 +217,7 @@ class Search:
         return provenance.keep_versions(self.study, self.objective)
 
     def _tell(self, trial: FrozenTrial, found: Outcome) -> None:
-        value = found.value if found.value is not None else self._behind_all()
+        value = trials.told(found, self._behind_all(), len(self.study.directions))
         self.study.tell(trial.number, value, skip_if_finished=True)
         self._mine.discard(trial.number)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tilewright.autotune.pool import Floats, Pool
+from tilewright.autotune.pool import Floats, Indices, Pool
 from tilewright.autotune.proposers import History
 from tilewright.autotune.store.donors import Donor
 from tilewright.errors import UsageError
@@ -29,11 +29,13 @@ MARKS = (25, 50, 100, 200)
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A recording as a pool: `times_ms[i]` is that of the pool's config i, infinite where it failed."""
+    """A recording as a pool: `times_ms[i]` is that of the pool's config i, infinite where it failed, and `rows[i]`
+    its row of the recording."""
 
     recording: Recording
     pool: Pool
     times_ms: Floats
+    rows: Indices
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def load(path: Path) -> Recorded:
     pool = Pool(fields, recording.ordinals, None, categories)
     radix = np.cumprod([1, *(len(v) for v in reversed(pool.values))])[-2::-1]
     order = np.argsort(recording.ordinals @ radix, kind="stable")
-    return Recorded(recording, pool, recording.times_ms[order])
+    return Recorded(recording, pool, recording.times_ms[order], order)
 
 
 def donor(target: Recorded, source: Recording) -> Donor | None:

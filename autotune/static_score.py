@@ -7,12 +7,13 @@ The score is the modelled time over that of a machine whose every multiprocessor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tilewright.autotune.checked import Checker, SmallChecks
 from tilewright.autotune.gate import Facts, Gate
 from tilewright.autotune.objective import Enter, NoObjective
+from tilewright.autotune.several import BYTES, MEMORY, SIZE
 from tilewright.autotune.trials import Outcome, Stage
 from tilewright.backends.base import Launch
 from tilewright.errors import CRASHES, Unavailable
@@ -124,7 +125,13 @@ class StaticScore:
             "matrix_instructions": dict(compiled.matrix_instructions),
             "async_copies": dict(compiled.async_copies),
             "binary_sha256": compiled.binary_sha256,
+            BYTES[SIZE]: len(compiled.binary),
+            # What a block takes on chip, and what its threads spill to memory.
+            BYTES[MEMORY]: compiled.shared_bytes + compiled.spill_bytes * compiled.threads,
         }
+
+    def sizes(self, wanted: Sequence[str]) -> Mapping[str, Evidence | str]:
+        return {MEMORY: Evidence.COMPILED, SIZE: Evidence.COMPILED}
 
     def versions(self) -> Mapping[str, Any]:
         from tilewright.aot.compile import toolchain

@@ -15,11 +15,12 @@ from tilewright import tables
 from tilewright.autotune import final, provenance, trials, workers
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
-from tilewright.autotune.objective import Objective, objective_for, pick_backend
+from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.result import TuneResult
 from tilewright.autotune.samplers import sampler as sampler_named
 from tilewright.autotune.search import Budget, Search
+from tilewright.autotune.several import TIME, names, several
 from tilewright.autotune.storage import open_place
 from tilewright.autotune.trials import TrialRow
 from tilewright.autotune.watch import Watch
@@ -61,6 +62,7 @@ class Plan:
     workers: int
     final_s: float
     guesses: Sequence[Config] = ()
+    objectives: tuple[str, ...] = (TIME,)
 
 
 def tune(
@@ -81,6 +83,7 @@ def tune(
     objective: Objective | None = None,
     report: Callable[[TrialRow], None] | None = None,
     final_s: float = FINAL_S,
+    objectives: Sequence[str] = (TIME,),
     guesses: Sequence[Config] = (),
     watch: Watch | None = None,
 ) -> TuneResult:
@@ -89,6 +92,8 @@ def tune(
     `trials` counts the study's trials altogether, so that running it again resumes and then measures
     nothing; `seconds` bounds this run. With neither, 40 trials. `storage` is `journal:PATH` or a
     database URL, by default a journal of this user. Ctrl-C ends the search and keeps what was found.
+    `objectives` are some of time, memory and size: with several the study keeps the Pareto front, and the
+    winner is chosen by time; without time none is chosen.
     `guesses` are configs to try right after the default in a new study, such as winners of other sizes.
     `watch` is told of every step, `report` of finished trials alone.
     The winner goes to this user's table and, with `install`, to the family's own; `store=False` writes
@@ -103,12 +108,29 @@ def tune(
         else pick_backend(found, where, case.precision, backend)
     )
     limit = DEFAULT_TRIALS if trials is None and seconds is None else trials
+    wanted = names(",".join(objectives))
+    if len(wanted) > 1 and sampler == "cmaes":
+        raise UsageError(
+            "sampler cmaes takes one objective; accepted for several: any other sampler"
+        )
     plan = Plan(
-        found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers, final_s,
+        found,
+        case,
+        where,
+        one,
+        sampler,
+        seed,
+        threads,
+        limit,
+        seconds,
+        storage,
+        workers,
+        final_s,
         tuple(guesses),
-    )  # fmt: skip
+        wanted,
+    )
     given = objective
-    chosen = given or objective_for(found, case, where, one, seed, threads)
+    chosen = several(given or objective_for(found, case, where, one, seed, threads), wanted)
     return _run(plan, chosen, given, report, watch or Watch(), install, store)
 
 
@@ -158,12 +180,12 @@ def _run(
             study_name=key.name,
             storage=place.storage,
             sampler=chosen,
-            direction="minimize",
+            directions=["minimize"] * len(plan.objectives),
             load_if_exists=True,
         )
         _describe(study, key, objective)
         _enqueue(study, pool, plan.guesses, plan.trials)
-    until = None if plan.seconds is None else time.time() + plan.seconds
+    until = None if plan.seconds is None else time.time() + _searching_s(plan, objective, started)
     budget = Budget(plan.trials, until)
     quiet = f"{plan.target.name} {key.device}"
 
@@ -215,8 +237,16 @@ def _run(
         seconds=time.monotonic() - started,
         interrupted=interrupted,
         stored=_store(plan, key, objective, decision, len(rows), install) if store else None,
+        objectives=plan.objectives,
     )
     return result
+
+
+def _searching_s(plan: Plan, objective: Objective, started: float) -> float:
+    """Seconds for trials: what is left of those asked for once the comparison at the end has its own."""
+    assert plan.seconds is not None
+    final = min(plan.final_s, plan.seconds / 4) if isinstance(objective, Noisy) else 0.0
+    return max(0.0, plan.seconds - (time.monotonic() - started) - final)
 
 
 def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
@@ -332,6 +362,7 @@ def _assignment(
         checks_disturb=plan.target.kind == "cpu",
         budget=budget,
         objective=objective,
+        objectives=plan.objectives,
     )
 
 
@@ -340,12 +371,13 @@ def objective_of(assignment: Assignment) -> Objective:
     from tilewright.backends import backend
 
     if assignment.objective is not None:
-        return assignment.objective
+        return several(assignment.objective, assignment.objectives)
     family, where = family_named(assignment.family), target_named(assignment.target)
     one = backend(assignment.backend)
-    return objective_for(
+    own = objective_for(
         family, _case(family, assignment), where, one, assignment.seed, assignment.threads
     )
+    return several(own, assignment.objectives)
 
 
 def join(assignment: Assignment) -> Search:

@@ -5,7 +5,6 @@ The first size of the family (rows, tokens) varies; the others, precision and fl
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +19,7 @@ from tilewright import tables
 from tilewright.autotune import provenance
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
-from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend
+from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend, rounds_of
 from tilewright.autotune.storage import open_place
 from tilewright.autotune.study import tune
 from tilewright.autotune.tables_partition import (
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 MOST_CONFIGS = 16
 # Half of the rounds choose, the other half are what regret is told from.
 FEWEST_ROUNDS = 2 * (FEWEST_QUADS + 1)
-MOST_ROUNDS = 200
 # A size whose ratios are less certain than this factor is timed again by the next run, and reaches no family's table.
 UNSURE = 1.2
 _ROUNDS = "sweep rounds"
@@ -196,18 +194,10 @@ def _objective(request: Request, case: Case) -> Objective:
 
 def _valued(objective: Objective, configs: Sequence[Config], seconds: float) -> Floats:
     """Rounds of a noisy objective, one row of an exact one."""
-    if not isinstance(objective, Noisy):
-        outcomes = [objective.evaluate(c, lambda stage: nullcontext()) for c in configs]
-        return np.array([[np.nan if o.value is None else o.value for o in outcomes]])
-    rows: list[Floats] = []
-    with objective.side_by_side(configs) as field:
-        end = time.monotonic() + seconds
-        while len(rows) < FEWEST_ROUNDS or (time.monotonic() < end and len(rows) < MOST_ROUNDS):
-            alive = [i for i in range(len(configs)) if i not in field.failed]
-            rows.append(field.round(alive))
-    times = np.array(rows)
-    times[:, list(field.failed)] = np.nan
-    return times
+    if isinstance(objective, Noisy):
+        return rounds_of(objective, configs, seconds, FEWEST_ROUNDS)
+    outcomes = [objective.evaluate(c, lambda stage: nullcontext()) for c in configs]
+    return np.array([[np.nan if o.value is None else o.value for o in outcomes]])
 
 
 def _divide(

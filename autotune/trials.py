@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tilewright.autotune import pareto
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.proposers import History
 from tilewright.space import Config
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from optuna.trial import FrozenTrial
 
 # User attributes of an Optuna trial.
@@ -30,6 +32,8 @@ VERSIONS = "versions"
 DROPPED = "dropped"
 # Key of an outcome's details: what a reference config took by then over what it took at first, where that changed.
 LEVEL = "level"
+# Key of an outcome's details: its values by name where a study has several objectives.
+OBJECTIVES = "objectives"
 
 
 class Stage(StrEnum):
@@ -71,6 +75,11 @@ class Outcome:
     def comparable(self) -> float | None:
         """The value as it would have been on the machine as it was at first; see `sentinel`."""
         return None if self.value is None else self.value / float(self.details.get(LEVEL, 1.0))
+
+    @property
+    def objectives(self) -> dict[str, float]:
+        """The values by name where the study has several objectives; empty otherwise."""
+        return dict(self.details.get(OBJECTIVES, {}))
 
     def record(self) -> dict[str, Any]:
         """As JSON types, for the trial's attribute."""
@@ -197,7 +206,8 @@ def counts(trial: FrozenTrial) -> bool:
 
 def history(trials: Sequence[FrozenTrial], pool: Pool) -> History:
     """What a sampler may know: finished trials by number, and the configs being worked on."""
-    tried, values, arms, pending = [], [], [], []
+    tried, values, arms, pending = [], list[float](), [], []
+    vectors: list[tuple[float, ...]] = []
     for trial in trials:
         place = index(trial, pool) if counts(trial) else None
         if place is None:
@@ -209,13 +219,32 @@ def history(trials: Sequence[FrozenTrial], pool: Pool) -> History:
         claim = Claim.of(trial)
         tried.append(place)
         values.append(math.inf if result.comparable is None else result.comparable)
+        vectors.append(tuple(result.objectives.values()))
         arms.append(claim.arm if claim else "")
     return History(
         np.array(tried, dtype=np.int64),
-        np.array(values, dtype=np.float64),
+        _scalars(values, vectors, len(tried) + len(pending)),
         tuple(arms),
         np.array(pending, dtype=np.int64),
     )
+
+
+def _scalars(
+    values: Sequence[float], vectors: Sequence[tuple[float, ...]], place: int
+) -> npt.NDArray[np.float64]:
+    """What a sampler sees: the values, or with several objectives one number for the weights of this place."""
+    count = max(map(len, vectors), default=0)
+    if count < 2:
+        return np.array(values, dtype=np.float64)
+    missing = (math.inf,) * count
+    return pareto.weighted(np.array([v or missing for v in vectors]), place)
+
+
+def told(found: Outcome, behind: float, count: int) -> float | list[float]:
+    """What Optuna is told of a trial in a study of `count` objectives; `behind` stands for a failure."""
+    if count > 1:
+        return list(found.objectives.values()) or [behind] * count
+    return behind if found.value is None else found.value
 
 
 def rows(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewright.autotune.checked import Checker, SmallChecks
 from tilewright.autotune.gate import Facts, Gate
 from tilewright.autotune.objective import Enter, NoObjective
-from tilewright.autotune.trials import Outcome, Stage
+from tilewright.autotune.several import BYTES, MEMORY, SIZE
+from tilewright.autotune.trials import Outcome, Stage, State
 from tilewright.errors import CRASHES
 from tilewright.evidence import Evidence
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from tilewright.targets import Target
 
 # A functional run of the twin of this many operations takes some hundredths of a second.
-_CHECK_FLOPS = 1.0e6
+_CHECK_FLOPS = 3.0e6
 
 
 class Modelled(Protocol):
@@ -92,9 +93,19 @@ class TwinTime:
             return Outcome.failed(stage, f"{type(error).__name__}: {error}")
         if failure:
             return failure
-        return Outcome.ok(
-            found.predicted_us, cycles=found.cycles, bound_by=found.bound_by, **facts.details()
-        )
+        details = {
+            "cycles": found.cycles,
+            "bound_by": found.bound_by,
+            **facts.details(),
+            BYTES[MEMORY]: sum(facts.peaks.values()),
+        }
+        return Outcome(State.OK, Stage.TIME, found.predicted_us, details=details)
+
+    def sizes(self, wanted: Sequence[str]) -> Mapping[str, Evidence | str]:
+        return {
+            MEMORY: Evidence.MODELLED,
+            SIZE: "AscendC kernels have no binary here, since their compiler is part of CANN",
+        }
 
     def versions(self) -> Mapping[str, Any]:
         return {"mhz": self.target.limit("mhz"), "checked_on": f"twin, {self.small.cases[0]}"}

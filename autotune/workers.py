@@ -49,6 +49,7 @@ class Assignment:
     checks_disturb: bool
     budget: Budget
     objective: Objective | None
+    objectives: tuple[str, ...] = ("time",)
 
 
 def work(assignment: Assignment) -> None:

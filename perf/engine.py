@@ -1,56 +1,55 @@
-"""The timing engine: warm-up, samples until the interval is narrow, interleaved pairs.
+"""The timing engine of bench, gate and tune: warm-up, samples until a rule says enough, interleaved rounds.
 
 It times whatever it is given; `perf.gate` sees to it that only right outputs get here.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.errors import UsageError
 from tilewright.perf.machine_state import Disturbance, Watch
 from tilewright.perf.statistics import (
     FEWEST_QUADS,
     Estimate,
     Samples,
     median_estimate,
-    quad_log_ratios,
     ratio_estimate,
 )
+from tilewright.perf.stopping import Effort, Width, rule_of
 from tilewright.perf.timers import Timer, flush_size, settle, undisturbed
 
+__all__ = ["Effort", "Measurement", "Pair", "Rounds", "batch_for", "measure", "measure_pair", "measure_rounds"]  # fmt: skip
+
 # A sample shorter than this is a batch of calls, so that reading the clock does not count.
-_SHORTEST_SAMPLE_NS = {"native": 2_000.0, "python": 20_000.0}
+_SHORTEST_SAMPLE_NS = {"native": 2_000.0, "python": 20_000.0, "run": 100_000.0}
 _CHUNK_NS = 40e6
-_BLOCK_NS = 8e6
+BLOCK_NS = 8e6
+_MOST_IN_BLOCK = 40
+# First guesses of times that differ by less than this factor may well be of equal calls.
+_NEAR = 4.0
+# Calls before a guess, however short the warm-up: the first ones are slow, and the thread may not even have run.
+_FEWEST_WARM = 6
 # A longer call fills the caches in its first part: it needs no call of its own to warm them.
-_LONG_CALL_NS = 5e6
-# Slow peers may take this many times the budget until there are enough quads for an interval.
+_LONG_CALL_NS = 2e6
+# Slow peers may take this many times the budget until there are enough rounds for an interval.
 _OVERTIME = 4.0
-_MOST_SAMPLES = 20_000
+# Whether rounds are enough is asked again when there are this many times as many.
+_GROWTH = 1.15
 
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """When to stop: interval of the median narrower than `width` (relative, full), or `seconds` spent."""
-
-    width: float = 0.02
-    seconds: float = 2.0
-    fewest: int = 10
-    warmup_s: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.width <= 0:
-            raise UsageError(f"seconds {self.seconds} and width {self.width} must be positive")
+Now = Callable[[], float]
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """Samples of one call in ns, in the order taken, with their median and how the machine behaved."""
+    """Samples of one call in ns, in the order taken, with their median and how the machine behaved.
+
+    `converged` says whether the rule was met before the budget was spent.
+    """
 
     samples: Samples
     median: Estimate
@@ -59,6 +58,26 @@ class Measurement:
     clock: str
     converged: bool
     disturbance: Disturbance
+    rule: str = "width"
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """Several calls timed in turns. `logs[r, i]` is the log of call i's time in ns in round r: the mean of the
+    logs of its two blocks' medians, which cancels drift that is linear within the round.
+    `samples[i]` are all its samples in ns, in the order taken."""
+
+    logs: Samples
+    samples: tuple[Samples, ...]
+    batches: tuple[int, ...]
+    converged: bool
+    disturbance: Disturbance
+
+    @property
+    def times(self) -> Samples:
+        """ns per call, [rounds, calls]."""
+        found: Samples = np.exp(self.logs)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +95,14 @@ class Pair:
         return self.ours.converged
 
 
-Now = Callable[[], float]
-
-
 def _warm_up(timer: Timer, effort: Effort, now: Now) -> float:
     """Call until warm; returns ns per call as first guess."""
     end = now() + min(effort.warmup_s, effort.seconds / 4)
     fastest = float(timer.sample(1, 1, 0)[0])
-    for _ in range(1000):
-        fastest = min(fastest, float(timer.sample(1, 1, 0)[0]))
-        if now() >= end:
+    for done in range(1, 1000):
+        if now() >= end and (done >= _FEWEST_WARM or fastest > _LONG_CALL_NS):
             break
+        fastest = min(fastest, float(timer.sample(1, 1, 0)[0]))
     return max(fastest, 1.0)
 
 
@@ -97,41 +113,126 @@ def batch_for(call_ns: float, clock: str, cold: bool) -> int:
     return int(np.clip(np.ceil(_SHORTEST_SAMPLE_NS.get(clock, 20_000.0) / call_ns), 1, 10_000))
 
 
+def _alike(guesses: list[float]) -> list[float]:
+    """The fastest guess for all where they are near each other: calls that may turn out equal are to be timed equally,
+    and the first call of a batch costs more than the others."""
+    fastest = min(guesses)
+    return [fastest if guess < _NEAR * fastest else guess for guess in guesses]
+
+
 def measure(
     timer: Timer, effort: Effort | None = None, cold: bool = False, now: Now = time.monotonic
 ) -> Measurement:
-    """Time one call until the 95 % interval of its median is narrower than `effort.width`.
+    """Time one call until the effort's rule says enough, its budget is spent, or it has its most samples.
 
     Warm: the call repeats on the same memory. Cold: every cache is evicted before each sample.
     """
     effort = effort or Effort()
+    rule = rule_of(effort)
     watch = Watch()
     flush = flush_size() if cold else 0
     with undisturbed():
         end = now() + effort.seconds
         call_ns = _warm_up(timer, effort, now)
         batch = batch_for(call_ns, timer.clock, cold)
+        each = call_ns * batch + flush / 8.0
         chunks: list[Samples] = []
         taken = 0
         while True:
-            each = call_ns * batch + flush / 8.0
             left = max(0.0, end - now()) * 1e9
             count = int(np.clip(min(_CHUNK_NS, left) / each, 1, 2000))
-            chunks.append(timer.sample(count, batch, flush))
-            taken += count
-            estimate = median_estimate(np.concatenate(chunks))
-            converged = taken >= effort.fewest and estimate.width <= effort.width
-            if converged or now() >= end or taken >= _MOST_SAMPLES:
+            chunks.append(timer.sample(min(count, effort.most - taken), batch, flush))
+            taken += len(chunks[-1])
+            rule.add(chunks[-1])
+            watch.tick()
+            converged = taken >= effort.fewest and rule.done()
+            if converged or now() >= end or taken >= effort.most:
                 break
+    samples = np.concatenate(chunks)
+    # The interval of the last look, where that saw every sample.
+    fresh = rule.estimate if isinstance(rule, Width) and rule.seen == taken else None
     return Measurement(
-        np.concatenate(chunks),
-        estimate,
+        samples,
+        fresh or median_estimate(samples),
         batch,
         "cold" if cold else "warm",
         timer.clock,
         converged,
         watch.read(),
+        effort.rule,
     )
+
+
+def measure_rounds(
+    timers: Sequence[Timer],
+    effort: Effort | None = None,
+    cold: bool = False,
+    now: Now = time.monotonic,
+    done: Callable[[Samples], bool] | None = None,
+    fewest: int = FEWEST_QUADS,
+    most: int = 20_000,
+    block_ns: float = BLOCK_NS,
+    alone: bool = False,
+    seed: int = 0,
+) -> Rounds:
+    """Time any number of calls in turns: each round goes there and back again, in an order drawn by lot.
+
+    Drift hits all calls of a round alike, so they are compared inside rounds; no rhythm of the machine can keep in
+    step with an order that is drawn; and every second round has the reverse of the order before. A block waits until threads of the others are at rest, makes one
+    untimed call when warm, then takes the samples that fit into `block_ns`, at least one. Ends when `done(logs)` says
+    so (asked after `fewest` rounds, and then more and more rarely), after `most` rounds, when the budget is
+    spent and there are `fewest` rounds, or after 5 budgets in any case. Without `done`: at the budget.
+    `alone`: the calls use the calling thread and no other, so there is nothing to wait for before a block.
+    """
+    effort = effort or Effort()
+    watch = Watch()
+    flush = flush_size() if cold else 0
+    kept: list[list[Samples]] = [[] for _ in timers]
+    logs: list[list[float]] = []
+    lot, order = np.random.default_rng(seed), list(range(len(timers)))
+    with undisturbed():
+        end = now() + effort.seconds
+        guesses = [_warm_up(timer, effort, now) for timer in timers]
+        guesses = _alike(guesses)
+        batches = [batch_for(g, t.clock, cold) for g, t in zip(guesses, timers, strict=True)]
+        counts = [
+            int(np.clip(block_ns / (g * b + flush / 8.0), 1, _MOST_IN_BLOCK))
+            for g, b in zip(guesses, batches, strict=True)
+        ]
+        next_look, converged = fewest, False
+        while True:
+            row = [0.0] * len(timers)
+            order = order[::-1] if len(logs) % 2 else lot.permutation(len(timers)).tolist()
+            for which in (*order, *reversed(order)):
+                if not alone:
+                    settle()
+                if not cold and guesses[which] < _LONG_CALL_NS:
+                    timers[which].once()
+                block = timers[which].sample(counts[which], batches[which], flush)
+                kept[which].append(block)
+                middle = float(block[0] if len(block) == 1 else np.median(block))
+                row[which] += 0.5 * math.log(max(1e-3, middle))
+            logs.append(row)
+            watch.tick()
+            if done is not None and len(logs) >= next_look:
+                next_look = max(len(logs) + 1, math.ceil(_GROWTH * len(logs)))
+                converged = done(np.array(logs))
+            spent = now() >= end and len(logs) >= fewest
+            if converged or spent or len(logs) >= most or now() >= end + _OVERTIME * effort.seconds:
+                break
+    return Rounds(
+        np.array(logs),
+        tuple(np.concatenate(blocks) for blocks in kept),
+        tuple(batches),
+        converged,
+        watch.read(),
+    )
+
+
+def log_ratios(rounds: Rounds, over: int = 1, under: int = 0) -> Samples:
+    """log(time of `over` / time of `under`), a value each round."""
+    found: Samples = rounds.logs[:, over] - rounds.logs[:, under]
+    return found
 
 
 def measure_pair(
@@ -142,54 +243,25 @@ def measure_pair(
     now: Now = time.monotonic,
     seed: int = 0,
 ) -> Pair:
-    """Time two calls side by side in quads ours-theirs-theirs-ours (every other one reversed).
-
-    Drift hits both sides of a quad alike, so the ratio is taken inside quads. A block waits until the
-    other side's threads are at rest, makes one untimed call when warm, then takes a few samples.
-    """
+    """Time two calls side by side in quads ours-theirs-theirs-ours (or the reverse, by lot) until the 95 %
+    interval of their ratio is narrower than the effort's width."""
     effort = effort or Effort()
-    watch = Watch()
-    flush = flush_size() if cold else 0
-    sides: tuple[Timer, Timer] = (ours, theirs)
-    collected: tuple[list[Samples], list[Samples]] = ([], [])
-    with undisturbed():
-        end = now() + effort.seconds
-        guesses = [_warm_up(side, effort, now) for side in sides]
-        batches = [batch_for(g, side.clock, cold) for g, side in zip(guesses, sides, strict=True)]
-        counts = [
-            int(np.clip(_BLOCK_NS / (g * b + flush / 8.0), 1, 40))
-            for g, b in zip(guesses, batches, strict=True)
-        ]
-        while True:
-            order = (0, 1, 1, 0) if len(collected[0]) % 2 == 0 else (1, 0, 0, 1)
-            quad: tuple[list[Samples], list[Samples]] = ([], [])
-            for which in order:
-                settle()
-                if not cold and guesses[which] < _LONG_CALL_NS:
-                    sides[which].once()
-                quad[which].append(sides[which].sample(counts[which], batches[which], flush))
-            for which in (0, 1):
-                collected[which].append(np.concatenate(quad[which]))
-            logs = quad_log_ratios(*collected)
-            ratio = ratio_estimate(logs, seed)
-            converged = len(logs) >= FEWEST_QUADS and ratio.width <= effort.width
-            if (
-                converged
-                or (now() >= end and len(logs) >= FEWEST_QUADS)
-                or now() >= end + _OVERTIME * effort.seconds
-            ):
-                break
-    disturbance = watch.read()
+
+    def narrow(logs: Samples) -> bool:
+        return ratio_estimate(logs[:, 1] - logs[:, 0], seed).width <= effort.width
+
+    rounds = measure_rounds((ours, theirs), effort, cold, now, narrow, seed=seed)
+    logs = log_ratios(rounds)
     measured = [
         Measurement(
-            np.concatenate(collected[i]),
-            median_estimate(np.concatenate(collected[i])),
-            batches[i],
+            samples,
+            median_estimate(samples),
+            batch,
             "cold" if cold else "warm",
-            sides[i].clock,
-            converged,
-            disturbance,
+            side.clock,
+            rounds.converged,
+            rounds.disturbance,
         )
-        for i in (0, 1)
+        for samples, batch, side in zip(rounds.samples, rounds.batches, (ours, theirs), strict=True)
     ]
-    return Pair(measured[0], measured[1], logs, ratio)
+    return Pair(measured[0], measured[1], logs, ratio_estimate(logs, seed))

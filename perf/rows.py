@@ -10,6 +10,7 @@ from tilewright.evidence import Evidence
 from tilewright.numerics import Comparison
 from tilewright.perf import samples as kept
 from tilewright.perf.engine import Measurement, Pair
+from tilewright.perf.machine_state import READING_COLUMNS
 from tilewright.perf.statistics import verdict as judge
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class BenchRow:
     `state` is timed, impossible (below the physical floor), wrong (the check failed, so no time) or
     unavailable; `reason` explains the last three. `evidence` is how the time was obtained, None without
     one. `clock` is native (read in C++ around the kernel) or python (each call made from Python, as in
-    pairs, where a peer can be called no other way). A peer with a small `peer_ceiling_frac` is a weak
+    pairs, where a peer can be called no other way). `mhz` is the lowest and the highest clock read meanwhile and
+    `mhz_source` who said so (perf/clock.py); `rule` is what was to stop the timing. A peer with a small `peer_ceiling_frac` is a weak
     one: a ratio to it says little.
     """
 
@@ -105,6 +107,9 @@ class BenchRow:
     steal: float | None = None
     load: float | None = None
     quiet: bool | None = None
+    mhz: tuple[float, float] | None = None
+    mhz_source: str | None = None
+    rule: str | None = None
     samples_id: str | None = None
 
 
@@ -171,6 +176,9 @@ def _timing(subject: Subject, m: Measurement, limit: Bound | None) -> dict[str, 
         "steal": m.disturbance.steal,
         "load": m.disturbance.load,
         "quiet": m.disturbance.quiet,
+        "mhz": m.disturbance.mhz(),
+        "mhz_source": m.disturbance.clock_source,
+        "rule": m.rule,
     }
 
 
@@ -187,6 +195,7 @@ def _about(subject: Subject, batch: int) -> dict[str, Any]:
         "unit": "ns per call",
         "batch": batch,
         "seed": subject.seed,
+        "machine_columns": READING_COLUMNS,
     }
 
 
@@ -203,7 +212,9 @@ def plain_row(
         **_base(subject, checked, state, impossible or ""),
         **_timing(subject, m, limit),
         verdict="impossible" if impossible else None,
-        samples_id=kept.save({"ours": m.samples}, _about(subject, m.batch)),
+        samples_id=kept.save(
+            {"ours": m.samples, "machine": m.disturbance.table()}, _about(subject, m.batch)
+        ),
     )
 
 
@@ -223,6 +234,7 @@ def paired_row(
         "ours": pair.ours.samples,
         "theirs": pair.theirs.samples,
         "log_ratio": pair.log_ratios,
+        "machine": pair.ours.disturbance.table(),
     }
     about = {**_about(subject, pair.ours.batch), "peer": peer.name, "peer_batch": pair.theirs.batch}
     return BenchRow(

@@ -106,17 +106,19 @@ class NoisyCostModel(CostModel):
 class NoisyRounds:
     """1 % of noise on clocks that wander by 5 % a round."""
 
-    def __init__(self, true: np.ndarray) -> None:
+    def __init__(
+        self, true: np.ndarray, noise: float = 0.01, drift: float = 0.05, seed: int = 6
+    ) -> None:
         self.failed: dict[int, str] = {}
         self.taken: list[tuple[int, ...]] = []
-        self._true, self._clock = true, 1.0
-        self._rng = np.random.default_rng(len(true))
+        self._true, self._clock, self._noise, self._drift = true, 1.0, noise, drift
+        self._rng = np.random.default_rng(seed)
 
     def round(self, alive: Sequence[int]) -> np.ndarray:
         self.taken.append(tuple(alive))
-        self._clock *= math.exp(self._rng.normal(0, 0.05))
+        self._clock *= math.exp(self._rng.normal(0, self._drift))
         row = np.full(len(self._true), np.nan)
-        times = self._true * self._clock * self._rng.lognormal(0, 0.01, len(self._true))
+        times = self._true * self._clock * self._rng.lognormal(0, self._noise, len(self._true))
         row[list(alive)] = times[list(alive)]
         return row
 
@@ -210,6 +212,7 @@ __all__ = [
     "CostModel",
     "Misbehaving",
     "NoisyCostModel",
+    "NoisyRounds",
     "cost",
     "gemm_case",
     "small_family",

@@ -47,16 +47,26 @@ def ascend_ir(tilewright: CommandLine) -> None:
 
     Skips where it cannot be had: no wheels for this machine, or TILEWRIGHT_OFFLINE=1 and not there.
     """
+    _install(tilewright, "ascend-ir")
+
+
+@pytest.fixture(scope="session")
+def bench_readers(tilewright: CommandLine) -> None:
+    """The tools that read our exports, installed and kept in the same way."""
+    _install(tilewright, "bench-readers")
+
+
+def _install(tilewright: CommandLine, name: str) -> None:
     from tilewright import toolchains
 
-    one = toolchains.toolchain("ascend-ir")
+    one = toolchains.toolchain(name)
     if toolchains.installed(one) is not None:
         return
     if reason := toolchains.unsupported(one):
         pytest.skip(reason)
     if os.environ.get("TILEWRIGHT_OFFLINE") == "1":
         pytest.skip(f"TILEWRIGHT_OFFLINE is set and {toolchains.why_missing(one)}")
-    ran = tilewright("toolchain", "install", "ascend-ir")
+    ran = tilewright("toolchain", "install", name)
     assert ran.code == 0, f"{ran.err}\nWithout a package index, set TILEWRIGHT_OFFLINE=1."
 
 

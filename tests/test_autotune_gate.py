@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autotune_doubles import Misbehaving, gemm_case
 from tilewright.autotune.gate import MOST_LOST, Facts, Gate, facts_of, sift
+from tilewright.autotune.measured import MeasuredTime
+from tilewright.autotune.static_score import StaticScore
+from tilewright.autotune.trials import Stage
+from tilewright.backends.base import Launch
+from tilewright.backends.triton import Triton
+from tilewright.cases import Case
+from tilewright.inputs import Inputs
 from tilewright.perf.recorded import Recording, read
+from tilewright.registry import Family, family
 from tilewright.space import Config
 from tilewright.targets import chip, target
 
@@ -139,3 +151,65 @@ def test_features_are_numbers_of_what_is_known() -> None:
         "threads": 128,
         "occupancy": 0.5,
     }
+
+
+def test_planned_hivm_gives_its_peaks_and_what_did_not_fit() -> None:
+    from tilewright.aot.ascend import LoweredKernel
+
+    def lowered(**fields: object) -> LoweredKernel:
+        base = {"family": "gemm", "target": "ascend:910b1", "precision": "fp16", "flags": {}}
+        return LoweredKernel(**base, config={}, **fields)  # type: ignore[arg-type]
+
+    gate = Gate(target("ascend:910b1"), None)
+    fits = Facts.of_plan(lowered(ok=True, ub_bytes=0, l1_bytes=4096, l0c_bytes=2048))
+    assert fits.details() == {"ub_bytes": 0, "l1_bytes": 4096, "l0c_bytes": 2048}
+    assert gate.judge({}, fits) == ""
+    assert "cbuf overflow" in gate.judge(
+        {}, Facts.of_plan(lowered(ok=False, error="cbuf overflow"))
+    )
+
+
+@pytest.fixture
+def spilling(monkeypatch: pytest.MonkeyPatch) -> Config:
+    """A config whose binary, a real one for sm_80, is said to spill; every other compiles as it does."""
+    pytest.importorskip("triton", reason="binaries come from Triton's compiler")
+    from tilewright import aot
+
+    compiled = aot.compile_config
+    default = family("gemm").spec.default_config(target("cuda:sm_80"))
+    marked = Config({**default, "num_warps": 2})
+
+    def compile_config(module: Any, *args: Any, **options: Any) -> aot.CompiledKernel:
+        found = compiled(module, *args, **options)
+        return replace(found, spill_bytes=64) if args[2] == marked else found
+
+    monkeypatch.setattr(aot, "compile_config", compile_config)
+    return marked
+
+
+def test_a_gpu_that_is_present_is_gated_by_the_binary_it_will_run(spilling: Config) -> None:
+    class Present(Misbehaving):
+        name = "triton"
+
+        def prepare(
+            self, family: Family, case: Case, inputs: Inputs, config: Config, *rest: Any
+        ) -> Launch:  # type: ignore[override]
+            return super().prepare(family, case, inputs, Config({**config, "stages": 1}), *rest)
+
+    gemm, where = family("gemm"), target("cuda:sm_80")
+    objective = MeasuredTime(gemm, gemm_case(), where, Present())
+    found = objective.evaluate(spilling, lambda stage: nullcontext())
+    assert found.stage is Stage.GATE, found
+    assert "64 bytes of registers spill" in found.reason and found.details["regs"] > 0
+    good = objective.evaluate(gemm.spec.default_config(where), lambda stage: nullcontext())
+    assert good.value and good.details["regs"] > 0 and good.details["size_bytes"] > 1000
+    assert objective.sizes(("time", "size"))["size"] == "compiled"
+
+
+def test_the_static_score_is_gated_by_the_same_rule(spilling: Config) -> None:
+    gemm, where = family("gemm"), target("cuda:sm_80")
+    objective = StaticScore(gemm, gemm_case(), where, Triton())
+    found = objective.evaluate(spilling, lambda stage: nullcontext())
+    assert found.stage is Stage.GATE and "64 bytes of registers spill" in found.reason
+    good = objective.evaluate(gemm.spec.default_config(where), lambda stage: nullcontext())
+    assert good.value and good.details["memory_bytes"] == good.details["shared_bytes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.autotune.racing import BUDGET, DECIDED, NOBODY, Race, Rules, race, race_recorded
+from tilewright.autotune.racing import BUDGET, DECIDED, NOBODY, Rules, race, race_recorded
+from tilewright.cli.main import main
 from tilewright.errors import UsageError
 from tilewright.perf.recorded import read
 
@@ -183,4 +185,24 @@ def test_rules_are_checked() -> None:
             Rules(**wrong)  # type: ignore[arg-type]
 
 
-__all__ = ["Race"]
+def test_replay_races_the_best_and_the_finalists_of_a_tuning(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = str(SPACES / "gemm-RTX3060L.json.gz")
+    command = ["replay", path, "--race", "--seeds", "2", "--budget", "40", "--sampler", "random"]
+    assert main([*command, "--json", "-"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(r["candidates"], r["seed"]) for r in rows] == [
+        ("best 50", 0),
+        ("tuning", 0),
+        ("best 50", 1),
+        ("tuning", 1),
+    ]
+    for row in rows:
+        assert 0 <= row["regret"] <= 0.05 and 0 < row["share"] <= 0.4
+        assert (row["screened"] is None) == (row["candidates"] == "best 50")
+
+
+def test_a_recording_without_repeats_cannot_be_raced(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(SPACES / "ktt-convolution-RTX3090.json.gz"), "--race"]) == 2
+    assert "kept no single repeats" in capsys.readouterr().err

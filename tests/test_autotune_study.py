@@ -281,7 +281,8 @@ def test_the_cycle_model_values_a_real_kernel_in_well_under_a_second() -> None:
     assert one.value == two.value and one.value
     assert one.details["cycles"] / where.limit("mhz") <= one.value
     assert one.details["l0c_bytes"] <= where.limit("l0c_bytes")
-    assert GEMM.spec.flops_of(objective.small.cases[0]) <= 1e6  # type: ignore[attr-defined]
+    small = objective.small.cases[0]  # type: ignore[attr-defined]
+    assert GEMM.spec.flops_of(small) <= 3e6 and min(small.sizes.values()) > 1
 
 
 def test_an_adapter_without_counts_ends_the_study_in_words(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.clocks import Machine
 from tilewright import native
 from tilewright.backends import all_backends
 from tilewright.errors import UsageError
@@ -23,7 +24,6 @@ from tilewright.perf.statistics import (
     FEWEST_QUADS,
     PRACTICAL,
     Estimate,
-    Samples,
     geometric_mean,
     median_estimate,
     ratio_estimate,
@@ -40,47 +40,6 @@ from tilewright.perf.timers import (
 )
 from tilewright.registry import family
 from tilewright.targets import CPU
-
-
-class Machine:
-    """A clock that only calls advance, with noise, drift and rare long interruptions."""
-
-    def __init__(
-        self, seed: int, noise: float = 0.01, drift: float = 0.0, hiccups: float = 0.0
-    ) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.ns = 0.0
-        self.noise, self.drift, self.hiccups = noise, drift, hiccups
-
-    def now(self) -> float:
-        return self.ns / 1e9
-
-    def timer(self, call_ns: float) -> FakeTimer:
-        return FakeTimer(self, call_ns)
-
-
-class FakeTimer:
-    clock = "native"
-
-    def __init__(self, machine: Machine, call_ns: float) -> None:
-        self.machine, self.call_ns = machine, call_ns
-        self.flushes: list[int] = []
-
-    def once(self) -> None:
-        self.sample(1, 1, 0)
-
-    def sample(self, count: int, batch: int, flush_bytes: int) -> Samples:
-        m = self.machine
-        out = np.empty(count)
-        for i in range(count):
-            slow = 1.0 + m.drift * math.sin(m.ns / 3e8)
-            value = self.call_ns * slow * (1 + abs(m.rng.normal(0, m.noise)))
-            if m.rng.random() < m.hiccups:
-                value *= 20
-            m.ns += value * batch
-            out[i] = value
-        self.flushes.append(flush_bytes)
-        return out
 
 
 @pytest.fixture(autouse=True)

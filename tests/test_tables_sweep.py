@@ -172,22 +172,8 @@ class BySize(NoisyCostModel):
     @contextmanager
     def side_by_side(self, configs: Sequence[Config]) -> Iterator[NoisyRounds]:
         self.timed += len(configs)
-        yield Slightly(np.array([self.true(c) for c in configs]), self.m, self.spread)
-
-
-class Slightly(NoisyRounds):
-    """Noise of a given spread."""
-
-    def __init__(
-        self, true: np.ndarray[Any, np.dtype[np.float64]], seed: int, spread: float
-    ) -> None:
-        super().__init__(true)
-        self._spread = spread
-        self._noise = np.random.default_rng(seed)
-
-    def round(self, alive: Sequence[int]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        row = self._true * self._noise.lognormal(0, self._spread, len(self._true))
-        return np.where(np.isin(np.arange(len(row)), list(alive)), row, np.nan)
+        true = np.array([self.true(c) for c in configs])
+        yield NoisyRounds(true, noise=self.spread, drift=0.0, seed=self.m)
 
 
 class Models:

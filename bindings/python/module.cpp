@@ -26,6 +26,10 @@ PYBIND11_MODULE(_C, module) {
       .def("time", &time_calls, py::arg("count"), py::arg("flush_bytes") = 0, py::arg("batch") = 1, NoGil(),
            "`count` samples in ns, each of `batch` consecutive calls (not divided); with `flush_bytes`, "
            "flush_caches before each sample.")
+      .def("time_and_waits", &time_and_waits, py::arg("count"), py::arg("flush_bytes") = 0,
+           py::arg("batch") = 1, NoGil(),
+           "As `time`, and a second list of what the calling thread waited during each sample while it was "
+           "ready to run; empty where the system does not tell.")
       .def("time_pair", &time_pair, py::arg("other"), py::arg("blocks"), py::arg("flush_bytes") = 0,
            py::arg("batch") = 1, NoGil(),
            "Two lists of samples in ns, taken in blocks of the order self, other, other, self.");
@@ -34,6 +38,8 @@ PYBIND11_MODULE(_C, module) {
       "flush_caches", &flush_caches, py::arg("bytes"), NoGil(),
       "Rewrite that many bytes of other memory, a share on every CPU this process may use, which evicts "
       "its caches; returns the CPUs.");
+  module.def("core_mhz", &core_mhz, NoGil(),
+             "Clock of the core this runs on in MHz, from a chain of dependent multiplications.");
   module.def(
       "prepare",
       [](uintptr_t address, const std::vector<TensorView>& tensors,

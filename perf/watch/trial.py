@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tilewright.inputs import Inputs, draw, reference_outputs
 from tilewright.numerics import Comparison
 from tilewright.perf.gate import Expected, poison, require
+from tilewright.perf.timers import CallTimer
 from tilewright.perf.watch import secret
 from tilewright.perf.watch.caught import Cheated
 from tilewright.perf.watch.memory import Base, LiveInputs
@@ -75,7 +76,7 @@ class Trial:
 
     def timer(self, inner: Timer, effort: Effort) -> WatchedTimer:
         """The timer to measure with."""
-        direct = inner.clock == "native"
+        direct = self.launch.native is not None and not isinstance(inner, CallTimer)
         burst = _native_burst(self.launch) if direct else _python_burst(self.launch)
         self._seconds = effort.seconds
         self._timer = WatchedTimer(

@@ -53,7 +53,25 @@ def run(
             "--width", help="Stop when the 95 % interval is narrower than this share of the value."
         ),
     ] = 0.02,
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--rule",
+            metavar="width|entropy|budget",
+            help="What ends a row's sampling before --seconds: a narrow interval, a settled entropy of the "
+            "samples (nvbench's criterion), or nothing. Pairs go by the width.",
+        ),
+    ] = "width",
     seed: options.Seed = 0,
+    export: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export",
+            metavar="FORMAT:FILE",
+            help="Also write the rows for pytest-benchmark, nvbench, flashinfer-bench, google-benchmark or "
+            "perfetto; may be given again.",
+        ),
+    ] = None,
     json: options.Json = None,
 ) -> None:
     """Check outputs, then time; each row has its 95 % interval and its distance from the machine's ceiling.
@@ -65,14 +83,19 @@ def run(
     prepacked layout unless --flags fixes it. --dtype all takes every precision. Raw samples are kept.
     What cannot be timed here is a row with its reason; if all are, or after Ctrl-C, the exit code is 3.
 
-    Examples:  tilewright bench gemm --shape M=64,N=1536,K=576 --dtype bf16 --against torch-best --threads 1,2
+    \b
+    Examples:
+      tilewright bench gemm --shape M=64,N=1536,K=576 --dtype bf16 --against torch-best --threads 1,2
+      tilewright bench gemm --export nvbench:gemm.nv.json --export perfetto:gemm.trace.json
     """
     from tilewright.errors import UsageError
     from tilewright.machine import host
+    from tilewright.perf import exports
     from tilewright.perf.bench import Ceiling, Plan, count, rows
     from tilewright.perf.engine import Effort
     from tilewright.registry import select
 
+    places = exports.places(export or [])
     try:
         counts = [int(n) for n in options.names(threads)]
     except ValueError:
@@ -88,7 +111,7 @@ def run(
         threads=counts,
         against=options.names(against),
         cold=cold,
-        effort=Effort(width=width, seconds=seconds),
+        effort=Effort(width=width, seconds=seconds, rule=rule),
         seed=seed,
     )
     ceiling = Ceiling()
@@ -108,6 +131,9 @@ def run(
             "`tilewright list` shows what does"
         )
     emit(json, "bench", found, seed=seed, interrupted=interrupted, ceilings_reason=ceiling.reason)
+    if any(r.state == "timed" for r in found):
+        for path in exports.of_rows(places, found):
+            say(f"wrote {path}", json)
     lines = [_line(r) for r in found if r.state != "unavailable"]
     if lines:
         table(_COLUMNS, lines, title=f"measured on {host().cpu}, seed {seed}", json=json)

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "ship": ("ship", "Write a bundle of compiled ops that installs with no compiler."),
     "verify": ("verify", "Verify a bundle on this machine with its own verify.py."),
+    "export": ("export", "Write a bench document in a format of the field's own tools."),
     "report": ("report", "Write one offline HTML file from the JSON of other commands."),
 }
 

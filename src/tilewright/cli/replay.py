@@ -48,6 +48,13 @@ def replay(
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes; one a core for 0.")
     ] = 0,
+    race: Annotated[
+        bool,
+        typer.Option(
+            "--race",
+            help="Race finalists on recorded repeats instead: the 50 best, and those of a tuning.",
+        ),
+    ] = False,
     json: options.Json = None,
 ) -> None:
     """Simulate tuning on spaces that were recorded to the last config, to judge a sampler without a device.
@@ -58,16 +65,25 @@ def replay(
     space, unless --warm names recordings of the same kernel on other devices or shapes. At most a quarter of the
     first 32 trials is then borrowed from them, and a donor that disappoints is dropped.
 
+    --race asks another question: with noisy values, is the right config chosen at the end, and at what cost? The 50
+    truly best configs are raced on their recorded repeats (shuffled by the seed, config by config), and so are the
+    finalists of a whole tuning of --budget trials whose values are one to three repeats each; --budget 0 leaves
+    that out. Regret is the chosen config's time over the best candidate's; the share is of the recorded repeats.
+
     Every number depends on seeds and recordings alone, not on this machine. cpu_ms, the sampler's own time a
     trial, is the exception.
 
     Examples:  tilewright replay gemm-RTX3090.json.gz --seeds 50
     tilewright replay a.json.gz b.json.gz --sampler portfolio,tpe,random --json out.json
     tilewright replay gemm-RTX3090.json.gz --warm gemm-RTX3060L.json.gz
+    tilewright replay gemm-RTX3060L.json.gz --race --seeds 200 --budget 0
     """
     from tilewright.autotune import simulation
     from tilewright.errors import UsageError
 
+    if race and budget >= 0 and seeds >= 1:
+        _race(spaces, budget, seeds, sampler, json)
+        return
     if budget < 1 or seeds < 1:
         raise UsageError(f"--budget {budget} --seeds {seeds}: both must be at least 1")
     samplers = tuple(options.names(sampler))
@@ -101,6 +117,45 @@ def replay(
     if interrupted:
         say("interrupted: the rows are those of the tunings that ended", json)
         raise typer.Exit(3)
+
+
+def _race(spaces: Sequence[Path], budget: int, seeds: int, sampler: str, json: str | None) -> None:
+    import numpy as np
+
+    from tilewright.autotune import race_study
+
+    found: list[race_study.RaceRow] = []
+    each = 2 if budget else 1
+    with progress("race", len(spaces) * seeds * each, json) as step:
+        for path in spaces:
+            for row in race_study.rows(path, range(seeds), budget, sampler):
+                found.append(row)
+                step(f"{row.space} {row.candidates} {100 * row.regret:.2f} %")
+    emit(json, "replay", found, budget=budget)
+    lines = []
+    for space, candidates in dict.fromkeys((r.space, r.candidates) for r in found):
+        own = [r for r in found if (r.space, r.candidates) == (space, candidates)]
+        regrets = np.array([r.regret for r in own])
+        screened = [r.screened for r in own if r.screened is not None]
+        lines.append(
+            (
+                space,
+                candidates,
+                f"{100 * regrets.mean():.2f}",
+                f"{100 * np.quantile(regrets, 0.95):.2f}",
+                f"{100 * np.mean([r.share for r in own]):.1f}",
+                f"{100 * max(r.share for r in own):.1f}",
+                f"{np.mean([r.tied for r in own]):.1f}",
+                f"{np.mean(screened):.2f}" if screened else "",
+                f"{np.mean([r.fraction_of_optimum for r in own]):.3f}",
+                len(own),
+            )
+        )
+    columns = (
+        *("space", "candidates", "regret %", "p95 %", "share %", "most %", "tied"),
+        *("repeats a trial", "of optimum", "seeds"),
+    )
+    table(columns, lines, "races on recorded repeats", json)
 
 
 def _show(summary: Sequence[Summary], found: Sequence[Curve], json: str | None) -> None:

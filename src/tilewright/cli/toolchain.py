@@ -22,7 +22,8 @@ def toolchain() -> None:
 
     Each is a folder of pinned packages below the cache folder (TILEWRIGHT_CACHE), used by its own
     process; nothing of it is imported here. `ascend-ir` is triton-ascend and ascendnpu-ir, which take
-    Triton kernels to planned HIVM for `tilewright compile FAMILY --target ascend:910b1`.
+    Triton kernels to planned HIVM for `tilewright compile FAMILY --target ascend:910b1`; `bench-readers` is
+    what reads the files of `tilewright export`.
     """
 
 

