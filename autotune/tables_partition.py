@@ -18,8 +18,10 @@ from tilewright.perf.statistics import Estimate, ratio_estimate, verdict
 
 Floats = npt.NDArray[np.float64]
 
-# A further range must win this much (as a logarithm, mean over all sizes): less is not told apart from noise.
+# A further range must win this much (as a logarithm, mean over all sizes), however quiet the machine.
 WORTH = 0.0025
+# Half of a 95 % interval in standard errors.
+_Z = 1.96
 # Cost of a config that cannot run a size: more than any that can, so that few sizes fall back.
 _CANNOT = 1e3
 
@@ -63,6 +65,12 @@ def _slower(ours: Floats, theirs: Floats) -> bool:
     return verdict(found) == "slower"
 
 
+def worth(times: Sequence[Floats], base: int) -> float:
+    """What a further range must win a size to be told from noise: the mean standard error of a config's ratio."""
+    widths = [spread(rounds, base) for rounds in times]
+    return max(WORTH, float(np.mean(np.log(widths))) / (2 * _Z))
+
+
 def spread(rounds: Floats, base: int) -> float:
     """How uncertain the rounds leave a typical config: the width of the 95 % interval of its ratio to `base`, as
     a factor (1.1 is 10 %). 1 for exact values, or with nothing to compare.
@@ -76,8 +84,8 @@ def spread(rounds: Floats, base: int) -> float:
     return float(np.median([e.high / e.low if e.low > 0 else math.inf for e in found] or [1.0]))
 
 
-def partition(cost: Floats, most: int, worth: float = WORTH) -> list[Range]:
-    """The contiguous ranges, at most `most`, with the least total cost; as few as come within `worth` a size.
+def partition(cost: Floats, most: int, slack: float = WORTH) -> list[Range]:
+    """The contiguous ranges, at most `most`, with the least total cost; as few as come within `slack` a size.
 
     `cost[size, config]`; exact for each count of ranges. Raises ValueError for no sizes or no configs.
     """
@@ -97,7 +105,7 @@ def partition(cost: Floats, most: int, worth: float = WORTH) -> list[Range]:
             totals = best[b - 1, starts] + (sums[j] - sums[starts]).min(axis=1)
             cut[b, j] = starts[int(np.argmin(totals))]
             best[b, j] = totals.min()
-    limit = best[1:, sizes].min() + worth * sizes
+    limit = best[1:, sizes].min() + slack * sizes
     count = next(b for b in range(1, most + 1) if best[b, sizes] <= limit)
     return _trace(cut, sums, count, sizes)
 

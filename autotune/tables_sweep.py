@@ -31,6 +31,7 @@ from tilewright.autotune.tables_partition import (
     regret,
     spread,
     summary,
+    worth,
 )
 from tilewright.autotune.tables_result import Request, SweepResult, SweptBucket, told
 from tilewright.autotune.watch import Watch
@@ -218,7 +219,7 @@ def _divide(
     def lost(columns: Sequence[int]) -> list[Regret]:
         return [regret(telling[i], columns[i], best[i]) for i in everyone]
 
-    parts = partition(cost, result.request.most)
+    parts = partition(cost, result.request.most, worth(choosing, base))
     columns = [p.column for p in parts for _ in range(p.first, p.last + 1)]
     regrets = lost(columns)
     single = partition(cost, 1)[0].column

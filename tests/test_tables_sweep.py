@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from autotune_doubles import CostModel, NoisyCostModel, NoisyRounds, small_family
 from tilewright import tables
 from tilewright.autotune import tables_sweep
-from tilewright.autotune.tables_partition import costs, partition, regret, spread, summary
+from tilewright.autotune.tables_partition import costs, partition, regret, spread, summary, worth
 from tilewright.autotune.tables_result import Request, Sizes, parse_sweep
 from tilewright.autotune.tables_sweep import sweep
 from tilewright.autotune.trials import Outcome
@@ -83,7 +83,7 @@ def test_the_partition_is_the_best_there_is(sizes: int, configs: int, most: int,
     cost = np.array(
         [[rng.choice([0.0, 0.1, 0.3, rng.random()]) for _ in range(configs)] for _ in range(sizes)]
     )
-    found = partition(cost, most, worth=0.0)
+    found = partition(cost, most, slack=0.0)
     assert [r.first for r in found] == [0, *(r.last + 1 for r in found[:-1])]
     assert found[-1].last == sizes - 1 and len(found) <= most
     total = sum(float(cost[r.first : r.last + 1, r.column].sum()) for r in found)
@@ -97,7 +97,21 @@ def test_the_partition_is_the_best_there_is(sizes: int, configs: int, most: int,
 def test_a_range_that_wins_less_than_noise_is_not_made() -> None:
     cost = np.array([[0.0, 0.001], [0.001, 0.0], [0.5, 0.0]])
     assert [(r.first, r.last, r.column) for r in partition(cost, 3)] == [(0, 2, 1)]
-    assert len(partition(cost, 3, worth=0.0)) == 2
+    assert len(partition(cost, 3, slack=0.0)) == 2
+
+
+def test_noise_makes_no_ranges() -> None:
+    # Thirteen sizes, nine configs that are all alike, and a machine that is not quiet.
+    rng = np.random.default_rng(8)
+    times = [rng.lognormal(0, 0.15, (7, 9)) for _ in range(13)]
+    assert worth(times, 0) > 0.03
+    assert len(partition(costs(times, 0), 8, worth(times, 0))) <= 2
+    assert len(partition(costs(times, 0), 8)) == 8
+    # A real difference is still seen through it.
+    for i in range(6):
+        times[i][:, 1:] *= 2
+    found = partition(costs(times, 0), 8, worth(times, 0))
+    assert found[0].column == 0 and len(found) <= 3
 
 
 def test_a_config_that_cannot_run_a_size_is_taken_only_where_nothing_else_can() -> None:
