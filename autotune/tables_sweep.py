@@ -48,8 +48,10 @@ if TYPE_CHECKING:
 MOST_CONFIGS = 16
 # Half of the rounds choose, the other half are what regret is told from.
 FEWEST_ROUNDS = 2 * (FEWEST_QUADS + 1)
-# A size whose ratios are less certain than this factor is timed again by the next run, and reaches no family's table.
+# A size whose ratios are less certain than this factor is timed in further turns, and if that does not help
+# reaches no family's table.
 UNSURE = 1.2
+MOST_TURNS = 3
 _ROUNDS = "sweep rounds"
 
 
@@ -160,11 +162,9 @@ def _rounds(
     study = optuna.load_study(study_name=tuned.study, storage=place.storage)
     wanted = [dict(c) for c in configs]
     kept = study.user_attrs.get(_ROUNDS)
-    known = np.empty((0, len(configs)))
+    times = np.empty((0, len(configs)))
     if kept and kept["configs"] == wanted:
-        known = np.array(kept["times"], dtype=np.float64)
-        if spread(known, base) <= UNSURE:
-            return known
+        times = np.array(kept["times"], dtype=np.float64)
     case = request.case(size)
     objective = request.objective(case) if request.objective else _objective(request, case)
     space = request.family.spec.space_for(request.target)
@@ -174,13 +174,15 @@ def _rounds(
         if space is None or not space.illegal(request.family.spec, case, c, request.target)
     ]
     quiet = f"{request.target.name} {tuned.key.device}"
-    with interruption.breakable(), held(lock_path("measure", quiet)):
-        found = _valued(objective, [configs[i] for i in legal], request.retime_s)
-    times = np.full((len(found), len(configs)), np.nan)
-    times[:, legal] = found
-    times = np.concatenate([known, times])
-    content = {"configs": wanted, "times": [_plain(row) for row in times]}
-    study.set_user_attr(_ROUNDS, content)
+    for _ in range(MOST_TURNS):
+        if len(times) and spread(times, base) <= UNSURE:
+            break
+        with interruption.breakable(), held(lock_path("measure", quiet)):
+            found = _valued(objective, [configs[i] for i in legal], request.retime_s)
+        more = np.full((len(found), len(configs)), np.nan)
+        more[:, legal] = found
+        times = np.concatenate([times, more])
+        study.set_user_attr(_ROUNDS, {"configs": wanted, "times": [_plain(row) for row in times]})
     return times
 
 
