@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilewright import adversarial
-from tilewright.autotune.trials import Outcome, Stage
+from tilewright.autotune.objective import Enter
+from tilewright.autotune.trials import SPENT, Outcome, Stage
 from tilewright.check import Job
 from tilewright.inputs import Inputs, draw
 from tilewright.numerics import Comparison
@@ -165,3 +168,25 @@ class SmallChecks:
 
     def run(self, config: Config) -> tuple[Launch, Outcome | None]:
         return self.checker(config).run(config)
+
+
+class Staged:
+    """An objective that notes in each outcome's details how long its stages took, compilation among them."""
+
+    def evaluate(self, config: Config, enter: Enter) -> Outcome:
+        spent: dict[str, float] = {}
+
+        @contextmanager
+        def timed(stage: Stage) -> Iterator[None]:
+            with enter(stage):
+                began = time.monotonic()
+                try:
+                    yield
+                finally:
+                    spent[str(stage)] = round(time.monotonic() - began, 4)
+
+        found = self._evaluate(config, timed)
+        return replace(found, details={**found.details, SPENT: spent})
+
+    def _evaluate(self, config: Config, enter: Enter) -> Outcome:
+        raise NotImplementedError

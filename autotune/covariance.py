@@ -1,8 +1,9 @@
 """How alike two configs are: the covariance of the surrogate, as tables over the values of the fields.
 
-Fields with more than two numeric values lie on a logarithmic axis, but distinct values also differ by a
-constant step (a tile of 48 is not simply between 32 and 64); other fields are categories. The covariance
-sums what single fields do, what pairs of them do, and what all do together: the first learn from few
+Fields with more than two numeric values lie on a logarithmic axis, and two values are also told apart by how
+often 2 divides them (a tile of 48 is not simply between 32 and 64: alignment, warps and banks go by powers of
+two) and by being different at all; other fields are categories. Each is a covariance, and so is their product.
+Over the fields, the covariance sums what single fields do, what pairs of them do, and what all do together: the first learn from few
 trials, the last from many (Duvenaud, Nickisch and Rasmussen 2011, additive Gaussian processes).
 """
 
@@ -22,10 +23,13 @@ from tilewright.autotune.pool import Indices, Pool
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
-# The step between any two values of a field, in units of the whole axis.
-_STEP = 0.15
+# How much being different, and dividing differently by 2, weigh beside the whole logarithmic axis.
+_STEP, _CATEGORY, _TWOS = 0.06, 0.55, 0.5
+# Beyond this many factors of 2 (a warp) one more makes no difference.
+_MOST_TWOS = 5
 # Fields are looked up together while their tables stay this small: one gather instead of several.
 _MOST_VALUES = 72
+_ROOT3 = math.sqrt(3.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,10 @@ class Axes:
     def __init__(self, pool: Pool) -> None:
         self.fields = [f for f, values in enumerate(pool.values) if len(values) > 1]
         self.ordinals: Indices = pool.ordinals[:, self.fields]
-        self._distances = [
-            _distances(pool.coordinates[f], len(pool.values[f])) for f in self.fields
-        ]
-        self._groups = _grouped([len(pool.values[f]) for f in self.fields])
+        self._counts = [len(pool.values[f]) for f in self.fields]
+        self._axes = [pool.coordinates[f] for f in self.fields]
+        self._twos = [_twos(pool.values[f]) for f in self.fields]
+        self._groups = _grouped(self._counts)
         self._codes = [self._code(group) for group in self._groups]
 
     def __len__(self) -> int:
@@ -55,13 +59,17 @@ class Axes:
     def _code(self, group: Sequence[int]) -> Indices:
         code = np.zeros(len(self.ordinals), dtype=np.int64)
         for place in group:
-            code = code * len(self._distances[place]) + self.ordinals[:, place]
+            code = code * self._counts[place] + self.ordinals[:, place]
         return code
 
     def table(self, place: int, scale: float) -> Floats:
-        """Matern 3/2 between the values of one field."""
-        q = math.sqrt(3.0) * self._distances[place] / scale
-        return np.asarray((1.0 + q) * np.exp(-q), dtype=np.float64)
+        """Between the values of one field: Matern 3/2 along its axes, exponential in being different."""
+        apart = 1.0 - np.eye(self._counts[place])
+        axis = self._axes[place]
+        if axis is None:
+            return np.asarray(np.exp(-_ROOT3 * _CATEGORY * apart / scale), dtype=np.float64)
+        found = np.exp(-_ROOT3 * _STEP * apart / scale) * _matern(axis, scale)
+        return np.asarray(found * _matern(self._twos[place], scale / _TWOS), dtype=np.float64)
 
     def covariance(self, hyper: Hyper) -> Covariance:
         """The covariance under these hyperparameters, ready to be looked up."""
@@ -115,11 +123,17 @@ def mixed(
     return every * product + (single / fields) * total + paired
 
 
-def _distances(coordinates: Floats | None, count: int) -> Floats:
-    apart = 1.0 - np.eye(count)
-    if coordinates is None:
-        return apart
-    return np.asarray(np.abs(coordinates[:, None] - coordinates[None, :]) + _STEP * apart)
+def _matern(axis: Floats, scale: float) -> Floats:
+    q = _ROOT3 * np.abs(axis[:, None] - axis[None, :]) / scale
+    return np.asarray((1.0 + q) * np.exp(-q), dtype=np.float64)
+
+
+def _twos(values: Sequence[int]) -> Floats:
+    """How often 2 divides each value, scaled to at most 1; all 0 where a value is not positive."""
+    if min(values) <= 0:
+        return np.zeros(len(values))
+    found = np.array([min((v & -v).bit_length() - 1, _MOST_TWOS) for v in values], dtype=np.float64)
+    return found / max(1.0, float(np.ptp(found)))
 
 
 def _outer_product(one: Floats, other: Floats) -> Floats:

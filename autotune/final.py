@@ -40,6 +40,8 @@ DEFAULT_FAILED = "the default failed"
 BETTER_SCORE, SAME_SCORE = "better score", "same score"
 # Rounds that every race takes: an interval needs some.
 _FEWEST_ROUNDS = FEWEST_QUADS + 2
+# What a config costs in a round: a block each way, which waits until nobody spins, and no less than a call in each.
+_BLOCK_S, _CALLS_A_ROUND = 0.02, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def decide(
     """Value the finalists again (if values are noisy) and choose. `rows` holds at least one success."""
     chosen = finalists(rows, default, most)
     if isinstance(objective, Noisy) and len(chosen) > 1:
-        return _race(objective, chosen, default, seconds)
+        return _race(objective, _affordable(chosen, seconds), default, seconds)
     if objective.unit == "bytes":
         return by_screening(rows, default, NO_TIME)
     if objective.evidence is Evidence.MODELLED:
@@ -187,6 +189,17 @@ def by_screening(
         reason=doubt or (BY_SCORE if by_score else ""),
         by_score=by_score,
     )
+
+
+def _affordable(chosen: list[TrialRow], seconds: float) -> list[TrialRow]:
+    """As many finalists as can take the fewest rounds in the time; two at least, the default among them."""
+    spent, kept = 0.0, list[TrialRow]()
+    for row in chosen:
+        spent += _FEWEST_ROUNDS * (_BLOCK_S + _CALLS_A_ROUND * (row.value_us or 0.0) / 1e6)
+        if len(kept) >= 2 and spent > seconds:
+            break
+        kept.append(row)
+    return kept
 
 
 def _race(objective: Noisy, chosen: list[TrialRow], default: Config, seconds: float) -> Decision:

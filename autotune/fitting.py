@@ -13,7 +13,9 @@ import numpy as np
 from tilewright.autotune.covariance import Axes, Floats, Hyper, mixed
 from tilewright.autotune.pool import Indices
 
-PRIOR_SCALE = 0.7
+PRIOR_SCALE = 0.8
+# Precision of the prior of a scale's logarithm.
+_PRIOR_WEIGHT = 4.0
 _START_NOISE = 1e-3
 _START_SHARES = (0.2, 0.3, 0.5)
 _NOISES = (1e-4, 1e-3, 1e-2, 5e-2)
@@ -106,7 +108,9 @@ class _Likelihood:
             return -math.inf
         whitened = np.linalg.solve(factor, self._targets)
         variance = max(float(whitened @ whitened) / count, 1e-12)
-        prior = 0.5 * float((np.log(np.array(hyper.scales) / PRIOR_SCALE) ** 2).sum())
+        prior = (
+            0.5 * _PRIOR_WEIGHT * float((np.log(np.array(hyper.scales) / PRIOR_SCALE) ** 2).sum())
+        )
         log_det = float(np.log(np.diag(factor)).sum())
         return -0.5 * count * math.log(variance) - log_det - prior
 

@@ -8,6 +8,7 @@ hold none of the best.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -205,12 +206,22 @@ def sift(
 
 
 def facts_of(recording: Recording) -> Iterator[Facts | None]:
-    """Facts of each row of a recording; None where it keeps none, or the chip's limits are not known."""
+    """Facts of each row of a recording; None where it keeps none. Without the chip's limits occupancy is not known."""
     limits = chip(recording.device)
     names = ("regs", "spill_bytes", "shared_bytes", "threads")
-    if limits is None or not set(names) <= set(recording.facts):
+    if not set(names) <= set(recording.facts):
         yield from (None for _ in range(len(recording)))
         return
-    for row in zip(*(recording.facts[n] for n in names), strict=True):
-        values = [int(v) for v in row if math.isfinite(v)]
-        yield Facts.of_launch(limits, *values) if len(values) == len(names) else None
+    most = recording.facts.get("most_threads", itertools.repeat(math.inf))
+    for row, limit in zip(
+        zip(*(recording.facts[n] for n in names), strict=True), most, strict=False
+    ):
+        if not all(map(math.isfinite, row)):
+            yield None
+            continue
+        regs, spill, shared, threads = map(int, row)
+        if limits is not None and threads <= limit:
+            yield Facts.of_launch(limits, regs, spill, shared, threads)
+            continue
+        why = f"{threads} threads in a block, its registers bear {limit:g}"
+        yield Facts(regs, spill, shared, threads, error=why if threads > limit else "")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilewright.autotune.checked import Checker
+from tilewright.autotune.checked import Checker, Staged
 from tilewright.autotune.gate import Facts, Gate
 from tilewright.autotune.objective import Enter
 from tilewright.autotune.screening import Noise, Screened, screen
@@ -45,7 +45,7 @@ _MOST_AGAIN = 2
 _LONG_CALL_NS = 5e6
 
 
-class MeasuredTime:
+class MeasuredTime(Staged):
     """Median time of a call on warm caches, in us; the very launch that was checked is timed."""
 
     evidence = Evidence.MEASURED
@@ -70,7 +70,7 @@ class MeasuredTime:
         self._best: float | None = None
         self._reference: Launch | None = None
 
-    def evaluate(self, config: Config, enter: Enter) -> Outcome:
+    def _evaluate(self, config: Config, enter: Enter) -> Outcome:
         stage = Stage.GATE
         try:
             with enter(stage):
@@ -173,7 +173,7 @@ class MeasuredTime:
         """Watches the machine by the default config; None where that does not work."""
         c = self.checker
         try:
-            launch, failure = c.run(c.family.spec.default_config(c.target))
+            launch, failure = c.run(c.family.spec.default_config(c.target), hard=False)
         except CRASHES:
             return None
         if failure:
@@ -236,22 +236,24 @@ class MeasuredTime:
 class Block:
     """Repeats of one call that take about as long as each other, whatever the call takes."""
 
-    def __init__(self, timer: Timer, lasting_ns: float = _REPEAT_NS, fewest: int = 1) -> None:
+    def __init__(self, timer: Timer, lasting_ns: float = _REPEAT_NS) -> None:
         self._timer = timer
         call_ns = max(1.0, float(timer.sample(1, 1, 0)[0]))
-        if call_ns < _LONG_CALL_NS:
+        self._short = call_ns < _LONG_CALL_NS
+        if self._short:
             call_ns = max(1.0, float(np.median(timer.sample(3, 1, 0))))
         self._batch = batch_for(call_ns, timer.clock, False)
-        self._count = int(np.clip(lasting_ns / (call_ns * self._batch), fewest, 40))
+        self._count = int(np.clip(lasting_ns / (call_ns * self._batch), 1, 40))
 
     def repeat(self) -> float:
         """Median of its samples, us a call."""
         return float(np.median(self._timer.sample(self._count, self._batch, 0))) / 1e3
 
     def rested(self) -> float:
-        """The same once nobody spins, after a call that brings the operands back."""
+        """The same once nobody spins, after a call that brings the operands back; a long call does so itself."""
         settle()
-        self._timer.once()
+        if self._short:
+            self._timer.once()
         return self.repeat()
 
 
@@ -260,7 +262,7 @@ class Interleaved:
 
     def __init__(self, timers: Mapping[int, Timer], count: int, failed: dict[int, str]) -> None:
         self.failed = failed
-        self._blocks = {i: Block(t, _BLOCK_NS, fewest=2) for i, t in timers.items()}
+        self._blocks = {i: Block(t, _BLOCK_NS) for i, t in timers.items()}
         self._count, self._turn = count, 0
 
     def round(self, alive: Sequence[int]) -> npt.NDArray[np.float64]:

@@ -9,21 +9,25 @@ from collections.abc import Callable
 import numpy as np
 
 from tilewright.autotune.pool import Indices, Pool
-from tilewright.autotune.proposers import Floats, History, Mask, Proposal
+from tilewright.autotune.proposers import History, Mask, Proposal
 from tilewright.autotune.surrogate import Surrogate
 
 _SPREAD = 6  # trials that only explore, the default included
 _ELITES = 3
 _ELITE_WEIGHTS = np.array([0.6, 0.25, 0.15])
+# Every other model move looks for much better configs, not for the last percent of the best one.
+_MARGINS = (0.0, 0.3)
 _DECAY = 0.85  # how fast an arm's old successes are forgotten
-# Successes and uses each arm starts with, and the share it keeps whatever its luck.
-_PRIOR = {"model": (16.0, 20.0), "local": (1.0, 10.0), "cross": (0.5, 10.0), "restart": (0.2, 10.0)}
-_SHARES = {"model": 0.50, "local": 0.04, "cross": 0.03, "restart": 0.02}
+# The share of moves that do not follow the surrogate: at first, more for each trial without a new best, at most.
+_DOUBT, _DOUBT_GROWS, _MOST_DOUBT = 0.03, 1 / 250, 0.3
+# Successes and uses with which each of those starts.
+_PRIOR = {"local": (2.0, 10.0), "cross": (1.0, 10.0), "restart": (0.5, 10.0)}
 
 
 class Portfolio:
-    """After a spread start each trial draws an arm, with a probability that follows from how often the arm's
-    recent proposals landed among the best tenth of their time.
+    """After a spread start each trial draws an arm. The surrogate has most of them while it finds better configs;
+    the longer it does not, the more go to the others, each as often as its recent proposals landed among the
+    best tenth of their time.
 
     `model` takes the largest expected improvement over the pool, `local` a neighbour of one of the best,
     `cross` a child of two good ones, `restart` goes far from everything.
@@ -43,7 +47,8 @@ class Portfolio:
             "cross": lambda: _cross(pool, history, free, rng),
             "restart": lambda: _spread(pool, history, free, rng),
         }
-        chosen = str(rng.choice(list(arms), p=credit(history, tuple(arms))))
+        shares = credit(history)
+        chosen = str(rng.choice(list(shares), p=list(shares.values())))
         return Proposal(arms[chosen](), chosen)
 
     def _surrogate(self, pool: Pool, history: History) -> Surrogate:
@@ -55,7 +60,8 @@ class Portfolio:
 
     def _model(self, pool: Pool, history: History, free: Mask) -> int:
         found = self._surrogate(pool, history)
-        gain = np.where(free[found.view], found.improvement(), -1.0)
+        margin = _MARGINS[len(history) % len(_MARGINS)]
+        gain = np.where(free[found.view], found.improvement(margin), -1.0)
         if gain.max() < 0:
             return int(np.flatnonzero(free)[0])
         return int(found.view[np.argmax(gain)])
@@ -77,21 +83,25 @@ class Portfolio:
         return self._model(pool, history, free)
 
 
-def credit(history: History, arms: tuple[str, ...]) -> Floats:
-    """The share of each arm: decayed successes over decayed uses, with a floor."""
-    success = {arm: _PRIOR[arm][0] for arm in arms}
-    uses = {arm: _PRIOR[arm][1] for arm in arms}
+def credit(history: History) -> dict[str, float]:
+    """The share of each arm: doubt in the surrogate by how long it found nothing, divided by success."""
+    success = {arm: prior[0] for arm, prior in _PRIOR.items()}
+    uses = {arm: prior[1] for arm, prior in _PRIOR.items()}
     before: list[float] = []
+    stalled = 0
     for arm, value in zip(history.arms, history.values, strict=True):
+        better = not before or value < before[0]
+        stalled = 0 if better else stalled + 1
         if arm in success and before:
             tenth = before[(len(before) - 1) // 10]
-            success[arm] = success[arm] * _DECAY + float(value < before[0]) + float(value <= tenth)
+            success[arm] = success[arm] * _DECAY + float(better) + float(value <= tenth)
             uses[arm] = uses[arm] * _DECAY + 1.0
         if math.isfinite(value):
             bisect.insort(before, float(value))
-    rate = np.array([success[arm] / uses[arm] for arm in arms])
-    kept = np.array([_SHARES[arm] for arm in arms])
-    return np.asarray(kept + (1 - kept.sum()) * rate / rate.sum(), dtype=np.float64)
+    doubt = min(_MOST_DOUBT, _DOUBT + _DOUBT_GROWS * stalled)
+    rates = {arm: success[arm] / uses[arm] for arm in _PRIOR}
+    total = sum(rates.values())
+    return {"model": 1 - doubt, **{arm: doubt * rate / total for arm, rate in rates.items()}}
 
 
 def _spread(pool: Pool, history: History, free: Mask, rng: np.random.Generator) -> int:

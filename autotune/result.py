@@ -11,7 +11,7 @@ import numpy as np
 from tilewright.autotune.final import Decision, Scored
 from tilewright.autotune.pareto import front
 from tilewright.autotune.provenance import StudyKey
-from tilewright.autotune.trials import OBJECTIVES, State, TrialRow
+from tilewright.autotune.trials import SPENT, State, TrialRow
 from tilewright.space import Config
 
 
@@ -63,12 +63,21 @@ class TuneResult:
         return self.decision.tie_set if self.decision else ()
 
     @property
+    def spent(self) -> dict[str, float]:
+        """Seconds that all trials of the study took by stage, where the objective says so; workers add up."""
+        found: dict[str, float] = {}
+        for row in self.rows:
+            for stage, seconds in row.details.get(SPENT, {}).items():
+                found[stage] = round(found.get(stage, 0.0) + seconds, 3)
+        return found
+
+    @property
     def pareto(self) -> tuple[TrialRow, ...]:
         """The trials that no other beats in every objective, by the first; empty where there is only one."""
-        good = [r for r in self.rows if r.state is State.OK and OBJECTIVES in r.details]
-        if not good or len(self.objectives) < 2:
+        good = [r for r in self.rows if r.state is State.OK and len(r.values) > 1]
+        if not good:
             return ()
-        values = np.array([[r.details[OBJECTIVES][n] for n in self.objectives] for r in good])
+        values = np.array([list(r.values.values()) for r in good])
         kept = [r for r, on in zip(good, front(values), strict=True) if on]
         return tuple(sorted(kept, key=lambda r: (r.value, r.number)))
 
@@ -91,14 +100,7 @@ class TuneResult:
             "doubt": decided.reason if decided else "no trial succeeded",
             "rounds": decided.rounds if decided else 0,
             "objectives": list(self.objectives),
-            "pareto": [
-                {
-                    "trial": r.number,
-                    "config": r.config,
-                    "values": {n: r.details[OBJECTIVES][n] for n in self.objectives},
-                }
-                for r in self.pareto
-            ],
+            "pareto": [r.number for r in self.pareto],
             "evidence": self.evidence,
             "unit": self.unit,
             "seed": self.seed,
@@ -109,6 +111,7 @@ class TuneResult:
             "pool": self.pool,
             "measured": self.measured,
             "seconds": round(self.seconds, 3),
+            "spent_s": self.spent,
             "interrupted": self.interrupted,
             "stored": self.stored,
         }

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tilewright.autotune.checked import Checker, SmallChecks
+from tilewright.autotune.checked import Checker, SmallChecks, Staged
 from tilewright.autotune.gate import Facts, Gate
 from tilewright.autotune.objective import Enter, NoObjective
 from tilewright.autotune.several import BYTES, MEMORY, SIZE
@@ -38,7 +38,7 @@ _WITHOUT_MATRIX_UNITS = 12.0
 _SPILLED_WORD = 0.02
 
 
-class StaticScore:
+class StaticScore(Staged):
     """Compile for the target, check on a small case in Triton's interpreter, score the binary."""
 
     evidence = Evidence.MODELLED
@@ -62,7 +62,7 @@ class StaticScore:
             target,
         )
 
-    def evaluate(self, config: Config, enter: Enter) -> Outcome:
+    def _evaluate(self, config: Config, enter: Enter) -> Outcome:
         stage = Stage.GATE
         try:
             with enter(stage):

@@ -18,6 +18,8 @@ from tilewright.autotune.posterior import Posterior
 
 # The first fit, and by how much the history grows between fits.
 _FIRST_FIT, _GROWTH = 8, 1.35
+# How much of the logarithms' upper half is left, relative to the lower half.
+_SQUEEZE = 0.8
 # A larger pool is seen through a part of it, drawn anew at each milestone.
 VIEW = 20_000
 
@@ -42,7 +44,7 @@ def targets(values: Floats) -> Floats:
     logs = np.full(len(values), np.nan)
     logs[finite] = np.log(np.maximum(values[finite], 1e-30))
     low, middle = float(np.nanmin(logs)), float(np.nanmedian(logs))
-    room = max(middle - low, 1e-6)
+    room = max(middle - low, 1e-6) * _SQUEEZE
     slow = logs > middle
     logs[slow] = middle + room * np.log1p((logs[slow] - middle) / room)
     logs[~finite] = float(np.nanmax(logs)) + 0.25 * room
@@ -138,12 +140,15 @@ class Surrogate:
         assert self._posterior is not None, "learn comes first"
         return self._posterior.view
 
-    def improvement(self) -> Singles:
-        """Expected improvement of each config in view over the best observation (Jones et al. 1998)."""
+    def improvement(self, margin: float = 0.0) -> Singles:
+        """Expected improvement of each config in view over the best observation (Jones et al. 1998).
+
+        With a margin, in standard deviations of the targets, only what is better by more counts.
+        """
         assert self._posterior is not None, "learn comes first"
         mean = self._posterior.means(self._whitened)
         deviation = np.sqrt(np.maximum(self._posterior.variance, 1e-7)) * np.float32(self._scale)
-        z = (np.float32(self._best) - mean) / deviation
+        z = (np.float32(self._best - margin) - mean) / deviation
         below = 0.5 * (1.0 + _erf(z * np.float32(math.sqrt(0.5))))
         density = np.exp(-0.5 * z * z) * np.float32(1 / math.sqrt(2 * math.pi))
         return np.asarray(deviation * (z * below + density), dtype=np.float32)

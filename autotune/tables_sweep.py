@@ -122,6 +122,7 @@ def _tune_one(
         sampler=request.sampler,
         storage=request.storage,
         workers=request.workers,
+        compile_workers=request.compile_workers,
         seed=request.seed,
         threads=request.threads,
         store=request.store,

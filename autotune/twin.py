@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tilewright.autotune.checked import Checker, SmallChecks
+from tilewright.autotune.checked import Checker, SmallChecks, Staged
 from tilewright.autotune.gate import Facts, Gate
 from tilewright.autotune.objective import Enter, NoObjective
 from tilewright.autotune.several import BYTES, MEMORY, SIZE
@@ -39,7 +39,7 @@ class Modelled(Protocol):
     def peak(self) -> Mapping[str, int]: ...
 
 
-class TwinTime:
+class TwinTime(Staged):
     """The modelled time of the whole launch, in us. Deterministic, modelled.
 
     Instructions are issued without data for it, so that large cases take milliseconds; outputs are checked
@@ -71,7 +71,7 @@ class TwinTime:
         )
         self.model = model or self._predict
 
-    def evaluate(self, config: Config, enter: Enter) -> Outcome:
+    def _evaluate(self, config: Config, enter: Enter) -> Outcome:
         stage = Stage.GATE
         try:
             with enter(stage):

@@ -58,6 +58,9 @@ def test_a_real_tuning_from_the_command_line(
     assert document["rows"][0]["config"] == dict(GEMM.spec.default_config(CPU))
     assert document["measured"] == 5 and document["confirmed"] is True
     assert document["best"]["ratio"] >= 1.0
+    assert set(document["spent_s"]) == {"gate", "check", "time"}
+    assert sum(document["spent_s"].values()) <= document["seconds"]
+    assert len(document["p_best"]) == len(document["tie_set"])
     assert document["best"]["config"] in document["tie_set"]
     assert "trial 5/5" in first.err and "seed 0" in first.err
     case = GEMM.spec.case({"M": 16, "N": 64, "K": 48}, "bf16")

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
 import pytest
 
-from autotune_doubles import CostModel, NoisyCostModel, cost, gemm_case, small_family
+from autotune_doubles import (
+    CostModel,
+    NoisyCostModel,
+    NoisyRounds,
+    cost,
+    gemm_case,
+    small_family,
+)
 from tilewright import tables
+from tilewright.autotune import final
 from tilewright.autotune.study import tune
 from tilewright.backends.host import Host
 from tilewright.cli.tune import _summary
 from tilewright.evidence import Evidence
 from tilewright.registry import family
+from tilewright.space import Config
 from tilewright.targets import CPU
 
 GEMM = family("gemm")
@@ -106,3 +118,19 @@ def test_a_faster_config_wins_with_an_interval_under_drift() -> None:
     assert best.ratio == pytest.approx(true, rel=0.02)
     assert best.ratio_low <= best.ratio <= best.ratio_high
     assert best.ratio_low > 1
+
+
+def test_long_calls_leave_room_for_fewer_finalists_and_the_default_is_one(tmp_path: Path) -> None:
+    rows = tune(GEMM, gemm_case(), "cpu", 12, objective=NoisyCostModel(), backend=Host()).rows
+    slow = [replace(r, value=4e5, value_us=4e5) for r in rows if r.value]
+    raced: list[int] = []
+
+    class Counted(NoisyCostModel):
+        def side_by_side(self, configs: Sequence[Config]) -> AbstractContextManager[NoisyRounds]:
+            raced.append(len(configs))
+            assert DEFAULT in configs
+            return super().side_by_side(configs)
+
+    final.decide(Counted(), slow, DEFAULT, 0.01, 12)
+    final.decide(Counted(), slow, DEFAULT, 30.0, 12)
+    assert raced[0] == 2 and 3 <= raced[1] <= 5

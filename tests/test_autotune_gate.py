@@ -80,6 +80,13 @@ def test_a_recording_without_facts_passes_whole() -> None:
     assert all(sift(list(facts_of(space))).passes)
 
 
+def test_on_a_chip_whose_limits_are_not_known_spills_still_count(recorded: Recording) -> None:
+    facts = list(facts_of(replace(recorded, device="A Chip of Tomorrow")))
+    assert all(f is None or f.occupancy is None for f in facts)
+    dropped = [r for r in sift(facts).reasons if r]
+    assert len(dropped) == 596 and all("spill" in r for r in dropped)
+
+
 def test_what_cannot_run_never_passes_not_even_the_default() -> None:
     where = target("ascend:910b1")
     full = Facts.of_twin({"UB": where.limit("ub_bytes") + 1, "L1": 10}, where)

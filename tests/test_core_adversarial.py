@@ -39,7 +39,7 @@ def cases(precision: str) -> list[Case]:
     found = {
         str(c): c
         for c in GEMM.spec.check_cases(own, "host")
-        if 0 < GEMM.spec.flops_of(c) <= 3e6 and not Host().refuses(GEMM, c, DEFAULT, CPU)
+        if 0 < GEMM.spec.flops_of(c) <= 7e5 and not Host().refuses(GEMM, c, DEFAULT, CPU)
     }
     return list(found.values())
 

@@ -59,7 +59,7 @@ def tune(
         typer.Option(
             "--study",
             metavar="URL",
-            help="Where studies are kept: journal:PATH, sqlite:///PATH, postgresql://...; by default your own journal.",
+            help="Where studies are kept: journal:PATH, sqlite:///PATH, postgresql://..., grpc://HOST:PORT; by default your own journal.",
         ),
     ] = None,
     objective: Annotated[
@@ -84,6 +84,14 @@ def tune(
             help="Processes; they check side by side and time one at a time.",
         ),
     ] = 1,
+    compile_workers: Annotated[
+        int,
+        typer.Option(
+            "--compile-workers",
+            metavar="N",
+            help="Processes that only compile and check, for the one that times on this device.",
+        ),
+    ] = 0,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", help="Seed of the inputs and of the sampler.")
     ] = 0,
@@ -154,7 +162,7 @@ def tune(
 
         asked = SweepOptions(
             sweep, sizes or {}, precision, values, target, backend, trials, seconds, study, sampler,
-            workers, seed, buckets, install, json,
+            workers, compile_workers, seed, buckets, install, json,
         )  # fmt: skip
         run(found, asked)
         return
@@ -182,6 +190,7 @@ def tune(
             sampler=sampler,
             storage=study,
             workers=workers,
+            compile_workers=compile_workers,
             seed=seed,
             install=install,
             watch=watch,
@@ -243,7 +252,7 @@ def _summary(result: TuneResult, json: str | None) -> None:
         )
         say(f"best config {best.config}", json)
     for row in result.pareto[:_SHOWN]:
-        values = ", ".join(f"{n} {number(v, 4)}" for n, v in row.details["objectives"].items())
+        values = ", ".join(f"{n} {number(v, 4)}" for n, v in row.values.items())
         say(f"front: {values} {row.config}", json)
     if len(result.pareto) > _SHOWN:
         say(f"front: {len(result.pareto) - _SHOWN} more in --json", json)

@@ -31,6 +31,7 @@ class SweepOptions:
     study: str | None
     sampler: str
     workers: int
+    compile_workers: int
     seed: int
     buckets: int
     install: bool
@@ -59,6 +60,7 @@ def run(family: Family, asked: SweepOptions) -> None:
         sampler=asked.sampler,
         storage=asked.study,
         workers=asked.workers,
+        compile_workers=asked.compile_workers,
         seed=asked.seed,
         most=asked.buckets,
         install=asked.install,
