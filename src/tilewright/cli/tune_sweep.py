@@ -111,6 +111,8 @@ def _show(result: SweepResult, json: str | None) -> None:
     )
     if result.gain is not None:
         say(f"default's time over the table's, geometric mean over sizes: {result.gain:.3f}x", json)
+    if result.doubt:
+        say(f"{result.doubt}{'; not installed' if result.request.install else ''}", json)
     if result.stored:
         say(f"kept in {result.stored}", json)
 
