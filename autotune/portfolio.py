@@ -5,14 +5,16 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from tilewright.autotune.pool import Indices, Pool
 from tilewright.autotune.proposers import History, Mask, Proposal
 from tilewright.autotune.surrogate import Surrogate
 
-_SPREAD = 6  # trials that only explore, the default included
+_SPREAD = 4  # trials that only explore, the default included
 _ELITES = 3
 _ELITE_WEIGHTS = np.array([0.6, 0.25, 0.15])
 # Every other model move looks for much better configs, not for the last percent of the best one.
@@ -50,7 +52,8 @@ class Portfolio:
         }
         shares = credit(history)
         chosen = str(rng.choice(list(shares), p=list(shares.values())))
-        return Proposal(arms[chosen](), chosen)
+        with _blas().limit(limits=1, user_api="blas"):
+            return Proposal(arms[chosen](), chosen)
 
     def _surrogate(self, pool: Pool, history: History) -> Surrogate:
         if self._known is None or self._known[0] is not pool:
@@ -82,6 +85,12 @@ class Portfolio:
                 mean, _ = self._surrogate(pool, history).predict(around)
                 return int(around[np.argmin(mean)])
         return self._model(pool, history, free)
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    """Matrices this small take longer on several threads, which moreover spin beside what is timed next."""
+    return ThreadpoolController()
 
 
 def credit(history: History) -> dict[str, float]:
