@@ -38,6 +38,7 @@ class Plan:
     final_s: float
     guesses: Sequence[Config] = ()
     objectives: tuple[str, ...] = (TIME,)
+    warm: bool = True
 
 
 def require(trials: int | None, seconds: float | None, count: int, compile_workers: int) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from tilewright import tables
-from tilewright.autotune import final, provenance, trials, workers
+from tilewright.autotune import final, provenance, trials, warm, workers
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
 from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend
@@ -70,6 +70,7 @@ def tune(
     objectives: Sequence[str] = (TIME,),
     guesses: Sequence[Config] = (),
     watch: Watch | None = None,
+    warm_start: bool = True,
 ) -> TuneResult:
     """Search configs of `case`; the default is trial 0 and is compared with the best at the end.
 
@@ -80,6 +81,8 @@ def tune(
     ends the search and keeps what was found. `objectives` are some of time, memory and size: with several
     the study keeps the Pareto front, and the winner is chosen by time; without time none is chosen.
     `guesses` are configs to try right after the default in a new study, such as winners of other sizes.
+    A new study starts warm from studies of neighbouring shapes and other devices in the same storage, unless
+    `warm_start` is False.
     `watch` is told of every step, `report` of finished trials alone.
     The winner goes to this user's table and, with `install`, to the family's own; `store=False` writes
     neither. Raises UsageError for a wrong request, Unavailable where nothing can value configs.
@@ -100,7 +103,7 @@ def tune(
         )
     plan = Plan(
         found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers,
-        compile_workers, final_s, tuple(guesses), wanted,
+        compile_workers, final_s, tuple(guesses), wanted, warm_start,
     )  # fmt: skip
     given = objective
     chosen = several(given or objective_for(found, case, where, one, seed, threads), wanted)
@@ -132,7 +135,7 @@ def _run(
     report = report or watch.trial
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pool = Pool.of(plan.family.spec, plan.case, plan.target, provenance.rules_hash(plan.family))
-    chosen = sampler_named(plan.sampler, pool, plan.seed)
+    sampler_named(plan.sampler, pool, plan.seed)  # a wrong name is told before anything is stored
     key = provenance.key_of(
         plan.family, plan.case, plan.target, plan.backend, pool, objective, plan.threads
     )
@@ -141,12 +144,13 @@ def _run(
         study = optuna.create_study(
             study_name=key.name,
             storage=place.storage,
-            sampler=chosen,
             directions=["minimize"] * len(plan.objectives),
             load_if_exists=True,
         )
         _describe(study, key, objective)
         _enqueue(study, pool, plan.guesses, plan.trials)
+        warm.choose(study, place, key, pool, plan.warm)
+    study.sampler = sampler_named(plan.sampler, pool, plan.seed, warm.chosen(study))
     site = Site(place, key.name, f"{plan.target.name} {key.device}")
     until = None if plan.seconds is None else time.time() + _searching_s(plan, objective, started)
     budget = Budget(plan.trials, until)
@@ -351,10 +355,8 @@ def join(assignment: Assignment) -> Search:
     family, where = family_named(assignment.family), target_named(assignment.target)
     pool = Pool.of(family.spec, _case(family, assignment), where, provenance.rules_hash(family))
     place = open_place(assignment.storage_url, assignment.family, where.file_stem)
-    chosen = sampler_named(assignment.sampler, pool, assignment.seed)
-    study = optuna.load_study(
-        study_name=assignment.study_name, storage=place.storage, sampler=chosen
-    )
+    study = optuna.load_study(study_name=assignment.study_name, storage=place.storage)
+    study.sampler = sampler_named(assignment.sampler, pool, assignment.seed, warm.chosen(study))
     objective = objective_of(assignment)
     return Search(
         study,

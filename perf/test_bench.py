@@ -1,4 +1,5 @@
-"""`pytest perf/ --benchmark-only`: every family, precision and thread count on the backend that runs here.
+"""`pytest perf/ --benchmark-only`: every family, precision and thread count on the backend that runs here, and the
+timing engine itself.
 
 Generated from the registry; outputs are checked before and after each benchmark. Works with
 `--benchmark-autosave`, `--benchmark-compare` and `--benchmark-compare-fail=median:10%`.
@@ -6,9 +7,10 @@ Generated from the registry; outputs are checked before and after each benchmark
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tilewright.backends import all_backends
@@ -16,9 +18,13 @@ from tilewright.cases import Case
 from tilewright.errors import Refused, Unavailable
 from tilewright.inputs import draw
 from tilewright.machine import usable_cores
+from tilewright.perf.engine import Effort, measure_rounds
 from tilewright.perf.gate import Expected, poison, require
+from tilewright.perf.machine_state import Watch
 from tilewright.perf.peers import torch_threads
 from tilewright.perf.rows import Subject
+from tilewright.perf.statistics import Samples, median_estimate, ratio_estimate
+from tilewright.perf.stopping import Entropy
 from tilewright.perf.timers import undisturbed
 from tilewright.registry import families, family
 from tilewright.tables import choose
@@ -76,3 +82,42 @@ def test_family(benchmark: Any, name: str, backend: str, case: Case, threads: in
             expected.judge(launch.outputs),
             f"{subject.who} was right before timing and wrong after it",
         )
+
+
+class _Nothing:
+    """A timer whose calls take no time: what is left is the engine."""
+
+    clock = "native"
+
+    def once(self) -> None:
+        """No call."""
+
+    def sample(self, count: int, batch: int, flush_bytes: int) -> Samples:
+        return np.full(count, 1e6)
+
+
+_SAMPLES = np.random.default_rng(SEED).lognormal(10.0, 0.02, 1000)
+
+
+def _sixteen_rounds() -> None:
+    measure_rounds((_Nothing(), _Nothing()), Effort(warmup_s=1e-9), alone=True, fewest=16, most=16)
+
+
+def _entropy() -> None:
+    Entropy().add(_SAMPLES)
+
+
+_ENGINE: dict[str, Callable[[], object]] = {
+    "16 rounds of two calls": _sixteen_rounds,
+    "a reading of the machine": lambda: Watch().read(),
+    "interval of 1000 samples": lambda: median_estimate(_SAMPLES),
+    "interval of 100 ratios": lambda: ratio_estimate(_SAMPLES[:100]),
+    "entropy of 1000 samples": _entropy,
+}
+
+
+@pytest.mark.parametrize("what", _ENGINE)
+def test_engine(benchmark: Any, what: str) -> None:
+    """What the engine itself costs beside the calls it times."""
+    benchmark.group = "engine"
+    benchmark(_ENGINE[what])

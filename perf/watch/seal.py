@@ -19,6 +19,7 @@ OURS = (
     "tilewright.perf.engine",
     "tilewright.perf.gate",
     "tilewright.perf.statistics",
+    "tilewright.perf.stopping",
     "tilewright.perf.timers",
     "tilewright.perf.timing",
     "tilewright.perf.watch.memory",

@@ -11,6 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "Show instruction levels, measured ceilings, devices, toolchains."),
     "check": ("check", "Compare outputs with the fp64 reference."),
     "bench": ("bench", "Check, then time; against peers in interleaved pairs if asked."),
+    "gate": ("gate", "Compare host kernels with another revision's, in interleaved pairs."),
     "tune": ("tune", "Search a family's configs on a target; keep the best."),
     "store": (
         "store",

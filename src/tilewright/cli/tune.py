@@ -95,6 +95,12 @@ def tune(
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", help="Seed of the inputs and of the sampler.")
     ] = 0,
+    cold: Annotated[
+        bool,
+        typer.Option(
+            "--cold", help="Borrow nothing from studies of other shapes and devices in the storage."
+        ),
+    ] = False,
     install: Annotated[
         bool,
         typer.Option(
@@ -131,6 +137,9 @@ def tune(
     growth of the process' peak) and size (bytes of the binary), or several of them. With several, the
     configs that none beats in everything are the Pareto front, and the one that is kept is chosen by time.
     What a target cannot tell is refused with the reason.
+
+    A new study starts warm: at most a quarter of its first 32 trials are the best configs of the closest studies
+    in the same storage (neighbouring shapes, other devices); a donor that disappoints is dropped.
 
     Studies resume: run the same command again and nothing is measured twice; raise --trials to go on. Ctrl-C ends
     the search and keeps the best. A study is bound to shape, precision, flags, device, kernel sources and
@@ -200,6 +209,7 @@ def tune(
             install=install,
             watch=watch,
             objectives=objective.split(","),
+            warm_start=not cold,
         )
     emit(json, "tune", result.rows, **result.top())
     _summary(result, json)
