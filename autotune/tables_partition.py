@@ -18,8 +18,10 @@ from tilewright.perf.statistics import Estimate, ratio_estimate, verdict
 
 Floats = npt.NDArray[np.float64]
 
-# A further range must win this much (as a logarithm, mean over all sizes), however quiet the machine.
-WORTH = 0.0025
+# A further range must win this much (logarithms of regret, summed over sizes), however quiet the machine, and this
+# many standard errors: the luckiest of many configs and cuts wins about three where there is nothing to win.
+WORTH = 0.005
+_ERRORS = 4.0
 # Half of a 95 % interval in standard errors.
 _Z = 1.96
 # Cost of a config that cannot run a size: more than any that can, so that few sizes fall back.
@@ -66,9 +68,9 @@ def _slower(ours: Floats, theirs: Floats) -> bool:
 
 
 def worth(times: Sequence[Floats], base: int) -> float:
-    """What a further range must win a size to be told from noise: the mean standard error of a config's ratio."""
+    """What a further range must win to be told from noise, from the mean standard error of a config's ratio."""
     widths = [spread(rounds, base) for rounds in times]
-    return max(WORTH, float(np.mean(np.log(widths))) / (2 * _Z))
+    return max(WORTH, _ERRORS * float(np.mean(np.log(widths))) / (2 * _Z))
 
 
 def spread(rounds: Floats, base: int) -> float:
@@ -85,7 +87,7 @@ def spread(rounds: Floats, base: int) -> float:
 
 
 def partition(cost: Floats, most: int, slack: float = WORTH) -> list[Range]:
-    """The contiguous ranges, at most `most`, with the least total cost; as few as come within `slack` a size.
+    """The contiguous ranges, at most `most`, with the least total cost, where each costs `slack` itself.
 
     `cost[size, config]`; exact for each count of ranges. Raises ValueError for no sizes or no configs.
     """
@@ -105,8 +107,7 @@ def partition(cost: Floats, most: int, slack: float = WORTH) -> list[Range]:
             totals = best[b - 1, starts] + (sums[j] - sums[starts]).min(axis=1)
             cut[b, j] = starts[int(np.argmin(totals))]
             best[b, j] = totals.min()
-    limit = best[1:, sizes].min() + slack * sizes
-    count = next(b for b in range(1, most + 1) if best[b, sizes] <= limit)
+    count = 1 + int(np.argmin(best[1:, sizes] + slack * np.arange(1, most + 1)))
     return _trace(cut, sums, count, sizes)
 
 

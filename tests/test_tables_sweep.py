@@ -360,3 +360,7 @@ def test_the_command_sweeps_a_real_kernel(
     assert content["sweep"]["sizes"] == [1, 8] and 1 <= len(content["sweep"]["buckets"]) <= 2
     assert content["evidence"] == "measured"
     assert main(["tune", "gemm", "--sweep", "K=1..8", "--shape", "M=1,N=32"]) == 2
+    assert (
+        main(["tune", "gemm", "--sweep", "M=1", "--shape", "N=32,K=32", "--objective", "size"]) == 2
+    )
+    assert "not by --objective size; accepted with --sweep: time" in capsys.readouterr().err

@@ -168,7 +168,12 @@ def tune(
     precision = _one_precision(found, options.names(dtype))
     if sweep is not None:
         from tilewright.cli.tune_sweep import SweepOptions, run
+        from tilewright.errors import UsageError
 
+        if objective != "time":
+            raise UsageError(
+                f"--sweep makes tables by time, not by --objective {objective}; accepted with --sweep: time"
+            )
         asked = SweepOptions(
             sweep, sizes or {}, precision, values, target, backend, trials, seconds, study, sampler,
             workers, compile_workers, seed, buckets, install, json,
