@@ -24,7 +24,7 @@ Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
 # How much being different, and dividing differently by 2, weigh beside the whole logarithmic axis.
-_STEP, _CATEGORY, _TWOS = 0.3, 0.55, 1.0
+_STEP, _CATEGORY, _TWOS = 0.06, 0.55, 0.5
 # Beyond this many factors of 2 (a warp) one more makes no difference.
 _MOST_TWOS = 5
 # Fields are looked up together while their tables stay this small: one gather instead of several.

@@ -13,9 +13,9 @@ import numpy as np
 from tilewright.autotune.covariance import Axes, Floats, Hyper, mixed
 from tilewright.autotune.pool import Indices
 
-PRIOR_SCALE = 1.2
+PRIOR_SCALE = 0.8
 # Precision of the prior of a scale's logarithm.
-_PRIOR_WEIGHT = 8.0
+_PRIOR_WEIGHT = 4.0
 _START_NOISE = 1e-3
 _START_SHARES = (0.2, 0.3, 0.5)
 _NOISES = (1e-4, 1e-3, 1e-2, 5e-2)

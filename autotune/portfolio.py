@@ -18,8 +18,9 @@ _ELITE_WEIGHTS = np.array([0.6, 0.25, 0.15])
 # Every other model move looks for much better configs, not for the last percent of the best one.
 _MARGINS = (0.0, 0.3)
 _DECAY = 0.85  # how fast an arm's old successes are forgotten
-# The share of moves that do not follow the surrogate: at first, more for each trial without a new best, at most.
-_DOUBT, _DOUBT_GROWS, _MOST_DOUBT = 0.03, 1 / 250, 0.3
+# The share of moves that do not follow the surrogate: at first, after this many trials without a new best more
+# for each, at most.
+_DOUBT, _PATIENCE, _DOUBT_GROWS, _MOST_DOUBT = 0.01, 15, 1 / 250, 0.25
 # Successes and uses with which each of those starts.
 _PRIOR = {"local": (2.0, 10.0), "cross": (1.0, 10.0), "restart": (0.5, 10.0)}
 
@@ -98,7 +99,7 @@ def credit(history: History) -> dict[str, float]:
             uses[arm] = uses[arm] * _DECAY + 1.0
         if math.isfinite(value):
             bisect.insort(before, float(value))
-    doubt = min(_MOST_DOUBT, _DOUBT + _DOUBT_GROWS * stalled)
+    doubt = min(_MOST_DOUBT, _DOUBT + _DOUBT_GROWS * max(0, stalled - _PATIENCE))
     rates = {arm: success[arm] / uses[arm] for arm in _PRIOR}
     total = sum(rates.values())
     return {"model": 1 - doubt, **{arm: doubt * rate / total for arm, rate in rates.items()}}

@@ -2,51 +2,48 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from optuna.trial import TrialState
+from optuna.exceptions import UpdateFinishedTrialError
 
 from tilewright.autotune import provenance, trials
+from tilewright.autotune.claiming import Budget, Claims, Idle, Role
 from tilewright.autotune.interrupt import Interruption
-from tilewright.autotune.locks import held, lock_path
+from tilewright.autotune.liveness import PACE, Pace, storage_errors
 from tilewright.autotune.objective import Enter, NoObjective, Objective
 from tilewright.autotune.pool import Pool
-from tilewright.autotune.samplers import PoolSampler
-from tilewright.autotune.trials import Claim, Outcome, Stage, TrialRow
+from tilewright.autotune.site import Site
+from tilewright.autotune.trials import Stage, TrialRow
 from tilewright.autotune.watch import Watch
+from tilewright.errors import Unavailable
+from tilewright.evidence import Evidence
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-# A process of another machine that has held a trial for this long is taken for dead.
-_FOREIGN_LIMIT_S = 1800.0
-# A trial that a process died of this often is told as failed instead of being retried.
-_MOST_DEATHS = 3
-# Failures rank behind everything: this many times the slowest value so far, in the study and its views.
-_FAILURE_FACTOR = 10.0
-_FAILURE_WITHOUT_ANY = 1e6
+    from tilewright.autotune.storage import Place
+
+__all__ = ["Budget", "Role", "Search"]
+
+_POLL_S, _SLOWEST_S = 0.05, 1.0
+# Waiting for others is worth a word when it takes this long.
+_SAY_AFTER_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Trials of the study altogether, and the moment (time.time) when to stop; None is no limit."""
-
-    trials: int | None
-    until: float | None
-
-    def time_left(self) -> bool:
-        return self.until is None or time.time() < self.until
+class _Prepared(BaseException):
+    """Leaves an objective at the point where timing would begin; no error, so nothing catches it as one."""
 
 
 class Search:
-    """One process working on a study of `target`. `quiet_device` names what must not be disturbed while timing."""
+    """One process working on a study of `target`; `role` says which part of the work it does.
+
+    `quiet_device` names what must not be disturbed while timing; `checks_disturb` that checking does.
+    """
 
     def __init__(
         self,
@@ -57,7 +54,9 @@ class Search:
         budget: Budget,
         quiet_device: str,
         checks_disturb: bool,
-        local: bool = True,
+        place: Place,
+        role: Role = Role.ALL,
+        pace: Pace = PACE,
         watch: Watch | None = None,
     ) -> None:
         self.study = study
@@ -65,29 +64,53 @@ class Search:
         self.target = target
         self.objective = objective
         self.budget = budget
-        self.local = local
+        self.place = place
         self.watch = watch or Watch()
-        self._device = lock_path("measure", quiet_device)
-        self._asking = lock_path("ask", study.study_name)
+        # A model is valued without a device: there is nothing to hand over.
+        self.role = role if splits(objective) else Role.ALL
+        self.site = Site(place, study.study_name, quiet_device, pace)
+        self.claims = Claims(study, pool, budget, self.site, self.role)
         self._checks_disturb = checks_disturb
-        self._mine: set[int] = set()
 
     def run(
         self, interruption: Interruption, report: Callable[[TrialRow], None] | None = None
     ) -> int:
-        """Work until the budget, the pool or the user ends it; returns how many trials it finished."""
+        """Work until the budget, the pool or the user ends it; returns how many trials it finished.
+
+        Raises Unavailable when the storage is lost; what was finished is in it.
+        """
+        try:
+            self.claims.versions = provenance.keep_versions(self.study, self.objective)
+            return self._run(interruption, report)
+        except storage_errors() as error:
+            if isinstance(error, BrokenPipeError):
+                # Whoever read what is reported is gone, not the storage.
+                raise
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            raise Unavailable(
+                f"{self.place.shown} was lost: {first}; the same command resumes the study"
+            ) from error
+        finally:
+            self.site.heart.stop()
+
+    def _run(self, interruption: Interruption, report: Callable[[TrialRow], None] | None) -> int:
         finished = 0
+        pause = _Pause()
         while self.budget.time_left() and not interruption.requested:
-            trial = self._claim()
-            if trial is None:
+            trial = self.claims.next()
+            if trial is Idle.DONE:
                 break
+            if isinstance(trial, Idle):
+                pause.once(self.role)
+                continue
+            pause = _Pause()
             try:
-                self._work(trial, interruption)
+                done = self._work(trial, interruption)
             except KeyboardInterrupt:
-                self._release(trial)
+                self.claims.release(trial)
                 break
-            finished += 1
-            if report:
+            finished += done
+            if report and done:
                 report(self.row(trial.number))
         return finished
 
@@ -97,82 +120,8 @@ class Search:
         unit, evidence = self.objective.unit, str(self.objective.evidence)
         return trials.rows(found, self.pool, self.target, unit, evidence)[0]
 
-    def _claim(self) -> FrozenTrial | None:
-        """An orphaned trial or a new one; None when there is nothing left to do."""
-        with held(self._asking):
-            known = self.study.get_trials(deepcopy=False)
-            for trial in known:
-                if (
-                    trial.state == TrialState.RUNNING
-                    and self._orphaned(trial)
-                    and self._adopt(trial)
-                ):
-                    return trial
-            known = self.study.get_trials(deepcopy=False)
-            taken = sum(trials.counts(t) for t in known)
-            if self.budget.trials is not None and taken >= self.budget.trials:
-                return None
-            return self._ask()
-
-    def _orphaned(self, trial: FrozenTrial) -> bool:
-        claim = Claim.of(trial)
-        age = (
-            (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0
-        )
-        if claim is None:
-            # Claims are made under the lock we hold; only another machine can be about to make one.
-            return self.local or age > 60.0
-        if claim.own:
-            return trial.number not in self._mine
-        if claim.released:
-            return True
-        return not claim.alive if claim.here else age > _FOREIGN_LIMIT_S
-
-    def _adopt(self, trial: FrozenTrial) -> bool:
-        """Take over a trial whose process is gone; False if nothing is left to be done with it."""
-        found = trials.outcome(trial)
-        claim = Claim.of(trial)
-        if trials.index(trial, self.pool) is None or claim is None:
-            self._drop(trial, "its process ended before it was complete")
-            return False
-        if found is not None:
-            self._tell(trial, found)
-            return False
-        stage = Stage(trial.user_attrs.get(trials.STAGE, Stage.GATE))
-        deaths = claim.deaths + (0 if claim.own or claim.released else 1)
-        if deaths >= _MOST_DEATHS:
-            self._finish(
-                trial, Outcome.failed(stage, f"the process died in this trial {deaths} times")
-            )
-            return False
-        self._set(trial, trials.CLAIM, Claim.mine(claim.arm, deaths).content())
-        self._mine.add(trial.number)
-        return True
-
-    def _ask(self) -> FrozenTrial | None:
-        sampler = self.study.sampler
-        assert isinstance(sampler, PoolSampler)
-        while not self._exhausted():
-            asked = self.study.ask(self.pool.distributions())
-            self._mine.add(asked.number)
-            asked.set_user_attr(trials.CLAIM, Claim.mine(sampler.last_arm).content())
-            known = self.study.get_trials(deepcopy=False)
-            mine = next(t for t in known if t.number == asked.number)
-            twins = [
-                t
-                for t in known
-                if t.number != asked.number and trials.counts(t) and t.params == mine.params
-            ]
-            if not twins:
-                return mine
-            self._drop(mine, f"trial {twins[0].number} has this config")
-        return None
-
-    def _exhausted(self) -> bool:
-        known = trials.history(self.study.get_trials(deepcopy=False), self.pool)
-        return len(set(known.tried) | set(known.pending)) >= len(self.pool)
-
-    def _work(self, trial: FrozenTrial, interruption: Interruption) -> None:
+    def _work(self, trial: FrozenTrial, interruption: Interruption) -> bool:
+        """Work on a claimed trial; True if that finished it."""
         place = trials.index(trial, self.pool)
         assert place is not None
         try:
@@ -180,67 +129,55 @@ class Search:
                 found = self.objective.evaluate(
                     self.pool.config(place), self._enter(trial, interruption)
                 )
+            return self.claims.finish(trial, found)
         except NoObjective:
-            self._drop(trial, "nothing values configs here")
+            self.claims.drop(trial, "nothing values configs here")
             raise
-        self._finish(trial, found)
+        except _Prepared:
+            self.claims.hand_over(trial)
+        except UpdateFinishedTrialError:
+            # Another process finished it: this one had stalled and was taken for dead.
+            self.site.heart.drop(trial._trial_id)
+        return False
 
     def _enter(self, trial: FrozenTrial, interruption: Interruption) -> Enter:
-        """Stages as context managers: noted in the study, and under the device's lock where they need it."""
+        """Stages as context managers: noted in the study, and with the device where they need it."""
 
         @contextmanager
         def stage_of(stage: Stage) -> Iterator[None]:
             self.watch.stage(trial.number, stage)
+            if stage is Stage.TIME and self.role is Role.PREPARE:
+                raise _Prepared
             if stage is not Stage.GATE:
                 with interruption.shielded():
-                    self._set(trial, trials.STAGE, str(stage))
-            with ExitStack() as stack:
-                for lock in self._locks(stage):
-                    stack.enter_context(lock)
+                    self.claims.set(trial, trials.STAGE, str(stage))
+            with self._device(stage):
                 yield
 
         return stage_of
 
-    def _locks(self, stage: Stage) -> Sequence[AbstractContextManager[None]]:
+    def _device(self, stage: Stage) -> AbstractContextManager[None]:
         if stage is Stage.TIME:
-            return (held(self._device),)
-        return (held(self._device, shared=True),) if self._checks_disturb else ()
+            return self.site.device()
+        return self.site.device(shared=True) if self._checks_disturb else nullcontext()
 
-    def _finish(self, trial: FrozenTrial, found: Outcome) -> None:
-        """Record, then tell: a process that dies in between leaves a record that is told without measuring."""
-        self._set(trial, trials.RECORD, {**found.record(), trials.VERSIONS: self._versions})
-        self._tell(trial, found)
 
-    @cached_property
-    def _versions(self) -> str:
-        """The name of the versions this process measures with, which are kept once with the study."""
-        return provenance.keep_versions(self.study, self.objective)
+class _Pause:
+    """Waiting for what other processes do, longer each time, with one word about it."""
 
-    def _tell(self, trial: FrozenTrial, found: Outcome) -> None:
-        value = trials.told(found, self._behind_all(), len(self.study.directions))
-        self.study.tell(trial.number, value, skip_if_finished=True)
-        self._mine.discard(trial.number)
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._pause_s = _POLL_S
+        self._said = False
 
-    def _release(self, trial: FrozenTrial) -> None:
-        """An interrupted trial stays unfinished and free for whoever resumes the study."""
-        claim = Claim.of(
-            next(t for t in self.study.get_trials(deepcopy=False) if t.number == trial.number)
-        )
-        if claim:
-            self._set(trial, trials.CLAIM, replace(claim, started="").content())
-        self._mine.discard(trial.number)
+    def once(self, role: Role) -> None:
+        time.sleep(self._pause_s)
+        self._pause_s = min(_SLOWEST_S, 1.3 * self._pause_s)
+        if role is Role.ALL and not self._said and time.monotonic() - self._began > _SAY_AFTER_S:
+            self._said = True
+            print("waiting for trials that other processes work on", file=sys.stderr, flush=True)
 
-    def _drop(self, trial: FrozenTrial, reason: str) -> None:
-        self._set(trial, trials.DROPPED, reason)
-        self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-        self._mine.discard(trial.number)
 
-    def _behind_all(self) -> float:
-        done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        values = [
-            o.value for o in map(trials.outcome, done) if o is not None and o.value is not None
-        ]
-        return _FAILURE_FACTOR * max(values, default=_FAILURE_WITHOUT_ANY / _FAILURE_FACTOR)
-
-    def _set(self, trial: FrozenTrial, name: str, value: object) -> None:
-        self.study._storage.set_trial_user_attr(trial._trial_id, name, value)
+def splits(objective: Objective) -> bool:
+    """Whether timing is apart from what comes before it: a model needs no device and no worker of its own."""
+    return objective.evidence is Evidence.MEASURED

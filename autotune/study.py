@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from tilewright import tables
-from tilewright.autotune import final, provenance, trials, workers
+from tilewright.autotune import final, provenance, trials, warm, workers
 from tilewright.autotune.interrupt import Interruption
 from tilewright.autotune.locks import held, lock_path
 from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend
+from tilewright.autotune.plan import Plan, require, roles
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.result import TuneResult
 from tilewright.autotune.samplers import sampler as sampler_named
 from tilewright.autotune.search import Budget, Search
 from tilewright.autotune.several import TIME, names, several
+from tilewright.autotune.site import Site
 from tilewright.autotune.storage import open_place
 from tilewright.autotune.trials import TrialRow
 from tilewright.autotune.watch import Watch
@@ -45,26 +48,6 @@ FINAL_S = 6.0
 _HURRIED_S = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One tuning, resolved: what, where, with what, for how long."""
-
-    family: Family
-    case: Case
-    target: Target
-    backend: Backend
-    sampler: str
-    seed: int
-    threads: int
-    trials: int | None
-    seconds: float | None
-    storage: str | None
-    workers: int
-    final_s: float
-    guesses: Sequence[Config] = ()
-    objectives: tuple[str, ...] = (TIME,)
-
-
 def tune(
     family: Family | str,
     case: Case,
@@ -76,6 +59,7 @@ def tune(
     sampler: str = "portfolio",
     storage: str | None = None,
     workers: int = 1,
+    compile_workers: int = 0,
     seed: int = 0,
     threads: int = 0,
     install: bool = False,
@@ -86,22 +70,26 @@ def tune(
     objectives: Sequence[str] = (TIME,),
     guesses: Sequence[Config] = (),
     watch: Watch | None = None,
+    warm_start: bool = True,
 ) -> TuneResult:
     """Search configs of `case`; the default is trial 0 and is compared with the best at the end.
 
     `trials` counts the study's trials altogether, so that running it again resumes and then measures
     nothing; `seconds` bounds this run. With neither, 40 trials. `storage` is `journal:PATH` or a
-    database URL, by default a journal of this user. Ctrl-C ends the search and keeps what was found.
-    `objectives` are some of time, memory and size: with several the study keeps the Pareto front, and the
-    winner is chosen by time; without time none is chosen.
+    database URL, by default a journal of this user. `workers` processes do everything, or, with
+    `compile_workers`, that many prepare configs (gate, compile, check) for the one that times. Ctrl-C
+    ends the search and keeps what was found. `objectives` are some of time, memory and size: with several
+    the study keeps the Pareto front, and the winner is chosen by time; without time none is chosen.
     `guesses` are configs to try right after the default in a new study, such as winners of other sizes.
+    A new study starts warm from studies of neighbouring shapes and other devices in the same storage, unless
+    `warm_start` is False.
     `watch` is told of every step, `report` of finished trials alone.
     The winner goes to this user's table and, with `install`, to the family's own; `store=False` writes
     neither. Raises UsageError for a wrong request, Unavailable where nothing can value configs.
     """
     found = family_named(family) if isinstance(family, str) else family
     where = target_named(target) if isinstance(target, str) else target
-    _require(trials, seconds, workers)
+    require(trials, seconds, workers, compile_workers)
     one = (
         backend
         if isinstance(backend, Backend)
@@ -114,21 +102,9 @@ def tune(
             "sampler cmaes takes one objective; accepted for several: any other sampler"
         )
     plan = Plan(
-        found,
-        case,
-        where,
-        one,
-        sampler,
-        seed,
-        threads,
-        limit,
-        seconds,
-        storage,
-        workers,
-        final_s,
-        tuple(guesses),
-        wanted,
-    )
+        found, case, where, one, sampler, seed, threads, limit, seconds, storage, workers,
+        compile_workers, final_s, tuple(guesses), wanted, warm_start,
+    )  # fmt: skip
     given = objective
     chosen = several(given or objective_for(found, case, where, one, seed, threads), wanted)
     return _run(plan, chosen, given, report, watch or Watch(), install, store)
@@ -146,17 +122,6 @@ def default_case(
     return sorted(cases, key=family.spec.flops_of)[len(cases) // 2]
 
 
-def _require(trials: int | None, seconds: float | None, count: int) -> None:
-    if trials is not None and trials < 1:
-        raise UsageError(
-            f"{trials} trials were asked for; accepted: 1 (the default config alone) or more"
-        )
-    if seconds is not None and seconds <= 0:
-        raise UsageError(f"{seconds:g} seconds were asked for; accepted: more than 0")
-    if count < 1:
-        raise UsageError(f"{count} workers were asked for; accepted: 1 or more")
-
-
 def _run(
     plan: Plan,
     objective: Objective,
@@ -170,21 +135,23 @@ def _run(
     report = report or watch.trial
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pool = Pool.of(plan.family.spec, plan.case, plan.target, provenance.rules_hash(plan.family))
-    chosen = sampler_named(plan.sampler, pool, plan.seed)
+    sampler_named(plan.sampler, pool, plan.seed)  # a wrong name is told before anything is stored
     key = provenance.key_of(
         plan.family, plan.case, plan.target, plan.backend, pool, objective, plan.threads
     )
     place = open_place(plan.storage, plan.family.name, plan.target.file_stem)
-    with held(lock_path("ask", key.name)):
+    with held(place.lock_file) if place.lock_file else nullcontext():
         study = optuna.create_study(
             study_name=key.name,
             storage=place.storage,
-            sampler=chosen,
             directions=["minimize"] * len(plan.objectives),
             load_if_exists=True,
         )
         _describe(study, key, objective)
         _enqueue(study, pool, plan.guesses, plan.trials)
+        warm.choose(study, place, key, pool, plan.warm)
+    study.sampler = sampler_named(plan.sampler, pool, plan.seed, warm.chosen(study))
+    site = Site(place, key.name, f"{plan.target.name} {key.device}")
     until = None if plan.seconds is None else time.time() + _searching_s(plan, objective, started)
     budget = Budget(plan.trials, until)
     quiet = f"{plan.target.name} {key.device}"
@@ -200,7 +167,7 @@ def _run(
 
     watch.begin([r for r in read() if r.state is not trials.State.RUNNING])
     with Interruption() as interruption:
-        if plan.workers == 1:
+        if plan.workers == 1 and not plan.compile_workers:
             search = Search(
                 study,
                 pool,
@@ -209,18 +176,18 @@ def _run(
                 budget,
                 quiet,
                 plan.target.kind == "cpu",
-                place.local,
-                watch,
+                place,
+                watch=watch,
             )
             measured = search.run(interruption, report)
         else:
             assignment = _assignment(plan, place.url, key.name, quiet, budget, given)
-            measured = workers.run(assignment, plan.workers, read, interruption, report)
+            measured = workers.run(assignment, roles(plan, objective), read, interruption, report)
         interrupted = interruption.requested
         interruption.again()
         rows = read()
         watch.phase("timing the best and the default again, in turns")
-        decision = _decide(study, objective, rows, pool, plan, quiet, interruption, interrupted)
+        decision = _decide(study, objective, rows, pool, plan, site, interruption, interrupted)
         interrupted = interrupted or interruption.requested
     result = TuneResult(
         key=key,
@@ -251,9 +218,9 @@ def _searching_s(plan: Plan, objective: Objective, started: float) -> float:
 
 def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
     """What the study is about, for whoever opens it in a dashboard; written once."""
-    if "key" not in study.user_attrs:
-        study.set_user_attr("key", asdict(key))
-        study.set_user_attr("evidence", str(objective.evidence))
+    if provenance.STUDY_KEY not in study.user_attrs:
+        study.set_user_attr(provenance.STUDY_KEY, asdict(key))
+        study.set_user_attr(provenance.STUDY_EVIDENCE, str(objective.evidence))
         study.set_user_attr("unit", objective.unit)
 
 
@@ -276,7 +243,7 @@ def _decide(
     rows: tuple[TrialRow, ...],
     pool: Pool,
     plan: Plan,
-    quiet: str,
+    site: Site,
     interruption: Interruption,
     hurried: bool,
 ) -> Decision | None:
@@ -294,10 +261,12 @@ def _decide(
         (min(_HURRIED_S, plan.final_s), 2) if hurried else (plan.final_s, final.FINALISTS)
     )
     try:
-        with interruption.breakable(), held(lock_path("measure", quiet)):
+        with interruption.breakable(), site.device():
             decision = final.decide(objective, rows, default, seconds, most)
     except KeyboardInterrupt:
         return final.by_screening(rows, default, final.CUT_OFF)
+    finally:
+        site.heart.stop()
     if not hurried:
         content = {"trials": finished, "seed": plan.seed, "decision": final.content(decision)}
         study.set_user_attr(_DECISION, content)
@@ -386,10 +355,8 @@ def join(assignment: Assignment) -> Search:
     family, where = family_named(assignment.family), target_named(assignment.target)
     pool = Pool.of(family.spec, _case(family, assignment), where, provenance.rules_hash(family))
     place = open_place(assignment.storage_url, assignment.family, where.file_stem)
-    chosen = sampler_named(assignment.sampler, pool, assignment.seed)
-    study = optuna.load_study(
-        study_name=assignment.study_name, storage=place.storage, sampler=chosen
-    )
+    study = optuna.load_study(study_name=assignment.study_name, storage=place.storage)
+    study.sampler = sampler_named(assignment.sampler, pool, assignment.seed, warm.chosen(study))
     objective = objective_of(assignment)
     return Search(
         study,
@@ -399,7 +366,8 @@ def join(assignment: Assignment) -> Search:
         assignment.budget,
         assignment.quiet_device,
         assignment.checks_disturb,
-        place.local,
+        place,
+        assignment.role,
     )
 
 

@@ -79,9 +79,9 @@ def _row(trial: FrozenTrial, unit: str, evidence: Any, labels: list[str] | None)
     row: dict[str, Any] = {"number": trial.number, "config": dict(trial.params), "unit": unit}
     row["arm"] = claim.arm if claim else ""
     if own is not None and trial.state.is_finished():
-        values = own.details.get("values")
+        values = trials.with_units(own.objectives, unit)
         row |= {"state": own.state, "stage": own.stage, "value": own.value, "reason": own.reason}
-        row |= {"values": dict(values)} if isinstance(values, Mapping) else {}
+        row |= {"values": values} if values else {}
     elif trial.state.name == "COMPLETE" and trial.values:
         told = list(trial.values)
         row |= {"state": "ok", "stage": "", "value": told[0], "reason": ""}

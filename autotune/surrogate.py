@@ -19,7 +19,7 @@ from tilewright.autotune.posterior import Posterior
 # The first fit, and by how much the history grows between fits.
 _FIRST_FIT, _GROWTH = 8, 1.35
 # How much of the logarithms' upper half is left, relative to the lower half.
-_SQUEEZE = 1.0
+_SQUEEZE = 0.8
 # A larger pool is seen through a part of it, drawn anew at each milestone.
 VIEW = 20_000
 

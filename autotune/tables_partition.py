@@ -14,12 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.perf.statistics import Estimate, ratio_estimate
+from tilewright.perf.statistics import Estimate, ratio_estimate, verdict
 
 Floats = npt.NDArray[np.float64]
 
-# A further range must win this much (as a logarithm, mean over all sizes): less is not told apart from noise.
+# A further range must win this much (as a logarithm, mean over all sizes), however quiet the machine.
 WORTH = 0.0025
+# Half of a 95 % interval in standard errors.
+_Z = 1.96
 # Cost of a config that cannot run a size: more than any that can, so that few sizes fall back.
 _CANNOT = 1e3
 
@@ -33,26 +35,57 @@ class Range:
     column: int
 
 
-def costs(times: Sequence[Floats]) -> Floats:
-    """log(time / fastest) per size and config from rounds[round, config] of each size; inf where a config failed.
+def costs(times: Sequence[Floats], base: int) -> Floats:
+    """log(time / fastest) per size and config from rounds[round, config] of each size.
 
-    Compared inside each round, so that what slows a whole round down is no cost.
+    Compared inside each round, so that what slows a whole round down is no cost. inf where a config failed,
+    or is slower beyond noise than the config `base`, the default: nobody gets a table that is worse than none.
     """
     rows = []
     for rounds in times:
         logs = np.log(rounds)
-        able = np.isfinite(logs).all(axis=0)
+        able = np.asarray(np.isfinite(logs).all(axis=0))
         row = np.full(rounds.shape[1], math.inf)
         if able.any():
             relative = logs[:, able] - logs[:, able].mean(axis=1, keepdims=True)
             medians = np.median(relative, axis=0)
             row[able] = medians - medians.min()
+        for column in np.flatnonzero(able) if able[base] else ():
+            if _slower(rounds[:, column], rounds[:, base]):
+                row[column] = math.inf
         rows.append(row)
     return np.array(rows)
 
 
-def partition(cost: Floats, most: int, worth: float = WORTH) -> list[Range]:
-    """The contiguous ranges, at most `most`, with the least total cost; as few as come within `worth` a size.
+def _slower(ours: Floats, theirs: Floats) -> bool:
+    """Whether the rounds show that ours takes longer; a single exact value is no noise."""
+    found = ratio_estimate(np.log(theirs) - np.log(ours))
+    if len(ours) == 1:
+        found = Estimate(found.value, found.value, found.value)
+    return verdict(found) == "slower"
+
+
+def worth(times: Sequence[Floats], base: int) -> float:
+    """What a further range must win a size to be told from noise: the mean standard error of a config's ratio."""
+    widths = [spread(rounds, base) for rounds in times]
+    return max(WORTH, float(np.mean(np.log(widths))) / (2 * _Z))
+
+
+def spread(rounds: Floats, base: int) -> float:
+    """How uncertain the rounds leave a typical config: the width of the 95 % interval of its ratio to `base`, as
+    a factor (1.1 is 10 %). 1 for exact values, or with nothing to compare.
+    """
+    others = [
+        c
+        for c in range(rounds.shape[1])
+        if c != base and np.isfinite(rounds[:, [c, base]]).all() and len(rounds) > 1
+    ]
+    found = [ratio_estimate(np.log(rounds[:, base]) - np.log(rounds[:, c])) for c in others]
+    return float(np.median([e.high / e.low if e.low > 0 else math.inf for e in found] or [1.0]))
+
+
+def partition(cost: Floats, most: int, slack: float = WORTH) -> list[Range]:
+    """The contiguous ranges, at most `most`, with the least total cost; as few as come within `slack` a size.
 
     `cost[size, config]`; exact for each count of ranges. Raises ValueError for no sizes or no configs.
     """
@@ -72,7 +105,7 @@ def partition(cost: Floats, most: int, worth: float = WORTH) -> list[Range]:
             totals = best[b - 1, starts] + (sums[j] - sums[starts]).min(axis=1)
             cut[b, j] = starts[int(np.argmin(totals))]
             best[b, j] = totals.min()
-    limit = best[1:, sizes].min() + worth * sizes
+    limit = best[1:, sizes].min() + slack * sizes
     count = next(b for b in range(1, most + 1) if best[b, sizes] <= limit)
     return _trace(cut, sums, count, sizes)
 

@@ -73,6 +73,7 @@ class Request:
     sampler: str = "portfolio"
     storage: str | None = None
     workers: int = 1
+    compile_workers: int = 0
     seed: int = 0
     threads: int = 0
     most: int = BUCKETS

@@ -29,7 +29,9 @@ from tilewright.autotune.tables_partition import (
     costs,
     partition,
     regret,
+    spread,
     summary,
+    worth,
 )
 from tilewright.autotune.tables_result import Request, SweepResult, SweptBucket, told
 from tilewright.autotune.watch import Watch
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 MOST_CONFIGS = 16
 # Half of the rounds choose, the other half are what regret is told from.
 FEWEST_ROUNDS = 2 * (FEWEST_QUADS + 1)
+# A size whose ratios are less certain than this factor is timed in further turns, and if that does not help
+# reaches no family's table.
+UNSURE = 1.2
+MOST_TURNS = 3
 _ROUNDS = "sweep rounds"
 
 
@@ -57,8 +63,8 @@ def sweep(
     """Tune every size, time the winners on all sizes, divide into buckets, write the table.
 
     Everything resumes: sizes through their studies, the interleaved rounds through what is kept with them.
-    `watching` gives a display for the tuning of a size. Ctrl-C keeps what was found: finished sizes are in the user's table by themselves. Raises UsageError for
-    a wrong request, Unavailable where nothing can value configs.
+    `watching` gives a display for the tuning of a size. Ctrl-C keeps what was found: finished sizes are in the
+    user's table by themselves. Raises UsageError for a wrong request, Unavailable where nothing can value configs.
     """
     _require(request)
     tuned: list[TuneResult] = []
@@ -77,7 +83,8 @@ def sweep(
         try:
             for size, one in zip(request.sizes.values, tuned, strict=True):
                 notify(f"{request.sizes.dim}={size}: timing {len(configs)} configs in turns")
-                times.append(_rounds(request, size, one, configs, interruption))
+                base = configs.index(default)
+                times.append(_rounds(request, size, one, configs, base, interruption))
         except KeyboardInterrupt:
             return replace(result, interrupted=True, doubt="interrupted")
     divided = _divide(result, configs, default, times)
@@ -115,6 +122,7 @@ def _tune_one(
         sampler=request.sampler,
         storage=request.storage,
         workers=request.workers,
+        compile_workers=request.compile_workers,
         seed=request.seed,
         threads=request.threads,
         store=request.store,
@@ -144,15 +152,20 @@ def _rounds(
     size: int,
     tuned: TuneResult,
     configs: Sequence[Config],
+    base: int,
     interruption: Interruption,
 ) -> Floats:
-    """Interleaved values[round, config] of one size, NaN where a config failed; kept with the size's study."""
+    """Interleaved values[round, config] of one size, NaN where a config failed; kept with the size's study.
+
+    What is kept and certain is not taken again; what is kept and uncertain is added to.
+    """
     place = open_place(request.storage, request.family.name, request.target.file_stem)
     study = optuna.load_study(study_name=tuned.study, storage=place.storage)
     wanted = [dict(c) for c in configs]
     kept = study.user_attrs.get(_ROUNDS)
+    times = np.empty((0, len(configs)))
     if kept and kept["configs"] == wanted:
-        return np.array(kept["times"], dtype=np.float64)
+        times = np.array(kept["times"], dtype=np.float64)
     case = request.case(size)
     objective = request.objective(case) if request.objective else _objective(request, case)
     space = request.family.spec.space_for(request.target)
@@ -162,12 +175,15 @@ def _rounds(
         if space is None or not space.illegal(request.family.spec, case, c, request.target)
     ]
     quiet = f"{request.target.name} {tuned.key.device}"
-    with interruption.breakable(), held(lock_path("measure", quiet)):
-        found = _valued(objective, [configs[i] for i in legal], request.retime_s)
-    times = np.full((len(found), len(configs)), np.nan)
-    times[:, legal] = found
-    content = {"configs": wanted, "times": [_plain(row) for row in times]}
-    study.set_user_attr(_ROUNDS, content)
+    for _ in range(MOST_TURNS):
+        if len(times) and spread(times, base) <= UNSURE:
+            break
+        with interruption.breakable(), held(lock_path("measure", quiet)):
+            found = _valued(objective, [configs[i] for i in legal], request.retime_s)
+        more = np.full((len(found), len(configs)), np.nan)
+        more[:, legal] = found
+        times = np.concatenate([times, more])
+        study.set_user_attr(_ROUNDS, {"configs": wanted, "times": [_plain(row) for row in times]})
     return times
 
 
@@ -194,7 +210,8 @@ def _divide(
     """Cut by every other round, tell regret from the rounds between."""
     choosing = [t[::2] if len(t) > 1 else t for t in times]
     telling = [t[1::2] if len(t) > 1 else t for t in times]
-    cost = costs(choosing)
+    base = configs.index(default)
+    cost = costs(choosing, base)
     able = np.isfinite(cost).any(axis=1)
     if not able.all():
         size = result.request.sizes.values[int(np.argmin(able))]
@@ -205,11 +222,10 @@ def _divide(
     def lost(columns: Sequence[int]) -> list[Regret]:
         return [regret(telling[i], columns[i], best[i]) for i in everyone]
 
-    parts = partition(cost, result.request.most)
+    parts = partition(cost, result.request.most, worth(choosing, base))
     columns = [p.column for p in parts for _ in range(p.first, p.last + 1)]
     regrets = lost(columns)
     single = partition(cost, 1)[0].column
-    base = configs.index(default)
     gains = [regret(telling[i], base, columns[i]).value for i in everyone]
     known = [np.log1p(g) for g in gains if g is not None]
     timed = result.tuned[0].evidence == "measured"
@@ -223,6 +239,19 @@ def _divide(
         one_config=summary(lost([single] * len(best))),
         default=summary(lost([base] * len(best))),
         gain=float(np.exp(np.mean(known))) if known and timed else None,
+        doubt=_doubt(result.request, times, base),
+    )
+
+
+def _doubt(request: Request, times: Sequence[Floats], base: int) -> str:
+    """The sizes that the machine was too busy to tell; empty where all are certain."""
+    wide = [(s, spread(t, base)) for s, t in zip(request.sizes.values, times, strict=True)]
+    unsure = [f"{size} ({factor:.2g}x)" for size, factor in wide if factor > UNSURE]
+    if not unsure:
+        return ""
+    return (
+        f"the intervals of ratios are wider than {UNSURE:g}x for {request.sizes.dim}={', '.join(unsure)}: the machine was "
+        "busy; the same command times these sizes further"
     )
 
 
@@ -265,7 +294,9 @@ def _store(result: SweepResult, configs: Sequence[Config]) -> SweepResult:
             tables.Entry(bucket, case.precision, case.flags, one.config, record, over=one.over)
         )
     path = tables.user_path(request.family, request.target)
-    installed = [tables.installed_path(request.family, request.target)] if request.install else []
+    # A family's own table is for others too: it takes what is certain.
+    wanted = request.install and not result.doubt
+    installed = [tables.installed_path(request.family, request.target)] if wanted else []
     for place in (path, *installed):
         with held(lock_path("table", str(place))):
             tables.store_sweep(place, request.family, request.target, entries)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 from tilewright.autotune import pareto
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.proposers import History
+from tilewright.machine import cache_folder
 from tilewright.space import Config
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 # User attributes of an Optuna trial.
 CLAIM = "claim"
+BEAT = "beat"
 STAGE = "stage"
 RECORD = "record"
 # Within a record: which of the study's attributes `versions DIGEST` it was made with.
@@ -137,31 +140,81 @@ def with_units(values: Mapping[str, float], unit: str) -> dict[str, float]:
 
 
 @cache
-def _own_start() -> str:
-    return _boot_time(os.getpid())
+def _start_of(pid: int) -> str:
+    return _boot_time(pid)
 
 
 def _boot_time(pid: int) -> str:
-    """When a process started, in ticks since boot: tells a process from a later one with its number."""
+    """When a process started, in ticks since boot: tells a process from a later one with its number.
+
+    Empty for one that is gone, or dead and not yet collected by its parent.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19]
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        fields = text.rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]
     except (OSError, IndexError):
         return ""
 
 
+@cache
+def machine() -> str:
+    """Identifies this machine since it was started, the same in each of its containers."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = socket.gethostname()
+    return hashlib.sha256(boot.encode()).hexdigest()[:12]
+
+
+@cache
+def place() -> str:
+    """Where process numbers mean what they mean here: this boot of this machine, this container.
+
+    Host names repeat among containers and machines; a number asked for in the wrong place would call a
+    living process dead.
+    """
+    try:
+        names = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        names = ""
+    return f"{machine()}/{names}"
+
+
+def locks() -> str:
+    """Which file locks this process takes: other users and containers of this machine have others."""
+    folder = cache_folder("locks")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}"
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Which process works on a trial, what proposed it, and how often a process died of it."""
+    """Which process works on a trial, what proposed it, and how often a process died of it.
+
+    `started` is empty once the process let go of it; `ready` says that all that is left is to time it.
+    `machine`, `place` and `locks` tell who can look it up and whose file locks it heeds.
+    """
 
     host: str
     pid: int
     started: str
     arm: str
     deaths: int = 0
+    machine: str = ""
+    place: str = ""
+    locks: str = ""
+    ready: bool = False
 
     @staticmethod
     def mine(arm: str, deaths: int = 0) -> Claim:
-        return Claim(socket.gethostname(), os.getpid(), _own_start(), arm, deaths)
+        pid = os.getpid()
+        where = (machine(), place(), locks())
+        return Claim(socket.gethostname(), pid, _start_of(pid), arm, deaths, *where)
 
     @staticmethod
     def of(trial: FrozenTrial) -> Claim | None:
@@ -170,30 +223,30 @@ class Claim:
 
     @property
     def here(self) -> bool:
-        return self.host == socket.gethostname()
+        """Whether its process number can be asked for from here."""
+        return self.place == place()
 
     @property
     def own(self) -> bool:
-        return self.here and self.pid == os.getpid() and self.started == _own_start()
+        return self.here and self.pid == os.getpid() and self.started == _start_of(self.pid)
+
+    @property
+    def beside(self) -> bool:
+        """Whether its process runs on this machine and heeds other file locks than this one."""
+        return self.machine == machine() and (self.place, self.locks) != (place(), locks())
 
     @property
     def released(self) -> bool:
-        """Whether its process was interrupted and let go of the trial."""
+        """Whether its process let go of the trial: interrupted, or done with its part."""
         return not self.started
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs; only meaningful on its own host."""
+        """Whether the process still runs; only meaningful where it is `here`."""
         return bool(self.started) and _boot_time(self.pid) == self.started
 
     def content(self) -> dict[str, Any]:
-        return {
-            "host": self.host,
-            "pid": self.pid,
-            "started": self.started,
-            "arm": self.arm,
-            "deaths": self.deaths,
-        }
+        return asdict(self)
 
 
 def outcome(trial: FrozenTrial) -> Outcome | None:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstdio>
 #include <cstdlib>
 #include <utility>
 
@@ -379,13 +380,34 @@ std::vector<const Tuned*> candidates(const OpSpec& op, const Launch& launch, std
   return rows;
 }
 
+std::string why(const OpSpec& op, const Launch& launch, const Tuned* candidate) {
+  if (candidate == nullptr)
+    return launch.candidates.empty() ? "default: nothing tuned for this precision and layout"
+                                     : "default: nothing tuned is taken here";
+  const Tuned& row = *candidate;
+  const auto sizes = static_cast<size_t>(op.case_sizes);
+  std::vector<std::string> ends{std::string(op.sizes[0]) + "=" + std::to_string(row.over + 1) + ".." +
+                                std::to_string(row.bucket[0])};
+  for (size_t i = 1; i < sizes; ++i)
+    ends.push_back(std::string(op.sizes[i]) + "=" + std::to_string(row.bucket[i]));
+  const PrecisionSpec& its = op.precisions[static_cast<size_t>(row.precision)];
+  const bool exact = &its == launch.precision && distance_of(row, launch.sizes) == 0;
+  return (exact ? "tuned for " : "nearest tuned: ") + join(ends, ",") + " " + its.name;
+}
+
 void run(const OpSpec& op, const Launch& launch, const Request& request) {
+  const size_t count = launch.candidates.size();
   const Attempt first = call_kernel(op, launch, request, launch.config);
   Attempt last = first;
-  for (size_t i = 1; last.status == TW_REFUSED && i < launch.candidates.size(); ++i)
-    last = call_kernel(op, launch, request, fields(*launch.candidates[i]));
-  if (last.status == TW_REFUSED && !launch.candidates.empty())
-    last = call_kernel(op, launch, request, defaults(op));
+  size_t used = 0;
+  while (last.status == TW_REFUSED && used < count)
+    last = call_kernel(op, launch, request, ++used < count ? fields(*launch.candidates[used]) : defaults(op));
+  if (!request.has_config && std::getenv("TILEWRIGHT_EXPLAIN") != nullptr) {
+    const std::string passed =
+        used > 0 ? "; refused before: " + std::to_string(used) + ", " + first.reason : "";
+    std::fprintf(stderr, "%s %s %s: %s%s\n", op.name, text_of(launch.sizes).c_str(), launch.precision->name,
+                 why(op, launch, used < count ? launch.candidates[used] : nullptr).c_str(), passed.c_str());
+  }
   if (last.status == TW_OK) return;
   const Attempt& told = last.status == TW_REFUSED ? first : last;
   throw KernelError(told.status, std::string(op.name) + ": " + told.reason);

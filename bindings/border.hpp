@@ -135,8 +135,12 @@ Launch resolve(const OpSpec& op, const Request& request);
 // their bucket, then those of the same operands. The same order as tilewright.tables.Table.candidates.
 std::vector<const Tuned*> candidates(const OpSpec& op, const Launch& launch, std::string_view level);
 
+// Why a launch would run with this candidate, or without any: a sentence.
+std::string why(const OpSpec& op, const Launch& launch, const Tuned* candidate);
+
 // Calls the kernel on checked tensors, outputs included; raises KernelError. A tuned config that the kernel
-// refuses gives way to the next candidate, the last to the default.
+// refuses gives way to the next candidate, the last to the default. With TILEWRIGHT_EXPLAIN in the
+// environment, which it was and why goes to standard error.
 void run(const OpSpec& op, const Launch& launch, const Request& request);
 
 const char* dtype_name(int32_t dtype);

@@ -54,7 +54,7 @@ class Subject:
 class BenchRow:
     """One line of a benchmark. Times in us; `ratio` is peer time / our time: above 1 we are faster.
 
-    `state` is timed, impossible (below the physical floor), wrong (the check failed, so no time) or
+    `state` is timed, impossible (below the physical floor), wrong (the check failed or the kernel cheated, so no time) or
     unavailable; `reason` explains the last three. `evidence` is how the time was obtained, None without
     one. `clock` is native (read in C++ around the kernel) or python (each call made from Python, as in
     pairs, where a peer can be called no other way). `mhz` is the lowest and the highest clock read meanwhile and

@@ -60,7 +60,10 @@ def sweep_blocks(document: Document, sweep: Mapping[str, Any], title: str) -> li
             columns=(dim, "mean regret", "worst", f"at {dim}", "config"),
             rows=rows,
         ),
-        Block(svg=Markup(svg) if svg else None, lines=_words(sweep, dim, others)),
+        Block(
+            svg=Markup(svg) if svg else None,
+            lines=[*_words(sweep, dim, others), *filter(None, [document.top.get("doubt")])],
+        ),
         _values(sweep, dim, unit, word),
     ]
 

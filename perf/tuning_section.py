@@ -133,13 +133,13 @@ def _importance(
 def _pareto(document: Document, rows: Sequence[Row], title: str, word: str) -> list[Block]:
     """A plot for each pair of objectives that trials carry; the front is the document's, else computed."""
     carried = [(r, v) for r in rows if isinstance(v := r.get("values"), Mapping)]
-    names = list(dict.fromkeys(n for _, v in carried for n, x in v.items() if positive(x)))
-    whole = [(r, v) for r, v in carried if all(positive(v.get(n)) for n in names)]
+    names = list(dict.fromkeys(n for _, v in carried for n, x in v.items() if _amount_of(x)))
+    whole = [(r, v) for r, v in carried if all(_amount_of(v.get(n)) for n in names)]
     if len(names) < 2 or not whole:
         return []
     given = document.top.get("pareto")
     points = [tuple(float(v[n]) for n in names) for _, v in whole]
-    listed = set(given) if isinstance(given, list) else None
+    listed = set(given) if isinstance(given, list) and given else None
     front = [
         r.get("number") in listed if listed is not None else not any(map(_dominates(p), points))
         for (r, _), p in zip(whole, points, strict=True)
@@ -176,6 +176,11 @@ def _pareto(document: Document, rows: Sequence[Row], title: str, word: str) -> l
         )
     )
     return blocks
+
+
+def _amount_of(value: object) -> bool:
+    """Whether it is a number of something: 0 bytes are one too."""
+    return value == 0 or positive(value) is not None
 
 
 def _dominates(point: Sequence[float]) -> Any:

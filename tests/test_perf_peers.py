@@ -55,7 +55,7 @@ def test_peers_are_checked_and_timed_beside_us(gemm: Family) -> None:
         assert row.clock == "python"
         assert row.peer_is in ("torch", "torch-mkldnn")
         arrays, _ = samples.load(str(row.samples_id))
-        assert set(arrays) == {"ours", "theirs", "log_ratio"}
+        assert set(arrays) == {"ours", "theirs", "log_ratio", "machine"}
 
 
 def test_a_prepacked_peer_meets_our_prepacked_layout_unless_fixed(gemm: Family) -> None:

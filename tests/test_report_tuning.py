@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import report_documents as documents
 from autotune_doubles import CostModel, gemm_case
 from tilewright.autotune import study_document
 from tilewright.autotune.study import tune
+from tilewright.autotune.trials import OBJECTIVES
 from tilewright.backends.host import Host
 from tilewright.cli.main import main
 from tilewright.document import document, plain
@@ -98,7 +100,7 @@ def fronts(rows: list[dict[str, Any]], **top: Any) -> set[int]:
 
 
 @quick
-@given(st.lists(st.tuples(*[st.integers(1, 6)] * 3), min_size=1, max_size=15))
+@given(st.lists(st.tuples(st.integers(1, 6), *[st.integers(0, 6)] * 2), min_size=1, max_size=15))
 def test_the_front_is_what_nothing_dominates(points: list[tuple[int, int, int]]) -> None:
     names = ("time_us", "memory_bytes", "size_bytes")
     rows = [
@@ -115,6 +117,7 @@ def test_the_front_is_what_nothing_dominates(points: list[tuple[int, int, int]])
 def test_the_front_that_the_document_names_is_the_one_shown() -> None:
     rows = documents.trials(20, objectives=True)
     assert fronts(rows, pareto=[0, 3]) == {0, 3}
+    assert fronts(rows, pareto=[]) == fronts(rows)
     text = page(documents.tune(objectives=True))
     assert text.count("Pareto front: gemm") == 3
     assert "time, us against memory, bytes" in text
@@ -193,6 +196,23 @@ def test_a_stored_study_gives_what_its_document_gives(tmp_path: Path) -> None:
     assert (
         "Tuning history: gemm cpu" in out.read_text() and "Importance of fields" in out.read_text()
     )
+
+
+def test_a_stored_study_keeps_its_objectives(tmp_path: Path) -> None:
+    url = f"journal:{tmp_path}/s.journal"
+
+    class TwoFold(CostModel):
+        objectives = ("time", "memory")
+
+        def evaluate(self, config: Any, enter: Any) -> Any:
+            found = CostModel.evaluate(self, config, enter)
+            kept = {"time": found.value, "memory": float(config["tile_m"])}
+            return replace(found, details={**found.details, OBJECTIVES: kept})
+
+    tune(family("gemm"), gemm_case(), "cpu", 8, objective=TwoFold(), backend=Host(), storage=url)
+    ((_, stored),) = study_document.documents(url)
+    assert all(set(r["values"]) == {"time_us", "memory_bytes"} for r in stored["rows"])
+    assert "time, us against memory, bytes" in page(stored)
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")

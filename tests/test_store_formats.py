@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import multiprocessing
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from conftest import ROOT
 from store_doubles import key, record, studies
+from tilewright import toolchains
 from tilewright.autotune.store import aiter, formats, kernel_tuner, measurements, t4
 from tilewright.autotune.store.record import Record, read
 from tilewright.autotune.trials import Stage, State
@@ -239,3 +241,49 @@ def test_what_a_file_does_not_tell_can_be_said(tmp_path: Path) -> None:
     (one,) = formats.load(path, family="gemm", device="RTX 3090", shape="M=1,N=2,K=3")
     assert (one.key.family, one.key.device) == ("gemm", "RTX 3090")
     assert one.bucket == (1, 2, 3) and one.stage is Stage.TIME
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("unit", ["us", "score"])
+def test_kernel_tuner_simulates_from_a_cache_of_ours(unit: str, tmp_path: Path) -> None:
+    """The tool itself reads what was exported, failures included; its schema is the one we validate with."""
+    one = toolchains.toolchain("kernel-tuner")
+    found = toolchains.installed(one)
+    if found is None:
+        pytest.skip(toolchains.why_missing(one))
+    study = key(unit=unit)
+    records = [
+        record(
+            None if n == m == 64 else 10.0 * m + n,
+            {"tile_m": m, "tile_n": n},
+            key=study,
+            stage=stage,
+            samples=() if n == m == 64 else (1.5, 2.5),
+        )
+        for m in (16, 32, 64)
+        for n, stage in ((16, Stage.TIME), (64, Stage.CHECK if m == 64 else Stage.TIME))
+    ]
+    path = tmp_path / "cache.json"
+    formats.write(path, "kernel-tuner", records)
+    before = path.read_bytes()
+    script = Path(__file__).with_name("kernel_tuner_reads.py")
+    ran = subprocess.run(
+        [found.python, "-I", str(script), str(found.site), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    answer = json.loads(ran.stdout.splitlines()[-1])
+    per = 1e-3 if unit == "us" else 1.0
+    wanted = {
+        tuple(r.config.values()): None if r.value is None else pytest.approx(r.value * per)
+        for r in records
+    }
+    assert {tuple(r["config"].values()): r["value"] for r in answer["rows"]} == wanted
+    assert answer["device"] == study.device and answer["schema"] == SCHEMA
+    assert path.read_bytes() == before
+    jsonschema.validate(answer["t4"], SCHEMA)
+    back = {tuple(r.config.values()): r.value for r in t4.parse(answer["t4"], "t4.json")}
+    assert back == wanted

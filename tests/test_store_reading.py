@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from store_doubles import key, record
 from tilewright.autotune.pool import Pool
 from tilewright.autotune.storage import open_url
 from tilewright.autotune.store import measurements, reading
+from tilewright.autotune.store.catalogue import related
 from tilewright.autotune.store.donors import donors, octaves
 from tilewright.autotune.store.record import Record
 from tilewright.autotune.study import tune
@@ -104,6 +106,27 @@ def test_bad_input_is_one_sentence(
     assert main(["store", *arguments]) in (2, 3)
     if arguments[-1] != "xml":
         assert sentence in capsys.readouterr().err
+
+
+def test_what_may_be_a_donor_is_read_from_the_storage_and_the_imports(tmp_path: Path) -> None:
+    url = f"journal:{tmp_path}/s.journal"
+    first = tuned(4, storage=url)
+    other = GEMM.spec.case({"M": 16, "N": 32, "K": 16}, "fp32")
+    second = tune(
+        GEMM, other, "cpu", 5, objective=CostModel(), backend=Host(), storage=url, store=False
+    )
+    measurements.append(
+        [
+            record(1.0, dict(first.rows[1].config), key=replace(first.key, device="another")),
+            record(2.0, {"x": 1}, key=key(family="attention")),
+        ]
+    )
+    found = related(open_url(url), first.key)
+    assert len(found) == 6 and {r.key for r in found[:5]} == {second.key}
+    pool = Pool.of(GEMM.spec, gemm_case(), CPU)
+    close = donors(found, first.key, pool)
+    assert [len(d.configs) for d in close] == [5, 1]
+    assert pool.config(close[0].configs[0]) == second.best.config
 
 
 SPACE = Space(tile_m=(16, 32, 64), tile_n=(16, 32, 64))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import random
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tilewright.bindings import cpp, generate
 from tilewright.bindings.table import op_of
 from tilewright.buckets import Span
 from tilewright.cases import Case
+from tilewright.errors import TilewrightError
 from tilewright.perf import bench
 from tilewright.registry import Family, family, package_folder
 from tilewright.ship import bundle, dispatch, ranges
@@ -128,6 +130,16 @@ def test_a_sweep_replaces_what_it_covers_and_nothing_else(tmp_path: Path) -> Non
     ]
 
 
+def test_a_row_whose_ends_make_no_range_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cpu.json"
+    tables.store(path, GEMM, CPU, entry(100, 64, over=20))
+    good = path.read_text()
+    for wrong in ("100", '"20"', "-2", "1.5"):
+        path.write_text(good.replace('"over": 20', f'"over": {wrong}'))
+        with pytest.raises(TilewrightError, match="are no range"):
+            tables.read(path, GEMM, CPU)
+
+
 def with_rule(limit: Callable[[Case], int]) -> Family:
     """gemm whose tile_m is limited by the case."""
 
@@ -201,19 +213,23 @@ def many_entries(rng: random.Random) -> list[Entry]:
     return found
 
 
-def calls(rng: random.Random, count: int) -> Iterator[tuple[Case, str, int]]:
-    """Random cases with a CPU level and the largest tile_m that the kernel takes."""
+def calls(rng: random.Random, count: int, rows: Sequence[Entry]) -> list[tuple[Case, str, int]]:
+    """Random cases, every other one near a row, with a CPU level and the largest tile_m that the kernel takes."""
     sizes = [0, 1, 2, 8, 63, 64, 65, 100, 101, 576, 577, 1000, 4097, 2**31, 2**40 + 1, 2**62]
-    for _ in range(count):
+    found = []
+    for i in range(count):
         precision = rng.choice(SPEC.precisions)
         flags = rng.choice(SPEC.flag_combinations(precision))
         m = rng.choice([rng.choice(sizes), rng.randrange(2**63), rng.randrange(5000)])
-        given = {"M": m, "N": rng.choice(sizes), "K": rng.choice([0, 576, 577, 1536, 2**50])}
-        yield (
-            SPEC.case(given, precision.name, flags),
-            rng.choice(LEVELS),
-            rng.choice([7, 40, 100, 256]),
-        )
+        tail = (rng.choice(sizes), rng.choice([0, 576, 577, 1536, 2**50]))
+        if i % 2:
+            row = rng.choice(rows)
+            ends = (row.span.over, row.span.over + 1, row.bucket[0], row.bucket[0] + 1)
+            precision, flags = SPEC.precision(row.precision), dict(row.flags)
+            m, tail = max(0, rng.choice(ends)), (row.bucket[1], row.bucket[2])
+        case = SPEC.case(dict(zip("MNK", (m, *tail), strict=True)), precision.name, flags)
+        found.append((case, rng.choice(LEVELS), rng.choice([7, 40, 100, 256])))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -231,11 +247,10 @@ def choosing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Entr
     return folder / "choose", tuple(cpp._usable(op))
 
 
-def test_generated_cpp_chooses_as_python_does_on_any_shape(
-    choosing: tuple[Path, tuple[Entry, ...]],
-) -> None:
-    program, rows = choosing
-    asked = list(calls(random.Random(11), 4000))
+def ask(
+    program: Path, asked: list[tuple[Case, str, int]], **environment: str
+) -> tuple[list[str], list[str]]:
+    """Lines of output and of standard error for these calls."""
     names = [p.name for p in SPEC.precisions]
     text = ""
     for one, level, limit in asked:
@@ -249,9 +264,20 @@ def test_generated_cpp_chooses_as_python_does_on_any_shape(
             *one.sizes.values(),
         ]
         text += " ".join(map(str, numbers)) + "\n"
-    done = subprocess.run([program], input=text, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(asked)
+    env = {**os.environ, **environment}
+    done = subprocess.run(
+        [program], input=text, capture_output=True, text=True, check=True, env=env
+    )
+    return done.stdout.splitlines(), done.stderr.splitlines()
+
+
+def test_generated_cpp_chooses_as_python_does_on_any_shape(
+    choosing: tuple[Path, tuple[Entry, ...]],
+) -> None:
+    program, rows = choosing
+    asked = calls(random.Random(11), 4000, rows)
+    lines, silence = ask(program, asked)
+    assert len(lines) == len(asked) and silence == []
     outcomes: dict[str, int] = {}
     for (one, level, limit), line in zip(asked, lines, strict=True):
         order, _, used = line.partition(":")
@@ -260,6 +286,33 @@ def test_generated_cpp_chooses_as_python_does_on_any_shape(
         assert [rows[int(i)] for i in order.split()] == expected, f"{one} {one.precision} {level}"
         outcomes |= compare_use(used.split(), expected, limit, outcomes)
     assert all(outcomes.get(k, 0) > 50 for k in ("first", "later", "default")), outcomes
+
+
+def test_generated_cpp_says_why_when_asked(choosing: tuple[Path, tuple[Entry, ...]]) -> None:
+    program, rows = choosing
+    asked = calls(random.Random(5), 400, rows)
+    _, lines = ask(program, asked, TILEWRIGHT_EXPLAIN="1")
+    kinds = set()
+    for (one, level, limit), line in zip(asked, lines, strict=True):
+        here = tuple(e for e in rows if e.level in ("", level))
+        expected = list(Table("gemm", "cpu", here).candidates(one))
+        legal = [e for e in expected if e.config["tile_m"] <= limit]
+        passed = expected.index(legal[0]) if legal else len(expected)
+        if not expected:
+            said = "default: nothing tuned for this precision and layout"
+        elif not legal:
+            said = "default: nothing tuned is taken here"
+        else:
+            found = legal[0]
+            ends = f"M={found.span.over + 1}..{found.span.upper},N={found.bucket[1]},K={found.bucket[2]}"
+            word = "tuned for " if tables.holds(found, one) else "nearest tuned: "
+            said = f"{word}{ends} {found.precision}"
+        told = line.partition(f" {one.precision}: ")[2]
+        assert told.partition(";")[0] == said
+        assert (f"refused before: {passed}, " in told) == (passed > 0)
+        kinds.add((said.split()[0], passed > 0))
+    assert {k for k, _ in kinds} == {"tuned", "nearest", "default:"}
+    assert ("tuned", False) in kinds and ("nearest", True) in kinds and ("default:", True) in kinds
 
 
 def compare_use(

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from autotune_doubles import CostModel, NoisyCostModel, NoisyRounds, small_family
 from tilewright import tables
 from tilewright.autotune import tables_sweep
-from tilewright.autotune.tables_partition import costs, partition, regret, summary
+from tilewright.autotune.tables_partition import costs, partition, regret, spread, summary, worth
 from tilewright.autotune.tables_result import Request, Sizes, parse_sweep
 from tilewright.autotune.tables_sweep import sweep
 from tilewright.autotune.trials import Outcome
@@ -83,7 +83,7 @@ def test_the_partition_is_the_best_there_is(sizes: int, configs: int, most: int,
     cost = np.array(
         [[rng.choice([0.0, 0.1, 0.3, rng.random()]) for _ in range(configs)] for _ in range(sizes)]
     )
-    found = partition(cost, most, worth=0.0)
+    found = partition(cost, most, slack=0.0)
     assert [r.first for r in found] == [0, *(r.last + 1 for r in found[:-1])]
     assert found[-1].last == sizes - 1 and len(found) <= most
     total = sum(float(cost[r.first : r.last + 1, r.column].sum()) for r in found)
@@ -97,7 +97,21 @@ def test_the_partition_is_the_best_there_is(sizes: int, configs: int, most: int,
 def test_a_range_that_wins_less_than_noise_is_not_made() -> None:
     cost = np.array([[0.0, 0.001], [0.001, 0.0], [0.5, 0.0]])
     assert [(r.first, r.last, r.column) for r in partition(cost, 3)] == [(0, 2, 1)]
-    assert len(partition(cost, 3, worth=0.0)) == 2
+    assert len(partition(cost, 3, slack=0.0)) == 2
+
+
+def test_noise_makes_no_ranges() -> None:
+    # Thirteen sizes, nine configs that are all alike, and a machine that is not quiet.
+    rng = np.random.default_rng(8)
+    times = [rng.lognormal(0, 0.15, (7, 9)) for _ in range(13)]
+    assert worth(times, 0) > 0.03
+    assert len(partition(costs(times, 0), 8, worth(times, 0))) <= 2
+    assert len(partition(costs(times, 0), 8)) == 8
+    # A real difference is still seen through it.
+    for i in range(6):
+        times[i][:, 1:] *= 2
+    found = partition(costs(times, 0), 8, worth(times, 0))
+    assert found[0].column == 0 and len(found) <= 3
 
 
 def test_a_config_that_cannot_run_a_size_is_taken_only_where_nothing_else_can() -> None:
@@ -114,7 +128,7 @@ def test_regret_is_told_by_rounds_that_did_not_choose() -> None:
     told, cursed = [], []
     for _ in range(300):
         rounds = rng.lognormal(0, 0.1, (16, 20))
-        best = int(np.argmin(costs([rounds[::2]])[0]))
+        best = int(np.argmin(costs([rounds[::2]], 0)[0]))
         told.append(regret(rounds[1::2], 7, best).value or 0.0)
         cursed.append(regret(rounds[::2], 7, best).value or 0.0)
     assert abs(float(np.mean(told))) < 0.01
@@ -126,11 +140,31 @@ def test_costs_ignore_what_slows_whole_rounds_down_and_failures_cost_everything(
     drift = np.exp(np.arange(6.0))[:, None]
     rounds = true * drift
     rounds[3, 2] = np.nan
-    assert costs([rounds])[0] == pytest.approx([0.0, math.log(1.1), math.inf])
+    assert costs([rounds], 1)[0] == pytest.approx([0.0, math.log(1.1), math.inf])
     found = summary([regret(rounds, 1, 0), regret(rounds, 2, 0), regret(rounds, 0, 0)])
     assert found.mean == pytest.approx(math.sqrt(1.1) - 1)
     assert (found.worst_at, found.cannot) == (0, 1)
     assert found.worst == pytest.approx(0.1)
+
+
+def test_no_size_gets_a_config_that_is_slower_than_the_default_beyond_noise() -> None:
+    rng = np.random.default_rng(1)
+    # The second is far better on the first size and 10 % slower than the default on the second one.
+    sizes = [np.array([2.0, 1.0]), np.array([1.0, 1.1])]
+    times = [true * rng.lognormal(0, 0.01, (14, 2)) for true in sizes]
+    assert [r.column for r in partition(costs(times, 0), 1)] == [0]
+    assert [r.column for r in partition(costs(times, 1), 1)] == [1]
+    assert [r.column for r in partition(costs(times, 0), 2)] == [1, 0]
+    exact = [t[None, :] for t in sizes]
+    assert [r.column for r in partition(costs(exact, 0), 1)] == [0]
+
+
+def test_how_uncertain_rounds_are() -> None:
+    rng = np.random.default_rng(2)
+    assert spread(rng.lognormal(0, 0.01, (14, 4)), 0) < 1.05
+    assert spread(rng.lognormal(0, 0.6, (14, 4)), 0) > 1.2
+    assert spread(np.ones((1, 3)), 0) == spread(np.ones((14, 1)), 0) == 1.0
+    assert spread(np.ones((3, 2)), 0) == math.inf
 
 
 @dataclass
@@ -138,8 +172,8 @@ class BySize(NoisyCostModel):
     """The best tile_m is the power of two at M, in [16, 128]; noise as in a measurement."""
 
     m: int = 1
-    evaluations: int = 0
     timed: int = 0
+    spread: float = 0.003
 
     def true(self, config: Config) -> float:
         wanted = math.log2(min(max(self.m, 16), 128))
@@ -153,18 +187,19 @@ class BySize(NoisyCostModel):
     def side_by_side(self, configs: Sequence[Config]) -> Iterator[NoisyRounds]:
         self.timed += len(configs)
         true = np.array([self.true(c) for c in configs])
-        yield NoisyRounds(true, noise=0.003, drift=0.0, seed=self.m)
+        yield NoisyRounds(true, noise=self.spread, drift=0.0, seed=self.m)
 
 
 class Models:
     """One model a case, so that what was evaluated can be counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, noise: float = 0.003) -> None:
+        self.noise = noise
         self.all: dict[int, BySize] = {}
 
     def __call__(self, case: Case) -> BySize:
         m = case.sizes["M"]
-        return self.all.setdefault(m, BySize(m=m, evidence=Evidence.MEASURED))
+        return self.all.setdefault(m, BySize(m=m, evidence=Evidence.MEASURED, spread=self.noise))
 
     @property
     def work(self) -> int:
@@ -231,6 +266,18 @@ def test_a_sweep_that_is_run_again_measures_nothing_and_says_the_same(tmp_path: 
     repeated = sweep(request(tmp_path, again))
     assert again.work == 0
     assert (repeated.buckets, repeated.regret) == (result.buckets, result.regret)
+
+
+def test_a_busy_machine_is_said_and_timed_further(tmp_path: Path) -> None:
+    models = Models(noise=0.8)
+    result = sweep(request(tmp_path, models, install=True))
+    assert "the machine was busy" in result.doubt and "M=1 (" in result.doubt
+    assert not tables.installed_path(result.request.family, CPU).exists()
+    assert result.stored == tables.user_path(result.request.family, CPU)
+    quieter, rounds = Models(), result.rounds
+    again = sweep(request(tmp_path, quieter, install=True))
+    assert all(b > a for a, b in zip(rounds, again.rounds, strict=True))
+    assert all(not m.calls and m.timed for m in quieter.all.values())
 
 
 def test_neighbours_winners_are_first_guesses(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilewright.autotune.storage import open_url
+from tilewright.autotune.provenance import StudyKey
+from tilewright.autotune.storage import Place, open_url
 from tilewright.autotune.store import measurements, reading
 from tilewright.autotune.store.reading import StudyRecords
 from tilewright.autotune.store.record import Record
@@ -53,6 +54,16 @@ def catalogue(url: str | None, path: Path | None = None) -> Catalogue:
         found += reading.studies(place.storage, place.shown)
     kept = measurements.load(path)
     return Catalogue(tuple(found) + tuple(_groups(kept.records)), kept.damaged)
+
+
+def related(place: Place, key: StudyKey, path: Path | None = None) -> tuple[Record, ...]:
+    """Records that may be donors for a study: its family and backend, in its own storage and among the imports."""
+
+    def same(one: StudyKey) -> bool:
+        return one != key and (one.family, one.backend) == (key.family, key.backend)
+
+    own = [r for s in reading.studies(place.storage, place.shown, same) for r in s.records]
+    return (*own, *(r for r in measurements.load(path).records if same(r.key)))
 
 
 def own_journals() -> list[str]:

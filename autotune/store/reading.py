@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +39,24 @@ class StudyRecords:
         return min(good, key=lambda r: (r.value or 0.0, r.number), default=None)
 
 
-def studies(storage: BaseStorage, origin: str) -> Iterator[StudyRecords]:
-    """Every study of ours in a storage, by name; others in the same storage are passed over."""
+def _any(key: StudyKey) -> bool:
+    return True
+
+
+def studies(
+    storage: BaseStorage, origin: str, wanted: Callable[[StudyKey], bool] = _any
+) -> Iterator[StudyRecords]:
+    """Every study of ours in a storage that is `wanted`, by name; those of others are passed over.
+
+    Trials are read for the wanted ones alone.
+    """
     for study in sorted(storage.get_all_studies(), key=lambda s: s.study_name):
         attrs = study.user_attrs
         try:
             key, evidence = key_of(attrs[STUDY_KEY]), Evidence(attrs[STUDY_EVIDENCE])
         except (KeyError, TypeError, ValueError):
+            continue
+        if not wanted(key):
             continue
         found = storage.get_all_trials(study._study_id, deepcopy=False)
         good = [t for t in found if trials.counts(t)]

@@ -21,6 +21,7 @@ from tilewright.perf.charts.base import (
     key_of_line,
     legend,
     line,
+    linear_scale,
     log_scale,
     mark,
     number,
@@ -192,11 +193,11 @@ class Candidate:
 
 def pareto(title: str, candidates: Sequence[Candidate], x_label: str, y_label: str) -> str:
     """Two objectives against each other, smaller is better in both; the front is joined by a line."""
-    usable = [c for c in candidates if c.x > 0 and c.y > 0]
+    usable = [c for c in candidates if c.x >= 0 and c.y >= 0]
     if not usable:
         return ""
-    x = log_scale([c.x for c in usable], LEFT, WIDTH - RIGHT, 0.04)
-    y = log_scale([c.y for c in usable], HEIGHT - BOTTOM, TOP, 0.04)
+    x = _amounts([c.x for c in usable], LEFT, WIDTH - RIGHT)
+    y = _amounts([c.y for c in usable], HEIGHT - BOTTOM, TOP)
     front = sorted((c for c in usable if c.front), key=lambda c: (c.x, c.y))
     parts = [
         opening(
@@ -214,6 +215,13 @@ def pareto(title: str, candidates: Sequence[Candidate], x_label: str, y_label: s
         for i, words in ((1, "on the front"), (5, "dominated"))
     ]
     return "".join([*parts, "</svg>", legend([], {c.evidence for c in usable}, names)])
+
+
+def _amounts(values: Sequence[float], start: float, end: float) -> Scale:
+    """Logarithmic, unless something is 0."""
+    if min(values) > 0:
+        return log_scale(values, start, end, 0.04)
+    return linear_scale(values, start, end)
 
 
 def _lower_steps(front: Sequence[Candidate], x: Scale, y: Scale) -> str:

@@ -91,7 +91,8 @@ def probe(found: Installed) -> None:
         "cache": rows,
     }
     got = list(_runs(found, content, ("random_sample", "genetic_algorithm"), (0,), 3))
-    if [sorted(g["values"]) for g in got] != [[1.0, 2.0, 3.0]] * 2:
+    # A genetic algorithm may stop short of the last config of so small a space.
+    if len(got) != 2 or sorted(got[0]["values"]) != [1.0, 2.0, 3.0] or not got[1]["values"]:
         raise Unavailable(f"Kernel Tuner does not work in {found.folder}: it answered {got}")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilewright.perf.watch import secret
 from tilewright.perf.watch.memory import Base, LiveInputs
 from tilewright.perf.watch.outputs import Guards, copies
 
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 TIMED = "a timed sample"
-# More copies of outputs than this are not kept: a later one takes the place of an earlier one.
-_MOST_KEPT = 8
+# More copies of outputs than this are not kept, of timed samples and of other calls: one drawn by lot makes room.
+_MOST_KEPT = {True: 3, False: 8}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +44,7 @@ class Scene:
         self.outputs = outputs
         self.guards = Guards(outputs)
         self.usual, self.other = bases
+        self.timed: list[Taken] = []
         self.taken: list[Taken] = []
         self._before = (self.usual, 0)
 
@@ -75,7 +77,9 @@ class Scene:
         outputs = copies(self.outputs)
         assert self.live.base is not None
         found = Taken(how, poison, self.live.base, self.live.mask, self._before, outputs)
-        if len(self.taken) >= _MOST_KEPT:
-            self.taken.pop(1)
-        self.taken.append(found)
+        kept = self.timed if how == TIMED else self.taken
+        if len(kept) >= _MOST_KEPT[how == TIMED]:
+            # Never the one that comes now: the last timed sample is compared in any case.
+            kept.pop(secret.below(len(kept)))
+        kept.append(found)
         return found

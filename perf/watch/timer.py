@@ -19,8 +19,9 @@ from tilewright.perf.watch.outputs import POISONS, copies, poison
 from tilewright.perf.watch.scene import TIMED, Scene
 from tilewright.perf.watch.system_clock import cpu_ns, wall_ns
 
-# Inputs change as often as this, at least: shorter calls are made in runs of samples.
-_SEGMENT_NS = 0.5e6
+# Inputs change as often as this, at least: shorter calls are made in runs of samples. What happens between two runs
+# costs the first sample of the next some 20 us of cache misses, so where that would show the first is left out.
+_SEGMENT_NS = 10e6
 # A sample this long hides what surrounds it, so that two clocks can be compared.
 _CLOCK_SAMPLE_NS = 2e6
 _CLOCK_SAMPLES = 6
@@ -28,8 +29,8 @@ _CLOCKS_NS = 40e6
 # The system's clock may say this much more than the samples: a call from Python and back.
 _CLOCK_SLACK = 1.25
 # Calls made close upon each other, on inputs that change before each or stay.
-_BURST_CALLS = 24
-_BURST_NS = 30e6
+_BURST_CALLS, _FEWEST_CALLS = 24, 6
+_BURST_NS = 60e6
 # Calls on inputs seen before may be this much faster than on new ones, and 2 us more: a changed line of memory
 # comes from another core's cache.
 _REMEMBERS, _REMEMBERS_NS = 1.6, 2_000.0
@@ -91,9 +92,11 @@ class WatchedTimer:
         self._flush = flush_bytes
         while count > 0:
             here = min(count, self._segment(batch))
+            # Cold samples begin alike, and what is long does not feel it.
+            left_out = int(not flush_bytes and self._call_ns * batch < _SEGMENT_NS)
             self.scene.change()
             start = wall_ns()
-            part = self.inner.sample(here, batch, flush_bytes)
+            part = self.inner.sample(here + left_out, batch, flush_bytes)[left_out:]
             end = wall_ns()
             self._untaken = True
             if end >= self._next_ns:
@@ -101,7 +104,9 @@ class WatchedTimer:
                 self._round(secret.below(len(_ROUND_KINDS)))
                 self._next_ns = wall_ns() + self._gap()
             if not flush_bytes:
-                self._call_ns = min(self._call_ns, max(1.0, (end - start) / (here * batch)))
+                self._call_ns = min(
+                    self._call_ns, max(1.0, (end - start) / ((here + left_out) * batch))
+                )
             parts.append(part)
             count -= here
         return np.concatenate(parts)
@@ -192,14 +197,14 @@ class WatchedTimer:
     def _remembers(self) -> tuple[float, float] | None:
         """Median ns of calls on new inputs and on the same, if the first are slower all through."""
         how = "a call close upon another, on inputs changed between them"
-        calls = int(np.clip(_BURST_NS / self._call_ns, 2, _BURST_CALLS))
         fresh: list[int] = []
         same: list[int] = []
-        if calls < _BURST_CALLS:
+        if self._call_ns >= _SEGMENT_NS:
             # So long a call is made on new inputs each time it is timed: remembering does not pay.
             self._burst(self.scene, 2, True)
             self.scene.take(how)
             return None
+        calls = int(np.clip(_BURST_NS / self._call_ns, _FEWEST_CALLS, _BURST_CALLS))
         for _ in range(2):
             fresh += self._burst(self.scene, calls, True)
             self.scene.take(how)

@@ -16,7 +16,7 @@ from tilewright.perf.watch.memory import Base, LiveInputs
 from tilewright.perf.watch.outputs import plain_outputs
 from tilewright.perf.watch.precision import lower_than_declared
 from tilewright.perf.watch.process import ProcessState
-from tilewright.perf.watch.scene import TIMED, Scene, Taken
+from tilewright.perf.watch.scene import Scene, Taken
 from tilewright.perf.watch.seal import seal
 from tilewright.perf.watch.timer import WatchedTimer
 
@@ -98,7 +98,7 @@ class Trial:
 
     def _compare(self) -> Comparison:
         """References are computed now: while the kernel ran there was nothing to find."""
-        taken = _chosen(self._scene.taken)
+        taken = _chosen(self._scene)
         end = _now() + _COMPARING * self._seconds * 1e9
         verdicts = []
         for number, one in enumerate(taken):
@@ -152,18 +152,13 @@ class Trial:
             raise Cheated(self.subject.who, f"runs where {replaced} was replaced")
 
 
-def _chosen(taken: Sequence[Taken]) -> list[Taken]:
-    """One of each kind in random order, the sample that was timed last first; then the others."""
-    left = list(taken)
-    timed = [t for t in left if t.how == TIMED]
-    first = [timed[-1]] if timed else []
-    left = [t for t in left if t not in first]
+def _chosen(scene: Scene) -> list[Taken]:
+    """The last sample that was timed; then the others in random order, those with NaN first."""
+    left = scene.timed[:-1] + scene.taken
     shuffled = []
     while left:
         shuffled.append(left.pop(secret.below(len(left))))
-    # What poison was left in is compared in any case.
-    shuffled.sort(key=lambda t: not _has_nan(t))
-    return first + shuffled
+    return scene.timed[-1:] + sorted(shuffled, key=lambda one: not _has_nan(one))
 
 
 def _has_nan(taken: Taken) -> bool:

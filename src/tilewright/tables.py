@@ -184,13 +184,21 @@ def read(path: Path, family: Family, target: Target, every_level: bool = False) 
                 row["provenance"],
                 row["device"],
                 row["level"],
-                row.get("over"),
+                _lower_end(row),
             )
             for row in rows
         )
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise TilewrightError(f"{path} is not a table of configs ({SCHEMA}): {error!r}") from None
     return Table(family.name, target.name, _specific_first(entries))
+
+
+def _lower_end(row: Mapping[str, Any]) -> int | None:
+    """The explicit lower end of a row's range; raises TypeError where the two ends make no range."""
+    over = row.get("over")
+    if over is not None and not (isinstance(over, int) and -1 <= over < row["bucket"][0]):
+        raise TypeError(f"over={over!r} and bucket={row['bucket']} are no range")
+    return over
 
 
 def _specific_first(entries: Iterable[Entry]) -> tuple[Entry, ...]:

@@ -185,6 +185,43 @@ def bring(
     say(f"kept in {measurements.default_path()}", json)
 
 
+@app.command("serve")
+def serve(
+    study: Annotated[
+        str,
+        typer.Option(
+            "--study", metavar="URL", help="The database: sqlite:///PATH or postgresql://..."
+        ),
+    ],
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", help="The port to listen on.")
+    ] = 13000,
+    host: Annotated[
+        str,
+        typer.Option("--host", metavar="NAME", help="The address to listen on; 0.0.0.0 for all."),
+    ] = "localhost",
+) -> None:
+    """Offer a database of studies to other machines: they tune with --study grpc://HOST:PORT.
+
+    It runs until Ctrl-C. Whoever reaches the port can read and write every study and nothing is encrypted,
+    so it listens on this machine alone unless --host says otherwise. Workers on a network that all reach a
+    PostgreSQL need no proxy.
+
+    \b
+    Example:
+      tilewright store serve --study sqlite:///studies.db --host 0.0.0.0 --port 13000
+      tilewright tune gemm --study grpc://build-7:13000 --workers 2
+    """
+    from tilewright.autotune import storage
+
+    place = storage.open_url(study)
+    say(f"serving {place.shown} as grpc://{host}:{port} until Ctrl-C")
+    try:
+        storage.serve(place, host, port)
+    except KeyboardInterrupt:
+        say("ended")
+
+
 def _select(study: str | None, family: str, target: str, name: str) -> Catalogue:
     from tilewright.autotune.store.catalogue import catalogue
 

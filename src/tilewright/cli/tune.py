@@ -59,7 +59,7 @@ def tune(
         typer.Option(
             "--study",
             metavar="URL",
-            help="Where studies are kept: journal:PATH, sqlite:///PATH, postgresql://...; by default your own journal.",
+            help="Where studies are kept: journal:PATH, sqlite:///PATH, postgresql://..., grpc://HOST:PORT; by default your own journal.",
         ),
     ] = None,
     objective: Annotated[
@@ -84,9 +84,23 @@ def tune(
             help="Processes; they check side by side and time one at a time.",
         ),
     ] = 1,
+    compile_workers: Annotated[
+        int,
+        typer.Option(
+            "--compile-workers",
+            metavar="N",
+            help="Processes that only compile and check, for the one that times on this device.",
+        ),
+    ] = 0,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", help="Seed of the inputs and of the sampler.")
     ] = 0,
+    cold: Annotated[
+        bool,
+        typer.Option(
+            "--cold", help="Borrow nothing from studies of other shapes and devices in the storage."
+        ),
+    ] = False,
     install: Annotated[
         bool,
         typer.Option(
@@ -124,6 +138,9 @@ def tune(
     configs that none beats in everything are the Pareto front, and the one that is kept is chosen by time.
     What a target cannot tell is refused with the reason.
 
+    A new study starts warm: at most a quarter of its first 32 trials are the best configs of the closest studies
+    in the same storage (neighbouring shapes, other devices); a donor that disappoints is dropped.
+
     Studies resume: run the same command again and nothing is measured twice; raise --trials to go on. Ctrl-C ends
     the search and keeps the best. A study is bound to shape, precision, flags, device, kernel sources and
     space; change one and it is another study. Look inside with `optuna-dashboard` on the same storage.
@@ -154,7 +171,7 @@ def tune(
 
         asked = SweepOptions(
             sweep, sizes or {}, precision, values, target, backend, trials, seconds, study, sampler,
-            workers, seed, buckets, install, json,
+            workers, compile_workers, seed, buckets, install, json,
         )  # fmt: skip
         run(found, asked)
         return
@@ -182,10 +199,12 @@ def tune(
             sampler=sampler,
             storage=study,
             workers=workers,
+            compile_workers=compile_workers,
             seed=seed,
             install=install,
             watch=watch,
             objectives=objective.split(","),
+            warm_start=not cold,
         )
     emit(json, "tune", result.rows, **result.top())
     _summary(result, json)

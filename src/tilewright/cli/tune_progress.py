@@ -142,7 +142,7 @@ class Bar(Watch):
         self._show()
 
     def stage(self, number: int, stage: Stage) -> None:
-        self._bar.update(self._task, doing=f"{_DOING[str(stage)]} {number}")
+        self._bar.update(self._task, doing=f"{_DOING.get(str(stage), stage)} {number}")
 
     def trial(self, row: TrialRow) -> None:
         self._tally.add(row)

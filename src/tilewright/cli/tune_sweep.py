@@ -31,6 +31,7 @@ class SweepOptions:
     study: str | None
     sampler: str
     workers: int
+    compile_workers: int
     seed: int
     buckets: int
     install: bool
@@ -59,6 +60,7 @@ def run(family: Family, asked: SweepOptions) -> None:
         sampler=asked.sampler,
         storage=asked.study,
         workers=asked.workers,
+        compile_workers=asked.compile_workers,
         seed=asked.seed,
         most=asked.buckets,
         install=asked.install,
@@ -109,6 +111,8 @@ def _show(result: SweepResult, json: str | None) -> None:
     )
     if result.gain is not None:
         say(f"default's time over the table's, geometric mean over sizes: {result.gain:.3f}x", json)
+    if result.doubt:
+        say(f"{result.doubt}{'; not installed' if result.request.install else ''}", json)
     if result.stored:
         say(f"kept in {result.stored}", json)
 
