@@ -23,7 +23,7 @@ from tilewright.perf.statistics import (
 from tilewright.perf.stopping import Effort, Width, rule_of
 from tilewright.perf.timers import Timer, flush_size, settle, undisturbed
 
-__all__ = ["Effort", "Measurement", "Pair", "Rounds", "batch_for", "measure", "measure_pair", "measure_rounds"]  # fmt: skip
+__all__ = ["Effort", "Measurement", "Pair", "Rounds", "Turns", "batch_for", "measure", "measure_pair", "measure_rounds"]  # fmt: skip
 
 # A sample shorter than this is a batch of calls, so that reading the clock does not count.
 _SHORTEST_SAMPLE_NS = {"native": 2_000.0, "python": 20_000.0, "run": 100_000.0}
@@ -163,6 +163,71 @@ def measure(
     )
 
 
+class Turns:
+    """Any number of calls timed in turns, a round at a time, for whoever decides between rounds what goes on.
+
+    A round goes there and back again, in an order drawn by lot. Drift hits all calls of a round alike, so they are
+    compared inside rounds; no rhythm of the machine can keep in step with an order that is drawn; and
+    every second round has the reverse of the order before. A block waits until threads of the others are at rest,
+    makes one untimed call when warm, then takes the samples that fit into `block_ns`, at least one.
+    `alone`: the calls use the calling thread and no other, so there is nothing to wait for before a block.
+    Use it inside `undisturbed()`.
+    """
+
+    def __init__(
+        self,
+        timers: Sequence[Timer],
+        effort: Effort,
+        cold: bool = False,
+        now: Now = time.monotonic,
+        block_ns: float = BLOCK_NS,
+        alone: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self._timers, self._cold, self._alone = timers, cold, alone
+        self._flush = flush_size() if cold else 0
+        self._guesses = _alike([_warm_up(timer, effort, now) for timer in timers])
+        self.batches = tuple(
+            batch_for(g, t.clock, cold) for g, t in zip(self._guesses, timers, strict=True)
+        )
+        self._counts = [
+            int(np.clip(block_ns / (g * b + self._flush / 8.0), 1, _MOST_IN_BLOCK))
+            for g, b in zip(self._guesses, self.batches, strict=True)
+        ]
+        self._lot = np.random.default_rng(seed)
+        self._last: list[int] = []
+        self._kept: list[list[Samples]] = [[] for _ in timers]
+
+    def round(self, which: Sequence[int] | None = None) -> Samples:
+        """One round of the calls named (all of them for None): the log of each one's time in ns, NaN for the others."""
+        chosen = list(range(len(self._timers)) if which is None else which)
+        again = sorted(self._last) == sorted(chosen)
+        order = (
+            self._last[::-1] if again else [chosen[i] for i in self._lot.permutation(len(chosen))]
+        )
+        self._last = [] if again else order
+        row = np.full(len(self._timers), np.nan)
+        row[order] = 0.0
+        for i in (*order, *reversed(order)):
+            row[i] += 0.5 * math.log(max(1e-3, self._block(i)))
+        return row
+
+    def _block(self, i: int) -> float:
+        """The median of one call's block, ns."""
+        timer = self._timers[i]
+        if not self._alone:
+            settle()
+        if not self._cold and self._guesses[i] < _LONG_CALL_NS:
+            timer.once()
+        block = timer.sample(self._counts[i], self.batches[i], self._flush)
+        self._kept[i].append(block)
+        return float(block[0] if len(block) == 1 else np.median(block))
+
+    def samples(self) -> tuple[Samples, ...]:
+        """All samples of each call in ns, in the order taken."""
+        return tuple(np.concatenate(blocks) if blocks else np.empty(0) for blocks in self._kept)
+
+
 def measure_rounds(
     timers: Sequence[Timer],
     effort: Effort | None = None,
@@ -175,44 +240,21 @@ def measure_rounds(
     alone: bool = False,
     seed: int = 0,
 ) -> Rounds:
-    """Time any number of calls in turns: each round goes there and back again, in an order drawn by lot.
+    """Time any number of calls in `Turns`, all of them in every round.
 
-    Drift hits all calls of a round alike, so they are compared inside rounds; no rhythm of the machine can keep in
-    step with an order that is drawn; and every second round has the reverse of the order before. A block waits until threads of the others are at rest, makes one
-    untimed call when warm, then takes the samples that fit into `block_ns`, at least one. Ends when `done(logs)` says
-    so (asked after `fewest` rounds, and then more and more rarely), after `most` rounds, when the budget is
-    spent and there are `fewest` rounds, or after 5 budgets in any case. Without `done`: at the budget.
-    `alone`: the calls use the calling thread and no other, so there is nothing to wait for before a block.
+    Ends when `done(logs)` says so (asked after `fewest` rounds, and then more and more rarely), after `most` rounds,
+    when the budget is spent and there are `fewest` rounds, or after 5 budgets in any case. Without `done`: at the
+    budget.
     """
     effort = effort or Effort()
     watch = Watch()
-    flush = flush_size() if cold else 0
-    kept: list[list[Samples]] = [[] for _ in timers]
-    logs: list[list[float]] = []
-    lot, order = np.random.default_rng(seed), list(range(len(timers)))
+    logs: list[Samples] = []
     with undisturbed():
         end = now() + effort.seconds
-        guesses = [_warm_up(timer, effort, now) for timer in timers]
-        guesses = _alike(guesses)
-        batches = [batch_for(g, t.clock, cold) for g, t in zip(guesses, timers, strict=True)]
-        counts = [
-            int(np.clip(block_ns / (g * b + flush / 8.0), 1, _MOST_IN_BLOCK))
-            for g, b in zip(guesses, batches, strict=True)
-        ]
+        turns = Turns(timers, effort, cold, now, block_ns, alone, seed)
         next_look, converged = fewest, False
         while True:
-            row = [0.0] * len(timers)
-            order = order[::-1] if len(logs) % 2 else lot.permutation(len(timers)).tolist()
-            for which in (*order, *reversed(order)):
-                if not alone:
-                    settle()
-                if not cold and guesses[which] < _LONG_CALL_NS:
-                    timers[which].once()
-                block = timers[which].sample(counts[which], batches[which], flush)
-                kept[which].append(block)
-                middle = float(block[0] if len(block) == 1 else np.median(block))
-                row[which] += 0.5 * math.log(max(1e-3, middle))
-            logs.append(row)
+            logs.append(turns.round())
             watch.tick()
             if done is not None and len(logs) >= next_look:
                 next_look = max(len(logs) + 1, math.ceil(_GROWTH * len(logs)))
@@ -220,13 +262,7 @@ def measure_rounds(
             spent = now() >= end and len(logs) >= fewest
             if converged or spent or len(logs) >= most or now() >= end + _OVERTIME * effort.seconds:
                 break
-    return Rounds(
-        np.array(logs),
-        tuple(np.concatenate(blocks) for blocks in kept),
-        tuple(batches),
-        converged,
-        watch.read(),
-    )
+    return Rounds(np.array(logs), turns.samples(), turns.batches, converged, watch.read())
 
 
 def log_ratios(rounds: Rounds, over: int = 1, under: int = 0) -> Samples:

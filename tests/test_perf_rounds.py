@@ -12,7 +12,7 @@ from fakes.clocks import FakeTimer, Machine
 from tilewright import native
 from tilewright.backends import all_backends
 from tilewright.inputs import draw
-from tilewright.perf.engine import Effort, log_ratios, measure_pair, measure_rounds
+from tilewright.perf.engine import Effort, Turns, log_ratios, measure_pair, measure_rounds
 from tilewright.perf.statistics import (
     block_medians,
     mean_ratio,
@@ -61,6 +61,16 @@ def test_rounds_keep_their_number(fewest: int, most: int) -> None:
     found = measure_rounds(timers, effort, now=machine.now, fewest=fewest, most=most)
     assert fewest <= len(found.logs) <= most
     assert all(len(s) == len(found.samples[0]) for s in found.samples)
+
+
+def test_calls_may_drop_out_between_rounds() -> None:
+    machine = Machine(0, noise=0.0)
+    timers = [machine.timer(t) for t in (1e5, 2e5, 4e5)]
+    turns = Turns(timers, Effort(seconds=1, warmup_s=0.0), now=machine.now)
+    first, second = turns.round(), turns.round([2, 0])
+    assert np.exp(first) == pytest.approx([1e5, 2e5, 4e5])
+    assert np.isnan(second[1]) and np.exp(second[[0, 2]]) == pytest.approx([1e5, 4e5])
+    assert all(len(s) > 0 for s in turns.samples())
 
 
 class Order:

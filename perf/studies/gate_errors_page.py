@@ -169,6 +169,8 @@ def page(found: Mapping[str, Any]) -> str:
         f"A gate here is {len(found['benchmarks'])} benchmarks, threshold {_percent(policy['threshold'], 0)}, passes of {policy['pass_s']} s. "
         f"It took {_range(found['seconds'])} s for equal builds and {_range(found['slow_seconds'])} s for the slower one.",
         "",
+        _targets(found),
+        "",
         "| question | answer |",
         "|---|---|",
         f"| false alarms: gates of equal builds that said `slower` | {_interval(found['alarms'])} |",
@@ -189,6 +191,16 @@ def page(found: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _targets(found: Mapping[str, Any]) -> str:
+    """Whether what the gate is meant to reach was reached, in this many runs."""
+    wanted = f"Meant to be reached: at most {MOST_ALARMS} false alarm in {OF_RUNS} gates, {_percent(FEWEST_DETECTED, 0)} detected"
+    if found["within_targets"]:
+        return f"{wanted}: reached."
+    left = OF_RUNS - found["alarms"]["of"]
+    reason = f"{left} gates of equal builds are still to run" if left > 0 else "missed"
+    return f"{wanted}: {reason}."
 
 
 def _said(counts: Mapping[str, int]) -> str:
