@@ -14,6 +14,7 @@ from tilewright.autotune.covariance import Axes, Floats, Hyper, mixed
 from tilewright.autotune.pool import Indices
 
 PRIOR_SCALE = 0.8
+_SMOOTH_SCALE = 3.0
 # Precision of the prior of a scale's logarithm.
 _PRIOR_WEIGHT = 4.0
 _START_NOISE = 1e-3
@@ -37,6 +38,11 @@ _JITTER = 1e-6
 def start(axes: Axes) -> Hyper:
     """What is believed before the first fit."""
     return Hyper((PRIOR_SCALE,) * len(axes), _START_SHARES, _START_NOISE)
+
+
+def smooth(axes: Axes) -> Hyper:
+    """A landscape on which every field matters gently."""
+    return Hyper((_SMOOTH_SCALE,) * len(axes), _START_SHARES, _START_NOISE)
 
 
 def fit(axes: Axes, tried: Indices, targets: Floats, before: Hyper) -> Hyper:

@@ -8,11 +8,13 @@ nothing else: a resumed study goes on as if it had not stopped.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
 from tilewright.autotune import fitting
-from tilewright.autotune.covariance import Axes, Floats, Hyper, Singles
+from tilewright.autotune.covariance import Axes, Covariance, Floats, Hyper, Singles
 from tilewright.autotune.pool import Indices, Pool
 from tilewright.autotune.posterior import Posterior
 
@@ -52,19 +54,85 @@ def targets(values: Floats) -> Floats:
     return np.asarray((logs - logs.mean()) / (spread if spread > 1e-12 else 1.0), dtype=np.float64)
 
 
+class _Belief:
+    """One set of hyperparameters, what it makes of a history, and the configs it looks at."""
+
+    def __init__(self) -> None:
+        self._posterior: Posterior | None = None
+        self._built: tuple[Hyper, bytes] | None = None
+        self._marks: list[tuple[int, Singles]] = []
+        self._whitened: Floats = np.zeros(0)
+        self.scale = 1.0
+
+    @property
+    def posterior(self) -> Posterior:
+        assert self._posterior is not None, "learn comes first"
+        return self._posterior
+
+    def learn(
+        self,
+        covariance: Callable[[], Covariance],
+        hyper: Hyper,
+        view: Callable[[], Indices],
+        built_from: tuple[Indices, bytes],
+        later: Sequence[int],
+        y: Floats,
+    ) -> None:
+        """Build from the history up to a milestone, unless that is done, and extend by what came later."""
+        start, digest = built_from
+        if self._posterior is None or self._built != (hyper, digest):
+            self._posterior = Posterior(covariance(), hyper.noise, view(), start)
+            self._built = (hyper, digest)
+            self._marks = [(len(start), self._posterior.variance)]
+        self._extend(len(start), later)
+        self._whitened = self._posterior.whiten(y)
+        squares = float(self._whitened @ self._whitened)
+        self.scale = math.sqrt(max(squares / max(len(y), 1), 1e-3))
+
+    def _extend(self, start: int, wanted: Sequence[int]) -> None:
+        """Append; rows of an earlier call stay where they agree."""
+        found = self.posterior
+        same = 0
+        for one, other in zip(found.seen[start:], wanted, strict=False):
+            if one != other:
+                break
+            same += 1
+        found.cut(*self._marks[same])
+        del self._marks[same + 1 :]
+        for place in wanted[same:]:
+            found.append([place])
+            self._marks.append((len(found.seen), found.variance))
+
+    def improvement(self, best: float) -> Singles:
+        """Expected improvement on `best` of each config in view (Jones, Schonlau and Welch 1998)."""
+        mean = self.posterior.means(self._whitened)
+        deviation = np.sqrt(np.maximum(self.posterior.variance, 1e-7)) * np.float32(self.scale)
+        z = (np.float32(best) - mean) / deviation
+        below = 0.5 * (1.0 + _erf(z * np.float32(math.sqrt(0.5))))
+        density = np.exp(-0.5 * z * z) * np.float32(1 / math.sqrt(2 * math.pi))
+        return np.asarray(deviation * (z * below + density), dtype=np.float32)
+
+    def predict(self, places: Indices) -> tuple[Floats, Floats]:
+        """Mean and standard deviation at configs of the pool."""
+        mean, variance = self.posterior.at(places, self._whitened)
+        return mean, np.sqrt(np.maximum(variance, 1e-7)) * self.scale
+
+
 class Surrogate:
-    """Kept up to date by `learn`; then answers for any config."""
+    """Kept up to date by `learn`; then answers for any config.
+
+    Two beliefs: hyperparameters fitted to the history, and a smooth landscape whatever the history says. Few
+    trials fit badly, and what both expect to be good is worth trying first.
+    """
 
     def __init__(self, pool: Pool, seed: int = 0) -> None:
         self.pool = pool
         self.seed = seed
         self._axes = Axes(pool)
+        self._smooth = fitting.smooth(self._axes)
         self._fits: dict[int, tuple[bytes, Hyper]] = {}
-        self._posterior: Posterior | None = None
-        self._built: bytes = b""
-        self._whitened: Floats = np.zeros(0)
+        self._fitted, self._fixed = _Belief(), _Belief()
         self._best = 0.0
-        self._scale = 1.0
 
     def learn(self, tried: Indices, values: Floats, pending: Indices) -> None:
         """Take in a history: finished trials in the order of their numbers, then configs being worked on.
@@ -77,35 +145,22 @@ class Surrogate:
         for mark in marks:
             hyper = self._fit(tried[:mark], values[:mark], hyper)
         mark = marks[-1] if marks else 0
-        built = _digest(tried[:mark], values[:mark])
-        if self._posterior is None or built != self._built:
-            view = self._view(tried[:mark], values[:mark])
-            covariance = self._axes.covariance(hyper)
-            self._posterior = Posterior(covariance, hyper.noise, view, tried[:mark])
-            self._built, self._marks = built, [(mark, self._posterior.variance)]
-        self._extend(tried, pending, mark)
         y = targets(values)
-        self._whitened = self._posterior.whiten(y)
         self._best = float(y.min()) if len(y) else 0.0
-        squares = float(self._whitened @ self._whitened)
-        self._scale = math.sqrt(max(squares / max(len(y), 1), 1e-3))
-
-    def _extend(self, tried: Indices, pending: Indices, mark: int) -> None:
-        """Append what came since the milestone; rows of an earlier call stay where they agree."""
-        found = self._posterior
-        assert found is not None
-        wanted = [int(i) for i in (*tried[mark:], *pending)]
-        same = 0
-        for one, other in zip(found.seen[mark:], wanted, strict=False):
-            if one != other:
-                break
-            same += 1
-        count, variance = self._marks[same]
-        found.cut(count, variance)
-        del self._marks[same + 1 :]
-        for place in wanted[same:]:
-            found.append([place])
-            self._marks.append((len(found.seen), found.variance))
+        # What never changes is never built anew: only the view of a large pool asks for it.
+        whole = len(self.pool) <= VIEW
+        for belief, own, start in (
+            (self._fitted, hyper, mark),
+            (self._fixed, self._smooth, 0 if whole else mark),
+        ):
+            belief.learn(
+                partial(self._axes.covariance, own),
+                own,
+                partial(self._view, tried[:mark], values[:mark]),
+                (tried[:start], _digest(tried[:start], values[:start])),
+                [int(i) for i in (*tried[start:], *pending)],
+                y,
+            )
 
     def _fit(self, tried: Indices, values: Floats, before: Hyper) -> Hyper:
         """The fit at a milestone; kept while its prefix of the history stays what it was."""
@@ -137,27 +192,19 @@ class Surrogate:
     @property
     def view(self) -> Indices:
         """The configs that `improvement` looks at."""
-        assert self._posterior is not None, "learn comes first"
-        return self._posterior.view
+        return self._fitted.posterior.view
 
     def improvement(self, margin: float = 0.0) -> Singles:
-        """Expected improvement of each config in view over the best observation (Jones et al. 1998).
+        """Expected improvement of each config in view over the best observation, the mean of both beliefs.
 
         With a margin, in standard deviations of the targets, only what is better by more counts.
         """
-        assert self._posterior is not None, "learn comes first"
-        mean = self._posterior.means(self._whitened)
-        deviation = np.sqrt(np.maximum(self._posterior.variance, 1e-7)) * np.float32(self._scale)
-        z = (np.float32(self._best - margin) - mean) / deviation
-        below = 0.5 * (1.0 + _erf(z * np.float32(math.sqrt(0.5))))
-        density = np.exp(-0.5 * z * z) * np.float32(1 / math.sqrt(2 * math.pi))
-        return np.asarray(deviation * (z * below + density), dtype=np.float32)
+        wanted = self._best - margin
+        return (self._fitted.improvement(wanted) + self._fixed.improvement(wanted)) / 2
 
     def predict(self, places: Indices) -> tuple[Floats, Floats]:
-        """Mean and standard deviation of the standardised target at configs of the pool."""
-        assert self._posterior is not None, "learn comes first"
-        mean, variance = self._posterior.at(places, self._whitened)
-        return mean, np.sqrt(np.maximum(variance, 1e-7)) * self._scale
+        """Mean and standard deviation of the standardised target at configs of the pool, as fitted."""
+        return self._fitted.predict(places)
 
 
 def _digest(tried: Indices, values: Floats) -> bytes:

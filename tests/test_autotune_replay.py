@@ -55,8 +55,7 @@ def test_the_posterior_is_the_textbooks(found: tuple[Pool, np.ndarray, np.ndarra
     pool, tried, values = found
     model = Surrogate(pool)
     model.learn(tried, values, NOTHING)
-    posterior = model._posterior
-    assert posterior is not None
+    posterior = model._fitted.posterior
     everything = np.arange(len(pool))
     prior = np.stack([posterior._covariance.between(i, None) for i in everything]).astype(float)
     assert np.allclose(prior, prior.T, atol=1e-6)
@@ -67,8 +66,10 @@ def test_the_posterior_is_the_textbooks(found: tuple[Pool, np.ndarray, np.ndarra
     variance = 1 - np.einsum("ij,ij->j", cross, np.linalg.solve(own, cross))
     got, deviation = model.predict(everything)
     assert np.allclose(got, mean, atol=5e-3)
-    assert np.allclose(deviation / model._scale, np.sqrt(np.maximum(variance, 1e-7)), atol=2e-2)
-    assert np.allclose(posterior.means(model._whitened), mean, atol=2e-2)
+    assert np.allclose(
+        deviation / model._fitted.scale, np.sqrt(np.maximum(variance, 1e-7)), atol=2e-2
+    )
+    assert np.allclose(posterior.means(model._fitted._whitened), mean, atol=2e-2)
 
 
 @given(histories(), st.data())
