@@ -200,7 +200,8 @@ class Surrogate:
         With a margin, in standard deviations of the targets, only what is better by more counts.
         """
         wanted = self._best - margin
-        return (self._fitted.improvement(wanted) + self._fixed.improvement(wanted)) / 2
+        both = self._fitted.improvement(wanted) + self._fixed.improvement(wanted)
+        return np.asarray(both / 2, dtype=np.float32)
 
     def predict(self, places: Indices) -> tuple[Floats, Floats]:
         """Mean and standard deviation of the standardised target at configs of the pool, as fitted."""
