@@ -165,6 +165,6 @@ def sampler(name: str, pool: Pool, seed: int, donors: Sequence[Donor] = ()) -> P
     missing = [p for p in _NEEDS.get(name, ()) if importlib.util.find_spec(p) is None]
     if missing:
         raise Unavailable(
-            f"sampler {name} needs {missing[0]}; `pip install {missing[0]}` brings it"
+            f"sampler {name} needs {missing[0]}; `pip install tilewright[samplers]` brings it"
         )
     return StockSampler(pool, seed, name) if found is None else OwnSampler(pool, seed, found)

@@ -111,7 +111,7 @@ def test_many_workers_ask_before_most_results_are_in(monkeypatch: pytest.MonkeyP
     assert arms == {"local", "model", "cross", "restart"}
 
 
-@pytest.mark.parametrize("name", ["portfolio", "tpe", "random", "exhaustive"])
+@pytest.mark.parametrize("name", ["portfolio", "tpe", "random", "gp", "cmaes", "exhaustive"])
 def test_a_study_covers_a_small_pool_exactly_once_and_the_default_first(name: str) -> None:
     space = Space((Rule("odd", odd_sum),), a=(1, 2, 3, 5), b=(8, 16, 48, 64), c=(0, 1))
     configs = {c for c in space.points() if odd_sum(None, None, c, None) is None}
