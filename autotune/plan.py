@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tilewright.autotune.search import Role, splits
-from tilewright.autotune.several import TIME
+from tilewright.autotune.valuing.several import TIME
 from tilewright.errors import UsageError
 
 if TYPE_CHECKING:
-    from tilewright.autotune.objective import Objective
+    from tilewright.autotune.valuing.objective import Objective
     from tilewright.backends.base import Backend
     from tilewright.cases import Case
     from tilewright.registry import Family

@@ -18,8 +18,8 @@ from tilewright.perf.sources import source_hash
 if TYPE_CHECKING:
     from optuna.study import Study
 
-    from tilewright.autotune.objective import Objective
-    from tilewright.autotune.pool import Pool
+    from tilewright.autotune.sampling.pool import Pool
+    from tilewright.autotune.valuing.objective import Objective
     from tilewright.backends.base import Backend
     from tilewright.cases import Case
     from tilewright.registry import Family

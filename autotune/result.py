@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autotune.final import Decision, Scored
-from tilewright.autotune.pareto import front
+from tilewright.autotune.choosing.final import Decision, Scored
 from tilewright.autotune.provenance import StudyKey
 from tilewright.autotune.trials import SPENT, State, TrialRow
+from tilewright.autotune.valuing.pareto import front
 from tilewright.space import Config
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from optuna.exceptions import UpdateFinishedTrialError
 
 from tilewright.autotune import provenance, trials
-from tilewright.autotune.claiming import Budget, Claims, Idle, Role
-from tilewright.autotune.interrupt import Interruption
-from tilewright.autotune.liveness import PACE, Pace, storage_errors
-from tilewright.autotune.objective import Enter, NoObjective, Objective
-from tilewright.autotune.pool import Pool
-from tilewright.autotune.site import Site
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sharing.claiming import Budget, Claims, Idle, Role
+from tilewright.autotune.sharing.interrupt import Interruption
+from tilewright.autotune.sharing.liveness import PACE, Pace, storage_errors
+from tilewright.autotune.sharing.site import Site
 from tilewright.autotune.trials import Stage, TrialRow
+from tilewright.autotune.valuing.objective import Enter, NoObjective, Objective
 from tilewright.autotune.watch import Watch
 from tilewright.errors import Unavailable
 from tilewright.evidence import Evidence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-    from tilewright.autotune.storage import Place
+    from tilewright.autotune.sharing.storage import Place
 
 __all__ = ["Budget", "Role", "Search"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tilewright.autotune.pool import Floats, Indices, Pool
-from tilewright.autotune.proposers import History
+from tilewright.autotune.sampling.pool import Floats, Indices, Pool
+from tilewright.autotune.sampling.proposers import History
 from tilewright.autotune.store.donors import Donor
 from tilewright.errors import UsageError
 from tilewright.machine import usable_cores
@@ -109,7 +109,7 @@ def simulate(
     target: Recorded, sampler: str, seed: int, budget: int, donors: Sequence[Donor] = ()
 ) -> Curve:
     """One tuning of `budget` unique legal configs, failures among them; a smaller space is tried whole."""
-    from tilewright.autotune.samplers import proposer
+    from tilewright.autotune.sampling.samplers import proposer
 
     chosen = proposer(sampler, donors)
     count = min(budget, len(target.pool))
@@ -134,7 +134,8 @@ def _through_optuna(target: Recorded, sampler: str, seed: int, count: int, value
     """The same for a sampler of Optuna's, which wants a study; the spent time includes the study's."""
     import optuna
 
-    from tilewright.autotune import samplers, trials
+    from tilewright.autotune import trials
+    from tilewright.autotune.sampling import samplers
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     chosen = samplers.sampler(sampler, target.pool, seed)
@@ -171,7 +172,7 @@ def _curve(
 
 def require(requests: Sequence[Request]) -> None:
     """Raise UsageError for a wrong sampler, a file that is no recording, or a sibling of another kernel."""
-    from tilewright.autotune.samplers import sampler
+    from tilewright.autotune.sampling.samplers import sampler
 
     for request in requests:
         target = load(request.space)

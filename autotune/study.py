@@ -13,21 +13,24 @@ from typing import TYPE_CHECKING, Any
 import optuna
 
 from tilewright import tables
-from tilewright.autotune import final, provenance, trials, warm, workers
-from tilewright.autotune.interrupt import Interruption
-from tilewright.autotune.locks import held, lock_path
-from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend
+from tilewright.autotune import provenance, trials
+from tilewright.autotune.choosing import final
 from tilewright.autotune.plan import Plan, require, roles
-from tilewright.autotune.pool import Pool
 from tilewright.autotune.result import TuneResult
-from tilewright.autotune.samplers import sampler as sampler_named
+from tilewright.autotune.sampling import warm
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sampling.samplers import sampler as sampler_named
 from tilewright.autotune.search import Budget, Search
-from tilewright.autotune.several import TIME, names, several
-from tilewright.autotune.site import Site
-from tilewright.autotune.storage import open_place
+from tilewright.autotune.sharing import workers
+from tilewright.autotune.sharing.interrupt import Interruption
+from tilewright.autotune.sharing.locks import held, lock_path
+from tilewright.autotune.sharing.site import Site
+from tilewright.autotune.sharing.storage import open_place
+from tilewright.autotune.sharing.workers import Assignment
 from tilewright.autotune.trials import TrialRow
+from tilewright.autotune.valuing.objective import Noisy, Objective, objective_for, pick_backend
+from tilewright.autotune.valuing.several import TIME, names, several
 from tilewright.autotune.watch import Watch
-from tilewright.autotune.workers import Assignment
 from tilewright.backends.base import Backend
 from tilewright.errors import UsageError
 from tilewright.registry import Family
@@ -36,7 +39,7 @@ from tilewright.targets import Target
 from tilewright.targets import target as target_named
 
 if TYPE_CHECKING:
-    from tilewright.autotune.final import Decision
+    from tilewright.autotune.choosing.final import Decision
     from tilewright.autotune.provenance import StudyKey
     from tilewright.cases import Case
     from tilewright.space import Config

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilewright.autotune import trials
 from tilewright.autotune.provenance import STUDY_EVIDENCE, STUDY_KEY
-from tilewright.autotune.storage import open_url
+from tilewright.autotune.sharing.storage import open_url
 from tilewright.document import document
 from tilewright.errors import UsageError
 

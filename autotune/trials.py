@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilewright.autotune import pareto
-from tilewright.autotune.pool import Pool
-from tilewright.autotune.proposers import History
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sampling.proposers import History
+from tilewright.autotune.valuing import pareto
 from tilewright.machine import cache_folder
 from tilewright.space import Config
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.autotune.objective import Enter
 from tilewright.autotune.trials import Outcome, Stage
+from tilewright.autotune.valuing.objective import Enter
 from tilewright.backends.base import Backend, Cell, Launch, State
 from tilewright.cases import Case
 from tilewright.errors import Refused

@@ -15,13 +15,13 @@ import optuna
 
 from autotune_doubles import CostModel, gemm_case, read_log
 from tilewright.autotune import trials
-from tilewright.autotune.claiming import Budget, Role
-from tilewright.autotune.interrupt import Interruption
-from tilewright.autotune.liveness import Pace
-from tilewright.autotune.pool import Pool
-from tilewright.autotune.samplers import sampler
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sampling.samplers import sampler
 from tilewright.autotune.search import Search
-from tilewright.autotune.storage import open_url
+from tilewright.autotune.sharing.claiming import Budget, Role
+from tilewright.autotune.sharing.interrupt import Interruption
+from tilewright.autotune.sharing.liveness import Pace
+from tilewright.autotune.sharing.storage import open_url
 from tilewright.registry import family
 from tilewright.targets import CPU
 

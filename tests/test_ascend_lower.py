@@ -173,7 +173,7 @@ def test_the_matrix_and_doctor_know_the_toolchain(tilewright: CommandLine) -> No
 
 @pytest.mark.usefixtures("ascend_ir")
 def test_tuning_the_910b_still_goes_to_the_twin() -> None:
-    from tilewright.autotune.objective import pick_backend
+    from tilewright.autotune.valuing.objective import pick_backend
     from tilewright.registry import family
 
     assert pick_backend(family("gemm"), target(ON), "fp16").name == "ascendc"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tilewright import native, tables
-from tilewright.autotune.objective import objective_for
-from tilewright.autotune.static_score import StaticScore
 from tilewright.autotune.study import tune
+from tilewright.autotune.valuing.objective import objective_for
+from tilewright.autotune.valuing.static_score import StaticScore
 from tilewright.backends.triton import Triton
 from tilewright.cli.main import main
 from tilewright.registry import family

@@ -19,7 +19,7 @@ from autotune_doubles import (
     small_family,
 )
 from tilewright import tables
-from tilewright.autotune import final
+from tilewright.autotune.choosing import final
 from tilewright.autotune.study import tune
 from tilewright.backends.host import Host
 from tilewright.cli.tune import _summary

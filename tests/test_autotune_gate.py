@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_doubles import Misbehaving, gemm_case
-from tilewright.autotune.gate import MOST_LOST, Facts, Gate, facts_of, sift
-from tilewright.autotune.measured import MeasuredTime
-from tilewright.autotune.static_score import StaticScore
 from tilewright.autotune.trials import Stage
+from tilewright.autotune.valuing.gate import MOST_LOST, Facts, Gate, facts_of, sift
+from tilewright.autotune.valuing.measured import MeasuredTime
+from tilewright.autotune.valuing.static_score import StaticScore
 from tilewright.backends.base import Launch
 from tilewright.backends.triton import Triton
 from tilewright.cases import Case

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from autotune_doubles import CostModel, gemm_case, small_family
-from tilewright.autotune import pareto
-from tilewright.autotune.objective import Enter
-from tilewright.autotune.several import growth_of, names, several
 from tilewright.autotune.study import tune
 from tilewright.autotune.trials import Outcome
+from tilewright.autotune.valuing import pareto
+from tilewright.autotune.valuing.objective import Enter
+from tilewright.autotune.valuing.several import growth_of, names, several
 from tilewright.backends.host import Host
 from tilewright.cli.main import main
 from tilewright.errors import UsageError

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from autotune_doubles import cost, gemm_case
 from tilewright.autotune import trials
-from tilewright.autotune.pool import Pool
-from tilewright.autotune.portfolio import Portfolio
-from tilewright.autotune.proposers import Exhaustive, History, Random
-from tilewright.autotune.samplers import sampler
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sampling.portfolio import Portfolio
+from tilewright.autotune.sampling.proposers import Exhaustive, History, Random
+from tilewright.autotune.sampling.samplers import sampler
 from tilewright.errors import Unavailable, UsageError
 from tilewright.registry import family
 from tilewright.space import Config, Rule, Space
@@ -98,7 +98,7 @@ def test_own_proposals_are_legal_and_new(pool: Pool, seed: int, data: st.DataObj
 def test_many_workers_ask_before_most_results_are_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three results and five running trials are enough for every arm, the surrogate's included."""
     even = dict.fromkeys(("model", "local", "cross", "restart"), 0.25)
-    monkeypatch.setattr("tilewright.autotune.portfolio.credit", lambda history: even)
+    monkeypatch.setattr("tilewright.autotune.sampling.portfolio.credit", lambda history: even)
     space = Space(a=tuple(range(10)), b=tuple(range(10)))
     pool = Pool.from_configs(space, set(space.points()), next(iter(space.points())))
     history = History(
@@ -187,7 +187,7 @@ def test_a_large_space_is_enumerated_once_while_its_rules_stay(
         return "odd" if sum(config.values()) % 2 else None
 
     monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path))
-    monkeypatch.setattr("tilewright.autotune.pool.LARGE", 100)
+    monkeypatch.setattr("tilewright.autotune.sampling.pool.LARGE", 100)
     space = Space((Rule("odd", rule),), a=tuple(range(10)), b=tuple(range(10)), c=(0, 1))
     spec = type(
         "S",

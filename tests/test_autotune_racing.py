@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.autotune.racing import BUDGET, DECIDED, NOBODY, Rules, race, race_recorded
+from tilewright.autotune.choosing.racing import BUDGET, DECIDED, NOBODY, Rules, race, race_recorded
 from tilewright.cli.main import main
 from tilewright.errors import UsageError
 from tilewright.perf.recorded import read

@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilewright.autotune import portfolio, simulation, surrogate, trials
-from tilewright.autotune.pool import Pool
-from tilewright.autotune.portfolio import Portfolio
-from tilewright.autotune.proposers import History
-from tilewright.autotune.samplers import sampler
+from tilewright.autotune import simulation, trials
+from tilewright.autotune.sampling import portfolio, surrogate
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sampling.portfolio import Portfolio
+from tilewright.autotune.sampling.proposers import History
+from tilewright.autotune.sampling.samplers import sampler
+from tilewright.autotune.sampling.surrogate import Surrogate, targets
+from tilewright.autotune.sampling.transfer import EVERY, WINDOW, Warm
 from tilewright.autotune.simulation import donor, load, simulate
 from tilewright.autotune.store.donors import Donor
-from tilewright.autotune.surrogate import Surrogate, targets
-from tilewright.autotune.transfer import EVERY, WINDOW, Warm
 from tilewright.cli.main import main
 from tilewright.errors import UsageError
 from tilewright.perf.recorded import parse, read

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_doubles import Misbehaving, gemm_case, small_family
-from tilewright.autotune.measured import MeasuredTime
-from tilewright.autotune.racing import race_recorded
-from tilewright.autotune.screening import MOST_REPEATS, Noise, Screened, screen
+from tilewright.autotune.choosing.racing import race_recorded
+from tilewright.autotune.valuing.measured import MeasuredTime
+from tilewright.autotune.valuing.screening import MOST_REPEATS, Noise, Screened, screen
 from tilewright.perf.recorded import read
 from tilewright.space import Config
 from tilewright.targets import CPU

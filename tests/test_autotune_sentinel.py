@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_doubles import Misbehaving, gemm_case, small_family
-from tilewright.autotune.measured import MeasuredTime
-from tilewright.autotune.sentinel import Sentinel
+from tilewright.autotune.valuing.measured import MeasuredTime
+from tilewright.autotune.valuing.sentinel import Sentinel
 from tilewright.space import Config
 from tilewright.targets import CPU
 

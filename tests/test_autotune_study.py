@@ -10,11 +10,11 @@ import pytest
 
 from autotune_doubles import CostModel, Misbehaving, cost, gemm_case, small_family
 from tilewright import tables
-from tilewright.autotune.measured import MeasuredTime
-from tilewright.autotune.objective import objective_for, pick_backend
 from tilewright.autotune.study import default_case, tune
 from tilewright.autotune.trials import Stage, State
-from tilewright.autotune.twin import TwinTime
+from tilewright.autotune.valuing.measured import MeasuredTime
+from tilewright.autotune.valuing.objective import objective_for, pick_backend
+from tilewright.autotune.valuing.twin import TwinTime
 from tilewright.backends.host import Host
 from tilewright.errors import Unavailable, UsageError
 from tilewright.registry import family

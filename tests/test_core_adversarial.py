@@ -12,9 +12,9 @@ import torch
 
 from autotune_doubles import Misbehaving, gemm_case, small_family
 from tilewright import adversarial
-from tilewright.autotune.checked import Checker
-from tilewright.autotune.measured import MeasuredTime
 from tilewright.autotune.trials import Stage
+from tilewright.autotune.valuing.checked import Checker
+from tilewright.autotune.valuing.measured import MeasuredTime
 from tilewright.backends.base import Backend, Launch
 from tilewright.backends.host import Host
 from tilewright.cases import Case

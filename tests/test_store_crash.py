@@ -20,9 +20,10 @@ from optuna.storages.journal._file import get_lock_file
 
 from autotune_doubles import CostModel, read_log
 from store_workers import STUDY, Job, end_all, finish, search, start
-from tilewright.autotune import claiming, trials
-from tilewright.autotune.interrupt import Interruption
-from tilewright.autotune.storage import open_url
+from tilewright.autotune import trials
+from tilewright.autotune.sharing import claiming
+from tilewright.autotune.sharing.interrupt import Interruption
+from tilewright.autotune.sharing.storage import open_url
 from tilewright.evidence import Evidence
 from tilewright.space import Config
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from autotune_doubles import CostModel, cost, gemm_case
 from conftest import ROOT
 from store_doubles import key, record
-from tilewright.autotune.pool import Pool
-from tilewright.autotune.storage import open_url
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sharing.storage import open_url
 from tilewright.autotune.store import measurements, reading
 from tilewright.autotune.store.catalogue import related
 from tilewright.autotune.store.donors import donors, octaves

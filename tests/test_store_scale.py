@@ -22,11 +22,11 @@ import postgres
 from autotune_doubles import CostModel, gemm_case, read_log
 from store_workers import QUICK, STUDY, Job, end_all, finish, search, start, timing, wait_until
 from tilewright.autotune import trials
-from tilewright.autotune.claiming import Role
-from tilewright.autotune.interrupt import Interruption
-from tilewright.autotune.storage import open_url
+from tilewright.autotune.sharing.claiming import Role
+from tilewright.autotune.sharing.interrupt import Interruption
+from tilewright.autotune.sharing.storage import open_url
+from tilewright.autotune.sharing.tickets import STUDY as TICKETS
 from tilewright.autotune.study import tune
-from tilewright.autotune.tickets import STUDY as TICKETS
 from tilewright.backends.host import Host
 from tilewright.errors import Unavailable, UsageError
 from tilewright.evidence import Evidence
@@ -299,13 +299,13 @@ def test_a_proxy_that_does_not_answer_and_what_cannot_be_served(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("grpc")
-    monkeypatch.setattr("tilewright.autotune.storage._ANSWER_S", 0.2)
+    monkeypatch.setattr("tilewright.autotune.sharing.storage._ANSWER_S", 0.2)
     with pytest.raises(Unavailable, match="does not answer; `tilewright store serve"):
         open_url(f"grpc://localhost:{_free_port()}")
     for wrong in ("grpc://localhost", "grpc://:1", "grpc://localhost:http", "grpc://h:99999"):
         with pytest.raises(UsageError, match="accepted: grpc://HOST:PORT"):
             open_url(wrong)
-    from tilewright.autotune.storage import serve
+    from tilewright.autotune.sharing.storage import serve
 
     with pytest.raises(UsageError, match="cannot be served; accepted: a database"):
         serve(open_url(f"journal:{tmp_path}/s.journal"), "localhost", 1)

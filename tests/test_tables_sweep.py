@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from autotune_doubles import CostModel, NoisyCostModel, NoisyRounds, small_family
 from tilewright import tables
-from tilewright.autotune import tables_sweep
-from tilewright.autotune.tables_partition import costs, partition, regret, spread, summary, worth
-from tilewright.autotune.tables_result import Request, Sizes, parse_sweep
-from tilewright.autotune.tables_sweep import sweep
+from tilewright.autotune.tables import sweep as tables_sweep
+from tilewright.autotune.tables.partition import costs, partition, regret, spread, summary, worth
+from tilewright.autotune.tables.result import Request, Sizes, parse_sweep
+from tilewright.autotune.tables.sweep import sweep
 from tilewright.autotune.trials import Outcome
 from tilewright.backends.host import Host
 from tilewright.bindings import cpp
@@ -347,7 +347,7 @@ def test_the_command_sweeps_a_real_kernel(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seconds in ("RETIME_S", "FINAL_S"):
-        monkeypatch.setattr(f"tilewright.autotune.tables_result.{seconds}", 0.0)
+        monkeypatch.setattr(f"tilewright.autotune.tables.result.{seconds}", 0.0)
     out = tmp_path / "sweep.json"
     code = main(
         ["tune", "gemm", "--sweep", "M=1,8", "--shape", "N=32,K=32", "--trials", "2", "--buckets", "2", "--json", str(out)]

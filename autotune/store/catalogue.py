@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tilewright.autotune.provenance import StudyKey
-from tilewright.autotune.storage import Place, open_url
+from tilewright.autotune.sharing.storage import Place, open_url
 from tilewright.autotune.store import measurements, reading
 from tilewright.autotune.store.reading import StudyRecords
 from tilewright.autotune.store.record import Record

@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tilewright.autotune.pool import Pool
 from tilewright.autotune.provenance import StudyKey
+from tilewright.autotune.sampling.pool import Pool
 from tilewright.autotune.store.record import Record, sizes_of
 from tilewright.evidence import Evidence
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilewright.autotune.locks import held
+from tilewright.autotune.sharing.locks import held
 from tilewright.autotune.store.record import Record, read
 from tilewright.errors import UsageError
 from tilewright.machine import data_folder

@@ -122,7 +122,7 @@ def replay(
 def _race(spaces: Sequence[Path], budget: int, seeds: int, sampler: str, json: str | None) -> None:
     import numpy as np
 
-    from tilewright.autotune import race_study
+    from tilewright.autotune.choosing import race_study
 
     found: list[race_study.RaceRow] = []
     each = 2 if budget else 1

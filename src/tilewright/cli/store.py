@@ -212,7 +212,7 @@ def serve(
       tilewright store serve --study sqlite:///studies.db --host 0.0.0.0 --port 13000
       tilewright tune gemm --study grpc://build-7:13000 --workers 2
     """
-    from tilewright.autotune import storage
+    from tilewright.autotune.sharing import storage
 
     place = storage.open_url(study)
     say(f"serving {place.shown} as grpc://{host}:{port} until Ctrl-C")

@@ -158,7 +158,7 @@ def tune(
     tilewright tune gemm --sweep M=1..4096 --shape N=1536,K=576 --dtype bf16 --trials 24 --buckets 8
     """
     from tilewright.autotune import study as tuning
-    from tilewright.autotune.pool import LARGE
+    from tilewright.autotune.sampling.pool import LARGE
     from tilewright.cli.tune_progress import watching
     from tilewright.registry import family as family_named
     from tilewright.targets import target as target_named

@@ -11,8 +11,8 @@ import typer
 from tilewright.cli.output import emit, number, say, table
 
 if TYPE_CHECKING:
-    from tilewright.autotune.tables_partition import Summary
-    from tilewright.autotune.tables_result import SweepResult
+    from tilewright.autotune.tables.partition import Summary
+    from tilewright.autotune.tables.result import SweepResult
     from tilewright.registry import Family
 
 
@@ -40,9 +40,9 @@ class SweepOptions:
 
 def run(family: Family, asked: SweepOptions) -> None:
     """Sweep, write the document, say what came of it; exits 3 where nothing did."""
-    from tilewright.autotune import tables_result
-    from tilewright.autotune.tables_result import Request, parse_sweep
-    from tilewright.autotune.tables_sweep import sweep
+    from tilewright.autotune.tables import result as tables_result
+    from tilewright.autotune.tables.result import Request, parse_sweep
+    from tilewright.autotune.tables.sweep import sweep
     from tilewright.cli.tune_progress import watching
     from tilewright.targets import target
 

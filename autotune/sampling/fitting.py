@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from tilewright.autotune.covariance import Axes, Floats, Hyper, mixed
-from tilewright.autotune.pool import Indices
+from tilewright.autotune.sampling.covariance import Axes, Floats, Hyper, mixed
+from tilewright.autotune.sampling.pool import Indices
 
 PRIOR_SCALE = 0.8
 _SMOOTH_SCALE = 3.0

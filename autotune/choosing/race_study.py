@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.autotune.final import FINALISTS, WITHIN
-from tilewright.autotune.pool import Pool
-from tilewright.autotune.proposers import History
-from tilewright.autotune.racing import race_recorded
-from tilewright.autotune.samplers import proposer
-from tilewright.autotune.screening import Noise, Screened, screen
+from tilewright.autotune.choosing.final import FINALISTS, WITHIN
+from tilewright.autotune.choosing.racing import race_recorded
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sampling.proposers import History
+from tilewright.autotune.sampling.samplers import proposer
 from tilewright.autotune.simulation import Recorded, load
+from tilewright.autotune.valuing.screening import Noise, Screened, screen
 from tilewright.errors import UsageError
 
 # Candidates as they are after a good screening: the truly best of the space.

@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilewright.autotune.tables_partition import Regret, Summary
+from tilewright.autotune.tables.partition import Regret, Summary
 from tilewright.errors import UsageError
 from tilewright.space import Config
 
 if TYPE_CHECKING:
-    from tilewright.autotune.objective import Objective
     from tilewright.autotune.result import TuneResult
+    from tilewright.autotune.valuing.objective import Objective
     from tilewright.backends.base import Backend
     from tilewright.cases import Case
     from tilewright.registry import Family

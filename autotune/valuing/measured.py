@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilewright.autotune.checked import Checker, Staged
-from tilewright.autotune.gate import Facts, Gate
-from tilewright.autotune.objective import Enter
-from tilewright.autotune.screening import Noise, Screened, screen
-from tilewright.autotune.sentinel import Sentinel
-from tilewright.autotune.several import BYTES, MEMORY, SIZE, growth_of, peak_known
 from tilewright.autotune.trials import LEVEL, Outcome, Stage
+from tilewright.autotune.valuing.checked import Checker, Staged
+from tilewright.autotune.valuing.gate import Facts, Gate
+from tilewright.autotune.valuing.objective import Enter
+from tilewright.autotune.valuing.screening import Noise, Screened, screen
+from tilewright.autotune.valuing.sentinel import Sentinel
+from tilewright.autotune.valuing.several import BYTES, MEMORY, SIZE, growth_of, peak_known
 from tilewright.errors import CRASHES
 from tilewright.evidence import Evidence
 from tilewright.machine import usable_cores

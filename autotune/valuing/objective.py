@@ -123,15 +123,15 @@ def objective_for(
     """The objective of a target on this machine."""
     state = backend.cell(family, target, family.spec.precision(case.precision)).state
     if state is CellState.RUN:
-        from tilewright.autotune.measured import MeasuredTime
+        from tilewright.autotune.valuing.measured import MeasuredTime
 
         return MeasuredTime(family, case, target, backend, seed, threads)
     if state is CellState.TWIN:
-        from tilewright.autotune.twin import TwinTime
+        from tilewright.autotune.valuing.twin import TwinTime
 
         return TwinTime(family, case, target, backend, seed)
     if target.kind in ("cuda", "hip"):
-        from tilewright.autotune.static_score import StaticScore
+        from tilewright.autotune.valuing.static_score import StaticScore
 
         return StaticScore(family, case, target, backend, seed)
     raise Unavailable(

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.autotune.pool import Indices, Pool
+from tilewright.autotune.sampling.pool import Indices, Pool
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

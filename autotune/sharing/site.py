@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from tilewright.autotune.liveness import PACE, Heart, Lookout, Pace
-from tilewright.autotune.locks import calm, held, lock_path, turnstile
-from tilewright.autotune.tickets import Queue
+from tilewright.autotune.sharing.liveness import PACE, Heart, Lookout, Pace
+from tilewright.autotune.sharing.locks import calm, held, lock_path, turnstile
+from tilewright.autotune.sharing.tickets import Queue
 from tilewright.autotune.trials import Claim, machine
 
 if TYPE_CHECKING:
-    from tilewright.autotune.storage import Place
+    from tilewright.autotune.sharing.storage import Place
 
 
 class Site:

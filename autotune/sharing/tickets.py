@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-    from tilewright.autotune.liveness import Heart, Lookout
+    from tilewright.autotune.sharing.liveness import Heart, Lookout
 
 # The study that holds the tickets of all locks of a storage.
 STUDY = "tilewright queues"

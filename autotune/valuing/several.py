@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from tilewright.autotune.objective import Enter, Noisy, Objective, SideBySide
 from tilewright.autotune.trials import OBJECTIVES, Outcome, Stage
+from tilewright.autotune.valuing.objective import Enter, Noisy, Objective, SideBySide
 from tilewright.errors import UsageError, unknown
 from tilewright.evidence import Evidence
 

@@ -10,9 +10,9 @@ from functools import cache
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from tilewright.autotune.pool import Indices, Pool
-from tilewright.autotune.proposers import History, Mask, Proposal
-from tilewright.autotune.surrogate import Surrogate
+from tilewright.autotune.sampling.pool import Indices, Pool
+from tilewright.autotune.sampling.proposers import History, Mask, Proposal
+from tilewright.autotune.sampling.surrogate import Surrogate
 
 _SPREAD = 4  # trials that only explore, the default included
 _ELITES = 3

@@ -12,9 +12,9 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from tilewright.autotune import trials
-from tilewright.autotune.pool import Pool
-from tilewright.autotune.portfolio import Portfolio
-from tilewright.autotune.proposers import (
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sampling.portfolio import Portfolio
+from tilewright.autotune.sampling.proposers import (
     Exhaustive,
     History,
     Mask,
@@ -22,8 +22,8 @@ from tilewright.autotune.proposers import (
     Proposer,
     Random,
 )
+from tilewright.autotune.sampling.transfer import Warm
 from tilewright.autotune.store.donors import Donor
-from tilewright.autotune.transfer import Warm
 from tilewright.errors import Unavailable, UsageError, unknown
 
 if TYPE_CHECKING:

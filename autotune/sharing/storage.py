@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import ExperimentalWarning
 
-from tilewright.autotune.locks import JournalLock, lock_path
+from tilewright.autotune.sharing.locks import JournalLock, lock_path
 from tilewright.errors import Unavailable, UsageError
 from tilewright.machine import data_folder
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tilewright.autotune.pool import Indices, Pool
+from tilewright.autotune.sampling.pool import Indices, Pool
 
 Floats = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilewright import adversarial
-from tilewright.autotune.objective import Enter
 from tilewright.autotune.trials import SPENT, Outcome, Stage
+from tilewright.autotune.valuing.objective import Enter
 from tilewright.check import Job
 from tilewright.inputs import Inputs, draw
 from tilewright.numerics import Comparison

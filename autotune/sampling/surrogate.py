@@ -13,10 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from tilewright.autotune import fitting
-from tilewright.autotune.covariance import Axes, Covariance, Floats, Hyper, Singles
-from tilewright.autotune.pool import Indices, Pool
-from tilewright.autotune.posterior import Posterior
+from tilewright.autotune.sampling import fitting
+from tilewright.autotune.sampling.covariance import Axes, Covariance, Floats, Hyper, Singles
+from tilewright.autotune.sampling.pool import Indices, Pool
+from tilewright.autotune.sampling.posterior import Posterior
 
 # The first fit, and by how much the history grows between fits.
 _FIRST_FIT, _GROWTH = 8, 1.35

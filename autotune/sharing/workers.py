@@ -19,14 +19,14 @@ from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING
 
-from tilewright.autotune.claiming import Role
-from tilewright.autotune.interrupt import Interruption
+from tilewright.autotune.sharing.claiming import Role
+from tilewright.autotune.sharing.interrupt import Interruption
 from tilewright.autotune.trials import State, TrialRow
 from tilewright.errors import TilewrightError, Unavailable
 
 if TYPE_CHECKING:
-    from tilewright.autotune.claiming import Budget
-    from tilewright.autotune.objective import Objective
+    from tilewright.autotune.sharing.claiming import Budget
+    from tilewright.autotune.valuing.objective import Objective
 
 _POLL_S = 0.2
 _MOST_REPLACED = 20

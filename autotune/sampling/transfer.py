@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tilewright.autotune.pool import Pool
-from tilewright.autotune.proposers import History, Mask, Proposal, Proposer
+from tilewright.autotune.sampling.pool import Pool
+from tilewright.autotune.sampling.proposers import History, Mask, Proposal, Proposer
 from tilewright.autotune.store.donors import Donor
 
 # Within the first 32 trials every fourth is borrowed.

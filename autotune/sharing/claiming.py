@@ -19,15 +19,15 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from tilewright.autotune import trials
-from tilewright.autotune.samplers import PoolSampler
+from tilewright.autotune.sampling.samplers import PoolSampler
 from tilewright.autotune.trials import Claim, Outcome, Stage
 
 if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
-    from tilewright.autotune.pool import Pool
-    from tilewright.autotune.site import Site
+    from tilewright.autotune.sampling.pool import Pool
+    from tilewright.autotune.sharing.site import Site
     from tilewright.space import Config
 
 # Where Optuna keeps the params of a trial that was enqueued, and how such a one is told in its claim.

@@ -17,12 +17,11 @@ import optuna
 
 from tilewright import tables
 from tilewright.autotune import provenance
-from tilewright.autotune.interrupt import Interruption
-from tilewright.autotune.locks import held, lock_path
-from tilewright.autotune.objective import Noisy, Objective, objective_for, pick_backend, rounds_of
-from tilewright.autotune.storage import open_place
+from tilewright.autotune.sharing.interrupt import Interruption
+from tilewright.autotune.sharing.locks import held, lock_path
+from tilewright.autotune.sharing.storage import open_place
 from tilewright.autotune.study import tune
-from tilewright.autotune.tables_partition import (
+from tilewright.autotune.tables.partition import (
     Floats,
     Range,
     Regret,
@@ -33,7 +32,14 @@ from tilewright.autotune.tables_partition import (
     summary,
     worth,
 )
-from tilewright.autotune.tables_result import Request, SweepResult, SweptBucket, told
+from tilewright.autotune.tables.result import Request, SweepResult, SweptBucket, told
+from tilewright.autotune.valuing.objective import (
+    Noisy,
+    Objective,
+    objective_for,
+    pick_backend,
+    rounds_of,
+)
 from tilewright.autotune.watch import Watch
 from tilewright.buckets import Span
 from tilewright.errors import Unavailable, UsageError

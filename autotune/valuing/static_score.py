@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tilewright.autotune.checked import Checker, SmallChecks, Staged
-from tilewright.autotune.gate import Facts, Gate
-from tilewright.autotune.objective import Enter, NoObjective
-from tilewright.autotune.several import BYTES, MEMORY, SIZE
 from tilewright.autotune.trials import Outcome, Stage
+from tilewright.autotune.valuing.checked import Checker, SmallChecks, Staged
+from tilewright.autotune.valuing.gate import Facts, Gate
+from tilewright.autotune.valuing.objective import Enter, NoObjective
+from tilewright.autotune.valuing.several import BYTES, MEMORY, SIZE
 from tilewright.backends.base import Launch
 from tilewright.errors import CRASHES, Unavailable
 from tilewright.evidence import Evidence

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tilewright.autotune.objective import MOST_ROUNDS, Noisy, Objective
-from tilewright.autotune.racing import Race, race
+from tilewright.autotune.choosing.racing import Race, race
 from tilewright.autotune.trials import LEVEL, State, TrialRow
+from tilewright.autotune.valuing.objective import MOST_ROUNDS, Noisy, Objective
 from tilewright.document import plain
 from tilewright.errors import CheckFailed
 from tilewright.evidence import Evidence

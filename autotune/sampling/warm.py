@@ -10,9 +10,9 @@ from tilewright.autotune.store.donors import Donor, donors
 if TYPE_CHECKING:
     from optuna.study import Study
 
-    from tilewright.autotune.pool import Pool
     from tilewright.autotune.provenance import StudyKey
-    from tilewright.autotune.storage import Place
+    from tilewright.autotune.sampling.pool import Pool
+    from tilewright.autotune.sharing.storage import Place
 
 _KEPT = "donors"
 # Of the closest donors so many, of each so many configs: a quarter of 32 trials is all that is ever borrowed.

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from tilewright.autotune.covariance import Covariance, Floats, Singles
-from tilewright.autotune.pool import Indices
+from tilewright.autotune.sampling.covariance import Covariance, Floats, Singles
+from tilewright.autotune.sampling.pool import Indices
 
 _JITTER = 1e-6
 _ROOM = 64

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tilewright.autotune.checked import Checker, SmallChecks, Staged
-from tilewright.autotune.gate import Facts, Gate
-from tilewright.autotune.objective import Enter, NoObjective
-from tilewright.autotune.several import BYTES, MEMORY, SIZE
 from tilewright.autotune.trials import Outcome, Stage, State
+from tilewright.autotune.valuing.checked import Checker, SmallChecks, Staged
+from tilewright.autotune.valuing.gate import Facts, Gate
+from tilewright.autotune.valuing.objective import Enter, NoObjective
+from tilewright.autotune.valuing.several import BYTES, MEMORY, SIZE
 from tilewright.errors import CRASHES
 from tilewright.evidence import Evidence
 

@@ -1,0 +1,1 @@
+"""Which config wins: finalists race in interleaved rounds."""

@@ -1,0 +1,1 @@
+"""Dispatch tables: sweeps over sizes, the division into few ranges, their regret."""
