@@ -271,3 +271,38 @@ def summary(found: Sequence[Row]) -> list[Summary]:
 def _marks(length: int) -> list[int]:
     """25, 50, 100, 200 as far as the budget reaches, and its end if that is none of them."""
     return sorted({m for m in MARKS if m <= length} | {length})
+
+
+@dataclass(frozen=True, slots=True)
+class Gated:
+    """What the static gate drops of a space's working configs, and which part of the fastest 1 % it keeps."""
+
+    space: str
+    configs: int
+    dropped: float
+    top_kept: float
+    optimum_kept: bool
+    remark: str
+
+
+def gated(recording: Recording) -> Gated:
+    """The gate on a whole recording; raises UsageError where it keeps no facts of binaries."""
+    from tilewright.autotune.valuing.gate import facts_of, sift
+
+    facts = list(facts_of(recording))
+    if not any(facts):
+        raise UsageError(
+            f"{recording.name} keeps no facts of binaries; accepted for --gate: KTT results"
+        )
+    found = sift(facts)
+    works = np.isfinite(recording.times_ms)
+    passes = np.array(found.passes)
+    top = np.argsort(recording.times_ms, kind="stable")[: max(1, int(works.sum()) // 100)]
+    return Gated(
+        recording.name,
+        int(works.sum()),
+        float(1 - passes[works].mean()),
+        float(passes[top].mean()),
+        bool(passes[top[0]]),
+        found.remark,
+    )

@@ -151,8 +151,8 @@ def _run(
             load_if_exists=True,
         )
         _describe(study, key, objective)
-        _enqueue(study, pool, plan.guesses, plan.trials)
         warm.choose(study, place, key, pool, plan.warm)
+        _enqueue(study, pool, plan.guesses, plan.trials)
     study.sampler = sampler_named(plan.sampler, pool, plan.seed, warm.chosen(study))
     site = Site(place, key.name, f"{plan.target.name} {key.device}")
     until = None if plan.seconds is None else time.time() + _searching_s(plan, objective, started)

@@ -142,24 +142,6 @@ def test_of_what_can_run_at_least_two_fifths_pass_and_the_default_always(
             assert found.passes[place]
 
 
-def test_features_are_numbers_of_what_is_known() -> None:
-    assert Facts().features() == {}
-    assert FINE.features() == {
-        "regs": math.log2(65),
-        "spill_bytes": 0.0,
-        "shared_bytes": math.log2(1025),
-        "threads": math.log2(129),
-        "occupancy": 0.5,
-    }
-    assert FINE.details() == {
-        "regs": 64,
-        "spill_bytes": 0,
-        "shared_bytes": 1024,
-        "threads": 128,
-        "occupancy": 0.5,
-    }
-
-
 def test_planned_hivm_gives_its_peaks_and_what_did_not_fit() -> None:
     from tilewright.aot.ascend import LoweredKernel
 

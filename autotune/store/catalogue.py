@@ -9,6 +9,7 @@ from pathlib import Path
 from tilewright.autotune.provenance import StudyKey
 from tilewright.autotune.sharing.storage import Place, open_url
 from tilewright.autotune.store import measurements, reading
+from tilewright.autotune.store.donors import related_backend
 from tilewright.autotune.store.reading import StudyRecords
 from tilewright.autotune.store.record import Record
 from tilewright.machine import data_folder
@@ -57,12 +58,25 @@ def catalogue(url: str | None, path: Path | None = None) -> Catalogue:
 
 
 def related(place: Place, key: StudyKey, path: Path | None = None) -> tuple[Record, ...]:
-    """Records that may be donors for a study: its family and backend, in its own storage and among the imports."""
+    """Records that may be donors for a study: of its family, in its own storage and among the imports.
+
+    Where the storage is one of the journals that `tune` keeps by itself, the family's other journals (of other
+    targets) are read too.
+    """
 
     def same(one: StudyKey) -> bool:
-        return one != key and (one.family, one.backend) == (key.family, key.backend)
+        return one != key and related_backend(one, key) and one.family == key.family
 
-    own = [r for s in reading.studies(place.storage, place.shown, same) for r in s.records]
+    places = [place]
+    if place.url in own_journals():
+        names = [u for u in own_journals() if Path(u).name.startswith(f"{key.family}-")]
+        places += [open_url(u) for u in names if u != place.url]
+    own = [
+        r
+        for one in places
+        for s in reading.studies(one.storage, one.shown, same)
+        for r in s.records
+    ]
     return (*own, *(r for r in measurements.load(path).records if same(r.key)))
 
 

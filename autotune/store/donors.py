@@ -52,9 +52,16 @@ def donors(records: Sequence[Record], key: StudyKey, pool: Pool) -> tuple[Donor,
 
 
 def _related(one: StudyKey, key: StudyKey) -> bool:
-    """Whether configs of one study mean the same in the other; imports name no backend of ours."""
+    """Whether configs of one study mean the same in the other."""
     same_sizes = sizes_of(one.shape).keys() == sizes_of(key.shape).keys()
-    return one.family == key.family and one.backend == key.backend and same_sizes
+    return one.family == key.family and related_backend(one, key) and same_sizes
+
+
+def related_backend(one: StudyKey, key: StudyKey) -> bool:
+    """The same backend, or an import, whose backend is none of ours: its fields decide what it is worth."""
+    from tilewright.backends import all_backends
+
+    return one.backend == key.backend or one.backend not in all_backends()
 
 
 def _distance(one: StudyKey, key: StudyKey, evidence: Evidence) -> tuple[float, ...]:

@@ -82,6 +82,7 @@ class Request:
     retime_s: float = RETIME_S
     final_s: float = FINAL_S
     objective: Callable[[Case], Objective] | None = None
+    warm_start: bool = True
 
     def case(self, size: int) -> Case:
         return self.family.spec.case(

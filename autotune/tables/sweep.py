@@ -136,6 +136,7 @@ def _tune_one(
         watch=watch,
         final_s=request.final_s,
         guesses=_guesses(before),
+        warm_start=request.warm_start,
     )
 
 

@@ -1,7 +1,7 @@
 """The static gate: what a binary is known to need, judged before it costs a measurement.
 
 Facts come from the compiled binary (cuda, hip), the twin's peaks or planned HIVM (ascend), or a
-recording. They are a gate and features of a surrogate, never a ranking: in recorded spaces occupancy
+recording. They are a gate and kept with the trial, never a ranking: in recorded spaces occupancy
 hardly correlates with time, yet configs that spill, or fill less than a quarter of a multiprocessor,
 hold none of the best.
 """
@@ -78,13 +78,6 @@ class Facts:
         warps = max(1, math.ceil(threads / target.limit("warp_size")))
         found = judge_binary(Metrics(regs, spill_bytes, shared_bytes, {}, {}), target, warps)
         return Facts(regs, spill_bytes, shared_bytes, threads, found.occupancy, error=found.error)
-
-    def features(self) -> dict[str, float]:
-        """As numbers for a surrogate, sizes on a logarithmic scale; what is not known is left out."""
-        found = {n: getattr(self, n) for n in ("regs", "spill_bytes", "shared_bytes", "threads")}
-        found |= self.peaks
-        sizes = {n: math.log2(1.0 + v) for n, v in found.items() if v is not None}
-        return sizes if self.occupancy is None else sizes | {"occupancy": self.occupancy}
 
     def details(self) -> dict[str, Any]:
         """For a trial's details: what is known, as JSON types."""

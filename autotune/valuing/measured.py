@@ -23,9 +23,9 @@ from tilewright.evidence import Evidence
 from tilewright.machine import usable_cores
 from tilewright.perf import ceilings
 from tilewright.perf.bench import Ceiling
-from tilewright.perf.engine import batch_for
+from tilewright.perf.engine import Effort, Turns, batch_for
 from tilewright.perf.machine_state import Watch
-from tilewright.perf.timers import Timer, settle, timer_of, undisturbed
+from tilewright.perf.timers import Timer, timer_of, undisturbed
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 # One repeat of screening, and one block of a round; never less than one call.
 _REPEAT_NS = 8e6
 _BLOCK_NS = 4e6
+_WARM_UP_S = 0.02
 # Times that a config is measured again because the machine changed meanwhile.
 _MOST_AGAIN = 2
 # A longer call needs no more than one look to be known.
@@ -239,8 +240,7 @@ class Block:
     def __init__(self, timer: Timer, lasting_ns: float = _REPEAT_NS) -> None:
         self._timer = timer
         call_ns = max(1.0, float(timer.sample(1, 1, 0)[0]))
-        self._short = call_ns < _LONG_CALL_NS
-        if self._short:
+        if call_ns < _LONG_CALL_NS:
             call_ns = max(1.0, float(np.median(timer.sample(3, 1, 0))))
         self._batch = batch_for(call_ns, timer.clock, False)
         self._count = int(np.clip(lasting_ns / (call_ns * self._batch), 1, 40))
@@ -249,34 +249,21 @@ class Block:
         """Median of its samples, us a call."""
         return float(np.median(self._timer.sample(self._count, self._batch, 0))) / 1e3
 
-    def rested(self) -> float:
-        """The same once nobody spins, after a call that brings the operands back; a long call does so itself."""
-        settle()
-        if self._short:
-            self._timer.once()
-        return self.repeat()
-
 
 class Interleaved:
-    """Rounds of one block each way: the order of a round is there and back again, turned every round."""
+    """Rounds of all configs still in the race, by the engine that `bench` and `gate` time with."""
 
     def __init__(self, timers: Mapping[int, Timer], count: int, failed: dict[int, str]) -> None:
         self.failed = failed
-        self._blocks = {i: Block(t, _BLOCK_NS) for i, t in timers.items()}
-        self._count, self._turn = count, 0
+        self._places, self._count = list(timers), count
+        effort = Effort(warmup_s=_WARM_UP_S)
+        self._turns = Turns([timers[i] for i in self._places], effort, block_ns=_BLOCK_NS)
 
     def round(self, alive: Sequence[int]) -> npt.NDArray[np.float64]:
         """Times in us."""
-        good = [i for i in alive if i not in self.failed]
-        turn = self._turn % max(1, len(good))
-        order = good[turn:] + good[:turn]
-        self._turn += 1
-        times: dict[int, list[float]] = {i: [] for i in order}
-        for i in [*order, *reversed(order)]:
-            times[i].append(self._blocks[i].rested())
+        good = [p for p, i in enumerate(self._places) if i in alive and i not in self.failed]
         row = np.full(self._count, np.nan)
-        for i, (there, back) in times.items():
-            row[i] = math.sqrt(there * back)
+        row[self._places] = np.exp(self._turns.round(good)) / 1e3
         return row
 
 

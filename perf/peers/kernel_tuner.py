@@ -32,7 +32,9 @@ from tilewright.perf.recorded import Recording, read
 from tilewright.toolchains import Installed, require
 
 TOOLCHAIN = "kernel-tuner"
-# Every strategy of 1.5.0 that runs on any space; skopt crashes on failed configs, pyatf wants another package.
+# Left out of 1.5.0: brute_force; skopt (crashes on failed configs); pyatf and pymoo (other packages); minimize,
+# basinhopping, dual_annealing, greedy_mls, ordered_greedy_mls (stop early, or end behind mls); bayes_opt (behind
+# random sampling on spaces with failures, and slow).
 STRATEGIES = (
     "adaptive_tabu_greywolf",
     "hybrid_vndx",
@@ -261,7 +263,8 @@ def run(
     found: list[Run] = []
     for path in spaces:
         recording = read(path)
-        digest = hashlib.sha256(path.read_bytes() + str(budget).encode()).hexdigest()[:12]
+        identity = f"{budget} {require(TOOLCHAIN).folder.name}".encode()
+        digest = hashlib.sha256(path.read_bytes() + identity).hexdigest()[:12]
         kept = cache_folder("replay", f"{recording.name}-{digest}.jsonl")
         for number, one in enumerate(peer_runs(recording, names, seeds, budget, kept), 1):
             found.append(one)

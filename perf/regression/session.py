@@ -38,7 +38,7 @@ from tilewright.perf.timers import NativeTimer, RunTimer, Timer
 from tilewright.registry import Family
 
 # Others only ever make a call longer, and how long depends on them: the lowest tenth of the samples is what the code
-# does. On a machine whose two cores six people used, passes of it scattered by 0.4 to 1 %, their medians by 1 to 5 %.
+# does. On a machine whose two cores that others used, passes of it scattered by 0.4 to 1 %, their medians by 1 to 5 %.
 QUANTILE = 0.1
 # Single samples in turns: both sides see the same states of a machine whose state changes every few milliseconds.
 # Calls with threads take several samples in a row, since the sides' threads have to come to rest in between.

@@ -64,8 +64,8 @@ def run(
     what looks slower must be confirmed by further passes on freshly loaded builds. All precisions and
     benchmark cases of the named families are compared, on one thread, unless options say otherwise.
 
-    ratio is base time / new time: above 1 the working tree is faster. Exit code 0: the same or faster everywhere;
-    1: something is slower (or an output is wrong); 3: nothing is slower but something stayed open.
+    ratio is base time / new time: above 1 the working tree is faster. Exit code 0: the same or faster in
+    all that both sides have; 1: something is slower (or an output is wrong); 3: nothing is slower but something stayed open.
 
     With a FILE (`tilewright bench --json FILE`) the base is a recording: not interleaved, so intervals
     are widened by what this machine's runs differ, and only large differences are told.

@@ -45,6 +45,12 @@ def replay(
             help="A recording of a sibling to start warm from; repeatable.",
         ),
     ] = None,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate", help="Ask instead what the static gate drops; needs facts of binaries (KTT)."
+        ),
+    ] = False,
     workers: Annotated[
         int, typer.Option("--workers", metavar="N", help="Processes; one a core for 0.")
     ] = 0,
@@ -76,11 +82,17 @@ def replay(
     Examples:  tilewright replay gemm-RTX3090.json.gz --seeds 50
     tilewright replay a.json.gz b.json.gz --sampler portfolio,tpe,random --json out.json
     tilewright replay gemm-RTX3090.json.gz --warm gemm-RTX3060L.json.gz
+    tilewright replay ktt-convolution-RTX3090.json.gz --gate
     tilewright replay gemm-RTX3060L.json.gz --race --seeds 200 --budget 0
     """
     from tilewright.autotune import simulation
     from tilewright.errors import UsageError
 
+    if warm and (race or gate or sampler != "portfolio"):
+        raise UsageError("--warm goes with --sampler portfolio alone, without --race and --gate")
+    if gate:
+        _gate(spaces, json)
+        return
     if race and budget >= 0 and seeds >= 1:
         _race(spaces, budget, seeds, sampler, json)
         return
@@ -117,6 +129,25 @@ def replay(
     if interrupted:
         say("interrupted: the rows are those of the tunings that ended", json)
         raise typer.Exit(3)
+
+
+def _gate(spaces: Sequence[Path], json: str | None) -> None:
+    from tilewright.autotune.simulation import gated, load
+
+    found = [gated(load(path).recording) for path in spaces]
+    emit(json, "replay", found)
+    lines = [
+        (
+            r.space,
+            r.configs,
+            f"{100 * r.dropped:.1f} %",
+            f"{100 * r.top_kept:.1f} %",
+            r.optimum_kept,
+        )
+        for r in found
+    ]
+    columns = ("space", "working configs", "dropped", "of the top 1 % kept", "optimum kept")
+    table(columns, lines, "the static gate on recorded facts of binaries", json)
 
 
 def _race(spaces: Sequence[Path], budget: int, seeds: int, sampler: str, json: str | None) -> None:

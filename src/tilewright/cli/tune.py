@@ -98,7 +98,7 @@ def tune(
     cold: Annotated[
         bool,
         typer.Option(
-            "--cold", help="Borrow nothing from studies of other shapes and devices in the storage."
+            "--cold", help="A new study borrows nothing from studies of other shapes and devices."
         ),
     ] = False,
     install: Annotated[
@@ -139,7 +139,8 @@ def tune(
     What a target cannot tell is refused with the reason.
 
     A new study starts warm: at most a quarter of its first 32 trials are the best configs of the closest studies
-    in the same storage (neighbouring shapes, other devices); a donor that disappoints is dropped.
+    in the same storage (neighbouring shapes, other devices, imports); a donor that disappoints is dropped. Only the
+    portfolio borrows.
 
     Studies resume: run the same command again and nothing is measured twice; raise --trials to go on. Ctrl-C ends
     the search and keeps the best. A study is bound to shape, precision, flags, device, kernel sources and
@@ -176,7 +177,7 @@ def tune(
             )
         asked = SweepOptions(
             sweep, sizes or {}, precision, values, target, backend, trials, seconds, study, sampler,
-            workers, compile_workers, seed, buckets, install, json,
+            workers, compile_workers, seed, buckets, install, json, cold,
         )  # fmt: skip
         run(found, asked)
         return

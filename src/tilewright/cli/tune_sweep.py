@@ -36,6 +36,7 @@ class SweepOptions:
     buckets: int
     install: bool
     json: str | None
+    cold: bool = False
 
 
 def run(family: Family, asked: SweepOptions) -> None:
@@ -66,6 +67,7 @@ def run(family: Family, asked: SweepOptions) -> None:
         install=asked.install,
         retime_s=tables_result.RETIME_S,
         final_s=tables_result.FINAL_S,
+        warm_start=not asked.cold,
     )
     listed = ", ".join(map(str, sizes.values))
     say(
