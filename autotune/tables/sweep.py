@@ -19,6 +19,7 @@ from tilewright import tables
 from tilewright.autotune import provenance
 from tilewright.autotune.sharing.interrupt import Interruption
 from tilewright.autotune.sharing.locks import held, lock_path
+from tilewright.autotune.sharing.site import Site
 from tilewright.autotune.sharing.storage import open_place
 from tilewright.autotune.study import tune
 from tilewright.autotune.tables.partition import (
@@ -181,11 +182,11 @@ def _rounds(
         for i, c in enumerate(configs)
         if space is None or not space.illegal(request.family.spec, case, c, request.target)
     ]
-    quiet = f"{request.target.name} {tuned.key.device}"
+    site = Site(place, tuned.study, f"{request.target.name} {tuned.key.device}")
     for _ in range(MOST_TURNS):
         if len(times) and spread(times, base) <= UNSURE:
             break
-        with interruption.breakable(), held(lock_path("measure", quiet)):
+        with interruption.breakable(), site.device():
             found = _valued(objective, [configs[i] for i in legal], request.retime_s)
         more = np.full((len(found), len(configs)), np.nan)
         more[:, legal] = found

@@ -225,6 +225,7 @@ def page(runs: Sequence[Run], budget: int, seeds: int) -> str:
         "the machine but the last column, the method's own processor time a trial. Kernel Tuner 1.5.0, defaults of",
         "each strategy. Written by `python -m tilewright.perf.peers.kernel_tuner`.",
     ]
+    lines += ["", *_overview(runs, marks)]
     for space in dict.fromkeys(r.space for r in runs):
         lines += ["", f"## {space.removesuffix('.json.gz')}", ""]
         lines += [f"| method | {' | '.join(f'@{m}' for m in marks)} | p10 | runs | cpu ms |"]
@@ -244,6 +245,26 @@ def page(runs: Sequence[Run], budget: int, seeds: int) -> str:
     failed = sorted({(r.method, r.space, r.error) for r in runs if r.error})
     lines += [f"\n{m} on {s} raised {e}" for m, s, e in failed]
     return "\n".join(lines) + "\n"
+
+
+def _overview(runs: Sequence[Run], marks: Sequence[int]) -> list[str]:
+    """Ours at each mark beside the best strategy of Kernel Tuner at that mark, a line a space."""
+    lines = [
+        f"| space | {' | '.join(f'ours @{m}' for m in marks)} | best of Kernel Tuner @{marks[-1]} |"
+    ]
+    lines.append(f"|---|{'---:|' * len(marks)}---|")
+    for space in dict.fromkeys(r.space for r in runs):
+        means: dict[str, list[float]] = {}
+        for method in dict.fromkeys(r.method for r in runs if r.space == space):
+            best = np.array([r.best for r in runs if (r.space, r.method) == (space, method)])
+            means[method] = [float(best[:, m - 1].mean()) for m in marks]
+        theirs = {k: v for k, v in means.items() if not k.startswith("tilewright")}
+        name = max(theirs, key=lambda k: theirs[k][-1], default="")
+        found = f"{theirs[name][-1]:.3f} {name}" if name else "-"
+        for method in (m for m in means if m not in theirs):
+            cells = " | ".join(f"{v:.3f}" for v in means[method])
+            lines.append(f"| {space.removesuffix('.json.gz')} | {cells} | {found} |")
+    return lines
 
 
 def run(
