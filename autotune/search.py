@@ -17,6 +17,7 @@ from tilewright.autotune.sharing.interrupt import Interruption
 from tilewright.autotune.sharing.liveness import PACE, Pace, storage_errors
 from tilewright.autotune.sharing.site import Site
 from tilewright.autotune.trials import Stage, TrialRow
+from tilewright.autotune.valuing.gate import Gate
 from tilewright.autotune.valuing.objective import Enter, NoObjective, Objective
 from tilewright.autotune.watch import Watch
 from tilewright.errors import Unavailable
@@ -93,7 +94,15 @@ class Search:
         finally:
             self.site.heart.stop()
 
+    def _recall(self) -> None:
+        """A gate that earlier processes have relaxed is as relaxed here: a resumed study judges like one that went on."""
+        gate = getattr(self.objective, "gate", None)
+        if isinstance(gate, Gate):
+            known = [trials.outcome(t) for t in self.study.get_trials(deepcopy=False)]
+            gate.recall(o for o in known if o is not None)
+
     def _run(self, interruption: Interruption, report: Callable[[TrialRow], None] | None) -> int:
+        self._recall()
         finished = 0
         pause = _Pause()
         while self.budget.time_left() and not interruption.requested:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune_doubles import Misbehaving, gemm_case
-from tilewright.autotune.trials import Stage
+from tilewright.autotune.trials import Outcome, Stage
 from tilewright.autotune.valuing.gate import MOST_LOST, Facts, Gate, facts_of, sift
 from tilewright.autotune.valuing.measured import MeasuredTime
 from tilewright.autotune.valuing.static_score import StaticScore
@@ -202,3 +202,29 @@ def test_the_static_score_is_gated_by_the_same_rule(spilling: Config) -> None:
     assert found.stage is Stage.GATE and "64 bytes of registers spill" in found.reason
     good = objective.evaluate(gemm.spec.default_config(where), lambda stage: nullcontext())
     assert good.value and good.details["memory_bytes"] == good.details["shared_bytes"]
+
+
+@given(
+    st.lists(
+        st.sampled_from([FINE, SPILLS, THIN, replace(FINE, peaks={"ub_bytes": 8})]), max_size=40
+    ),
+    st.data(),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_a_gate_that_recalls_judges_like_the_one_that_went_on(
+    seen: list[Facts], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(seen)))
+    went_on, first, resumed = Gate(None, None), Gate(None, None), Gate(None, None)
+    expected = [went_on.judge(None, f) for f in seen]
+    kept = []
+    for facts in seen[:cut]:
+        reason = first.judge(None, facts)
+        kept.append(
+            Outcome.failed(Stage.GATE, reason, **facts.details())
+            if reason
+            else Outcome.ok(1.0, **facts.details(), binary_bytes=7)
+        )
+    resumed.recall(kept)
+    assert [resumed.judge(None, f) for f in seen[cut:]] == expected[cut:]
+    assert resumed.rule == went_on.rule

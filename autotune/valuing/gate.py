@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tilewright.aot.judge import judge as judge_binary
 from tilewright.aot.metrics import Metrics
+from tilewright.autotune.trials import Outcome, Stage
 from tilewright.targets import Target, chip
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from tilewright.aot.ascend import LoweredKernel
     from tilewright.perf.recorded import Recording
     from tilewright.space import Config
+
+
+_NAMES = ("regs", "spill_bytes", "shared_bytes", "threads", "occupancy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +83,14 @@ class Facts:
         found = judge_binary(Metrics(regs, spill_bytes, shared_bytes, {}, {}), target, warps)
         return Facts(regs, spill_bytes, shared_bytes, threads, found.occupancy, error=found.error)
 
+    @staticmethod
+    def of_details(details: Mapping[str, Any]) -> Facts:
+        """What `details` wrote, without the peaks, which no rule asks about."""
+        return Facts(**{n: details[n] for n in _NAMES if n in details})
+
     def details(self) -> dict[str, Any]:
         """For a trial's details: what is known, as JSON types."""
-        names = ("regs", "spill_bytes", "shared_bytes", "threads", "occupancy")
-        found = {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+        found = {n: getattr(self, n) for n in _NAMES if getattr(self, n) is not None}
         return found | dict(self.peaks)
 
 
@@ -155,12 +163,25 @@ class Gate:
         """Why this config goes no further; empty if it does."""
         if reason := beyond_capacity(facts, self.target):
             return reason
-        self._seen.append(facts)
-        if len(self._seen) >= _ENOUGH:
-            self._step = _softest(self._seen, self._step)
+        self._note(facts)
         if self.default is not None and config == self.default:
             return ""
         return self.rule.reason(facts)
+
+    def recall(self, finished: Iterable[Outcome]) -> None:
+        """Go on from what earlier processes judged: finished trials of the study by number."""
+        for outcome in finished:
+            facts = Facts.of_details(outcome.details)
+            if facts == Facts():
+                continue
+            judged = any(rule.reason(facts) == outcome.reason for rule, _ in _SOFTER)
+            if outcome.stage is not Stage.GATE or judged:
+                self._note(facts)
+
+    def _note(self, facts: Facts) -> None:
+        self._seen.append(facts)
+        if len(self._seen) >= _ENOUGH:
+            self._step = _softest(self._seen, self._step)
 
 
 def _softest(seen: Sequence[Facts], step: int) -> int:
