@@ -38,7 +38,7 @@ def test_the_page_orders_by_the_end_and_names_what_failed() -> None:
     ]
     text = page(runs, 50, 1)
     overview, _, table = text.partition("## s")
-    assert "| s | 0.250 | 0.750 | 0.500 slow |" in overview
+    assert "| s | 0.750 | 0.750 | 0.500 slow |" in overview
     lines = [line for line in table.splitlines() if line.startswith("| ") and "method" not in line]
     assert [line.split("|")[1].strip() for line in lines] == [
         "**tilewright portfolio**",
