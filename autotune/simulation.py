@@ -20,11 +20,9 @@ from tilewright.autotune.sampling.proposers import History
 from tilewright.autotune.store.donors import Donor
 from tilewright.errors import UsageError
 from tilewright.machine import usable_cores
-from tilewright.perf.recorded import Recording, Scalar, read
+from tilewright.perf.recorded import MARKS, Recording, Scalar, read
 
 _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# Where curves are read off, as far as the budget reaches.
-MARKS = (25, 50, 100, 200)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ Scalar = int | float | str | bool
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
+# Where simulated tunings are read off, in unique configs tried.
+MARKS = (25, 50, 100, 200)
 ACCEPTED = "a Kernel Tuner cache or KTT results, as .json or .json.gz"
 # What KTT records of a binary, under the names that a static gate knows.
 _KTT_FACTS = {

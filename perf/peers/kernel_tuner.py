@@ -28,7 +28,7 @@ import typer
 from tilewright.document import write_text
 from tilewright.errors import TilewrightError, Unavailable, UsageError
 from tilewright.machine import cache_folder, usable_cores
-from tilewright.perf.recorded import Recording, read
+from tilewright.perf.recorded import MARKS, Recording, read
 from tilewright.toolchains import Installed, require
 
 TOOLCHAIN = "kernel-tuner"
@@ -47,7 +47,6 @@ STRATEGIES = (
     "greedy_ils",
     "random_sample",
 )
-MARKS = (25, 50, 100, 200)
 _SEEDS_A_RUN = 10
 
 

@@ -1,4 +1,4 @@
-"""tilewright toolchain: compilers in environments of their own."""
+"""tilewright toolchain: compilers and peer tools in environments of their own."""
 
 from __future__ import annotations
 
@@ -18,18 +18,24 @@ app = options.application()
 
 @app.callback()
 def toolchain() -> None:
-    """Install compilers that cannot share an environment with tilewright, and show which are there.
+    """Install compilers and tools of others that cannot share an environment with tilewright, and show which are there.
 
     Each is a folder of pinned packages below the cache folder (TILEWRIGHT_CACHE), used by its own
     process; nothing of it is imported here. `ascend-ir` is triton-ascend and ascendnpu-ir, which take
     Triton kernels to planned HIVM for `tilewright compile FAMILY --target ascend:910b1`; `bench-readers` is
-    what reads the files of `tilewright export`.
+    what reads the files of `tilewright export`, `kernel-tuner` what `tilewright replay` is compared with.
     """
 
 
 @app.command("install")
 def install(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The toolchain: ascend-ir.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="ascend-ir, bench-readers or kernel-tuner; `toolchain list` shows them.",
+        ),
+    ],
     again: Annotated[
         bool, typer.Option("--again", help="Make it anew, such as after a damaged one.")
     ] = False,
@@ -38,7 +44,7 @@ def install(
     """Install a toolchain from the configured package index; does nothing where it is installed.
 
     An interrupted install goes on where it stopped: what was downloaded is used again. It counts as
-    installed when it has lowered a small kernel. pip's settings (PIP_INDEX_URL, ...) hold. Exit code
+    installed when it has done a small piece of its work. pip's settings (PIP_INDEX_URL, ...) hold. Exit code
     3 where this machine cannot have it or the index cannot be reached, with the reason.
 
     \b
