@@ -117,7 +117,9 @@ SPEC = KernelSpec(
     )
     + empty("N", "HKV", "D", "R", "F")
     + points({"N": 6, "HKV": 3, "D": 80, "P": 9, "R": 80, "F": 30}),
-    bench_cases=points(*({"N": n, "HKV": 8, "D": 128, "P": 512, "R": 4096, "F": 512} for n in (4, 256))),
+    bench_cases=points(
+        *({"N": n, "HKV": 8, "D": 128, "P": 512, "R": 4096, "F": 512} for n in (4, 256))
+    ),
     tolerance=exact(),
     flops=_operations,
     bytes=_bytes,

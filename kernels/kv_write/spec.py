@@ -34,7 +34,9 @@ def _precision(compute: DType, kv: str) -> Precision:
     code = formats.code_dtype(compute, kv)
     own = {"k": compute, "v": compute, "slots": INT32, "open_row": INT32}
     own |= {"k_cache": code, "v_cache": code, "k_open": compute}
-    own |= formats.dtypes("k_", compute, kv, key=True) | formats.dtypes("v_", compute, kv, key=False)
+    own |= formats.dtypes("k_", compute, kv, key=True) | formats.dtypes(
+        "v_", compute, kv, key=False
+    )
     return formats.kv_precision(compute, kv, own, MappingProxyType({}))
 
 
@@ -106,9 +108,7 @@ SPEC = KernelSpec(
         Tensor("k_page_zero", P, HKV, DK, when=_KV4, inout=True),
         Tensor("k_open", NS, PAGE, HKV, DK, when=_KV4, inout=True),
     ),
-    precisions=tuple(
-        _precision(compute, kv) for kv in KV for compute in (FP32, BF16, FP16)
-    ),
+    precisions=tuple(_precision(compute, kv) for kv in KV for compute in (FP32, BF16, FP16)),
     flags=(Flag("kv", KV, "float"), KV_LAYOUT),
     reference=Ref("reference:kv_write"),
     make_inputs=Ref("reference:make_inputs"),
