@@ -128,7 +128,7 @@ def test_aligned_memory_is_aligned_and_holds_the_values(
     shape: list[int], align: int, padding: bool, data: st.DataObject
 ) -> None:
     blocked = data.draw(st.integers(0, len(shape) - 1))
-    value = torch.arange(math.prod(shape), dtype=torch.int32).view(shape)
+    value = 100 + torch.arange(math.prod(shape), dtype=torch.int32).view(shape)
     view = aligned(value, align, blocked, padding)
     assert torch.equal(view, value)
     if value.numel():
