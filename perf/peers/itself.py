@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from tilewright.errors import Unavailable
 from tilewright.inputs import from_logical
 
 if TYPE_CHECKING:
@@ -44,7 +45,11 @@ def itself(
             case.sizes, case.precision, {**case.flags, name: value}, case.memory
         )
         launch = subject_of(other).prepare(from_logical(family, other, inputs.logical))
-        outputs = tuple(launch.outputs.values())
+        wanted_outputs = [t.name for t in family.spec.outputs if t.present(case)]
+        missing = [n for n in wanted_outputs if n not in launch.outputs]
+        if missing:
+            raise Unavailable(f"with {wanted} there is no output {missing[0]} to compare")
+        outputs = tuple(launch.outputs[n] for n in wanted_outputs)
 
         def call() -> Any:
             launch.run()
