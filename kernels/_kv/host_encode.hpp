@@ -35,6 +35,19 @@ template <int N>
 TW_INLINE VI shifted_down(VI a) {
   return (VI)((VS)a >> N);
 }
+TW_INLINE VI shifted_down_by(VI a, int n) { return (VI)((VS)a >> n); }
+TW_INLINE VI as_bits(VF a) { return (VI)a; }
+TW_INLINE VF as_float(VI a) { return (VF)a; }
+TW_INLINE VI load_bytes(const int8_t* from) {
+  VI v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<uint32_t>(from[i]);
+  return v;
+}
+TW_INLINE VI load_words(const int16_t* from) {
+  VI v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<uint16_t>(from[i]);
+  return v;
+}
 TW_INLINE void store_bytes(int8_t* to, VI a) {
   for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int8_t>(a[i]);
 }
@@ -58,6 +71,15 @@ template <int N>
 TW_INLINE VI shifted_down(VI a) {
   return _mm512_srai_epi32(a, N);
 }
+TW_INLINE VI shifted_down_by(VI a, int n) { return _mm512_sra_epi32(a, _mm_cvtsi32_si128(n)); }
+TW_INLINE VI as_bits(VF a) { return _mm512_castps_si512(a); }
+TW_INLINE VF as_float(VI a) { return _mm512_castsi512_ps(a); }
+TW_INLINE VI load_bytes(const int8_t* from) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+TW_INLINE VI load_words(const int16_t* from) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
 TW_INLINE void store_bytes(int8_t* to, VI a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(a));
 }
@@ -80,6 +102,15 @@ TW_INLINE VI both(VI a, VI b) { return _mm256_and_si256(a, b); }
 template <int N>
 TW_INLINE VI shifted_down(VI a) {
   return _mm256_srai_epi32(a, N);
+}
+TW_INLINE VI shifted_down_by(VI a, int n) { return _mm256_sra_epi32(a, _mm_cvtsi32_si128(n)); }
+TW_INLINE VI as_bits(VF a) { return _mm256_castps_si256(a); }
+TW_INLINE VF as_float(VI a) { return _mm256_castsi256_ps(a); }
+TW_INLINE VI load_bytes(const int8_t* from) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+}
+TW_INLINE VI load_words(const int16_t* from) {
+  return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 }
 // The low 16 bits of each lane, in order.
 TW_INLINE __m128i words(VI a) {
@@ -182,6 +213,22 @@ TW_INLINE void codes4(const float* row, int64_t d, const Scaling& scaling, int16
       q[j] = rounded_within(scaling.scaled(load(row + at), at), 0.0f, 15.0f);
     }
     store_words(to + i, either(either(q[0], shifted<4>(q[1])), either(shifted<8>(q[2]), shifted<12>(q[3]))));
+  }
+}
+
+// Nibbles as numbers times `factor`: 0..15, or -8..7 when kSigned. `to` has room for a vector behind `d` elements.
+template <bool kSigned>
+TW_INLINE void nibbles_to_floats(const int16_t* from, int64_t d, float* to, float factor) {
+  const int64_t quarter = d / 4;
+  const VF by = bcast(factor);
+  // A quarter's last vector runs into the next one, which is written after it.
+  for (int j = 0; j < 4; ++j) {
+    for (int64_t i = 0; i < quarter; i += kLanes) {
+      const VI word = load_words(from + i);
+      const VI nibble = kSigned ? shifted_down<28>(shifted<28>(shifted_down_by(word, 4 * j)))
+                                : both(shifted_down_by(word, 4 * j), bcast_i(15));
+      store(to + j * quarter + i, mul(to_float(nibble), by));
+    }
   }
 }
 

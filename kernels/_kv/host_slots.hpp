@@ -7,10 +7,9 @@
 
 #include "_host/call.hpp"
 #include "_host/workspace.hpp"
+#include "_kv/host_tensors.hpp"
 
 namespace tw::kv {
-
-constexpr int64_t kPage = 16;
 
 // `count` neighbouring tokens of a call from `token` on: tokens `first`... of `page`, or skipped (page -1).
 struct Run {
@@ -112,31 +111,5 @@ class SlotPlan {
   Run* data_ = nullptr;
   int64_t size_ = 0, written_ = 0;
 };
-
-// Refuses unless dimensions `from`... of `t` lie dense.
-inline bool check_dense(const Call& call, const tw_tensor& t, int32_t from) {
-  int64_t expected = 1;
-  for (int32_t i = t.ndim - 1; i >= from; --i) {
-    if (t.shape[i] > 1 && t.stride[i] != expected && Call::count(t) != 0) {
-      call.refuse("dimension %d of \"%s\" has stride %lld; accepted: %lld, pages are dense", i, t.name,
-                  static_cast<long long>(t.stride[i]), static_cast<long long>(expected));
-      return false;
-    }
-    expected *= t.shape[i];
-  }
-  return true;
-}
-
-// Refuses unless elements of the last dimension are neighbours.
-inline bool check_unit(const Call& call, const tw_tensor& t) {
-  const int32_t last = t.ndim - 1;
-  if (t.shape[last] <= 1 || t.stride[last] == 1 || Call::count(t) == 0) return true;
-  call.refuse("the last dimension of \"%s\" has stride %lld; accepted: 1", t.name,
-              static_cast<long long>(t.stride[last]));
-  return false;
-}
-
-// Distance in bytes of neighbours along a dimension.
-inline int64_t step(const tw_tensor& t, int32_t dim) { return t.stride[dim] * dtype_size(t.dtype); }
 
 }  // namespace tw::kv

@@ -1,6 +1,5 @@
 // New keys and values into a paged cache on the CPU: argument checks and the division among threads.
 #include <algorithm>
-#include <initializer_list>
 
 #include "_host/call.hpp"
 #include "_host/export.hpp"
@@ -16,52 +15,14 @@ TW_KV_LEVELS(kv_write, Table)
 namespace tw::kv_write {
 namespace {
 
-bool check_element(const Call& call, const tw_tensor& k) {
-  for (int32_t known : {TW_FP32, TW_BF16, TW_FP16}) {
-    if (k.dtype == known) return true;
-  }
-  call.refuse("tensor \"k\" is %s; accepted: fp32, bf16, fp16", dtype_name(k.dtype));
-  return false;
-}
-
 int32_t code_dtype(Format format, int32_t element) {
   return format == kFloat ? element : format == kKV4 ? TW_INT16 : TW_INT8;
 }
 
-Strided strided(const tw_tensor& t) {
-  return {static_cast<char*>(t.data), kv::step(t, 0), kv::step(t, 1), t.ndim > 2 ? kv::step(t, 2) : 0};
-}
-
-// A tensor of `dtype` and this shape; its last dimension dense if `unit`. Null after refusing.
-const tw_tensor* expect(const Call& call, const char* name, int32_t dtype, std::initializer_list<int64_t> shape,
-                        bool unit = false) {
-  const tw_tensor* t = call.require(name, static_cast<int32_t>(shape.size()));
-  if (t == nullptr || !call.check_dtype(*t, dtype)) return nullptr;
-  int32_t dim = 0;
-  for (const int64_t size : shape) {
-    if (!call.check_dim(*t, dim++, size)) return nullptr;
-  }
-  return unit && !kv::check_unit(call, *t) ? nullptr : t;
-}
-
-bool read_cache(const Call& call, const char* name, bool nz, Format format, int64_t pages, int64_t heads,
-                int32_t element, Side* side) {
-  const int32_t dtype = code_dtype(format, element);
-  const int64_t size = dtype_size(dtype), lanes = format == kKV4 ? side->d / 4 : side->d;
-  const int64_t chunk = 32 / size;
-  const tw_tensor* t = nz ? expect(call, name, dtype, {pages, heads, (lanes + chunk - 1) / chunk, kv::kPage, chunk})
-                          : expect(call, name, dtype, {pages, kv::kPage, heads, lanes});
-  if (t == nullptr || !call.check_align(*t, 64) || !kv::check_dense(call, *t, 1)) return false;
-  side->cache = static_cast<char*>(t->data);
-  side->page_bytes = kv::step(*t, 0);
-  side->row_bytes = lanes * size;
-  return true;
-}
-
-// A cache's number of pages, before the rest of it is checked; -1 after refusing.
-int64_t pages_of(const Call& call, bool nz) {
-  const tw_tensor* t = call.require("k_cache", nz ? 5 : 4);
-  return t == nullptr ? -1 : t->shape[0];
+bool read_cache(const Call& call, const char* name, const Job& job, int64_t pages, Side* side) {
+  const int64_t lanes = job.format == kKV4 ? side->d / 4 : side->d;
+  return kv::read_pages(call, name, job.nz, code_dtype(job.format, job.element), pages, job.heads, lanes,
+                        &side->cache);
 }
 
 bool read_rows(const Call& call, const char* name, const tw_tensor& k, Format format, Side* side) {
@@ -70,7 +31,7 @@ bool read_rows(const Call& call, const char* name, const tw_tensor& k, Format fo
       !call.check_dim(*t, 1, k.shape[1])) {
     return false;
   }
-  side->x = strided(*t);
+  side->x = kv::strided(*t);
   side->d = t->shape[2];
   if (format == kKV4 && side->d % 4 != 0) {
     call.refuse("tensor \"%s\" has heads of %lld channels; accepted with kv4: multiples of 4", name,
@@ -98,7 +59,7 @@ bool read_channel_scales(const Call& call, const Table& table, Job* job) {
   }
   for (int i = 0; i < 2; ++i) {
     Side& side = *sides[i];
-    const tw_tensor* t = expect(call, names[i], TW_FP32, {job->heads, side.d});
+    const tw_tensor* t = kv::expect(call, names[i], TW_FP32, {job->heads, side.d});
     if (t == nullptr) return false;
     auto* to = reinterpret_cast<float*>(room + offset[i]);
     side.inverse = to;
@@ -111,15 +72,11 @@ bool read_channel_scales(const Call& call, const Table& table, Job* job) {
 }
 
 bool read_scales(const Call& call, const Table& table, int64_t pages, Job* job) {
-  const auto by_token = [&](const char* name, int32_t dtype, Strided* to) {
-    const tw_tensor* t = expect(call, name, dtype, {pages, kv::kPage, job->heads});
-    if (t != nullptr) *to = strided(*t);
-    return t != nullptr;
+  const auto by_token = [&](const char* name, int32_t dtype, kv::Strided* to) {
+    return kv::read_strided(call, name, dtype, {pages, kv::kPage, job->heads}, to);
   };
-  const auto by_page = [&](const char* name, Strided* to) {
-    const tw_tensor* t = expect(call, name, TW_FP16, {pages, job->heads, job->key.d}, true);
-    if (t != nullptr) *to = strided(*t);
-    return t != nullptr;
+  const auto by_page = [&](const char* name, kv::Strided* to) {
+    return kv::read_strided(call, name, TW_FP16, {pages, job->heads, job->key.d}, to, true);
   };
   switch (job->format) {
     case kFloat:
@@ -144,8 +101,8 @@ bool read_open(const Call& call, const kv::SlotPlan& plan, int64_t tokens, Job* 
       !kv::check_unit(call, *open)) {
     return false;
   }
-  job->open = strided(*open);
-  job->open_row = expect(call, "open_row", TW_INT32, {tokens});
+  job->open = kv::strided(*open);
+  job->open_row = kv::expect(call, "open_row", TW_INT32, {tokens});
   return job->open_row != nullptr && check_open_rows(call, plan, *job->open_row, open->shape[0]);
 }
 
@@ -153,8 +110,8 @@ int run(const Call& call, const Job& job, const kv::SlotPlan& plan, int64_t byte
   thread_local Workspace memory;
   const int threads = kv::threads_for(call, bytes, plan.size());
   const int64_t each =
-      round_up(std::max(table.scratch_bytes(job.key.d, job.key.row_bytes),
-                        table.scratch_bytes(job.value.d, job.value.row_bytes)),
+      round_up(std::max(table.scratch_bytes(job.key.d, job.key.cache.row_bytes),
+                        table.scratch_bytes(job.value.d, job.value.cache.row_bytes)),
                4096);
   char* scratch = memory.get(each * threads);
   if (scratch == nullptr) {
@@ -170,36 +127,32 @@ int run(const Call& call, const Job& job, const kv::SlotPlan& plan, int64_t byte
 int kv_write(const Call& call) {
   Level level;
   if (!current_level(&level)) return call.refuse("%s", level_error());
-  const int64_t format = call.attr("kv", kFloat), layout = call.attr("kv_layout", 0);
+  const int64_t format = call.attr("kv", kFloat);
   if (format < kFloat || format > kKV4) {
     return call.refuse("kv is %lld; accepted: 0 (float), 1 (c8s), 2 (c8d) or 3 (kv4)",
                        static_cast<long long>(format));
   }
-  if (layout != 0 && layout != 1) {
-    return call.refuse("kv_layout is %lld; accepted: 0 (nd) or 1 (nz)", static_cast<long long>(layout));
-  }
   const tw_tensor* k = call.require("k", 3);
-  if (k == nullptr || !check_element(call, *k)) return TW_REFUSED;
+  if (k == nullptr || !kv::check_float(call, *k)) return TW_REFUSED;
   Job job{};
+  if (!kv::read_layout(call, &job.nz)) return TW_REFUSED;
   job.format = static_cast<Format>(format);
-  job.nz = layout == 1;
   job.element = k->dtype;
   job.element_size = dtype_size(k->dtype);
   job.heads = k->shape[1];
-  const int64_t tokens = k->shape[0], pages = pages_of(call, job.nz);
+  const int64_t tokens = k->shape[0], pages = kv::page_count(call, "k_cache", job.nz);
   const Table& table = kernels_of(level);
   if (pages < 0 || !read_rows(call, "k", *k, job.format, &job.key) ||
       !read_rows(call, "v", *k, job.format, &job.value) ||
-      !read_cache(call, "k_cache", job.nz, job.format, pages, job.heads, job.element, &job.key) ||
-      !read_cache(call, "v_cache", job.nz, job.format, pages, job.heads, job.element, &job.value) ||
+      !read_cache(call, "k_cache", job, pages, &job.key) || !read_cache(call, "v_cache", job, pages, &job.value) ||
       !read_scales(call, table, pages, &job)) {
     return TW_REFUSED;
   }
   thread_local kv::SlotPlan plan;
-  const tw_tensor* slots = expect(call, "slots", TW_INT32, {tokens});
+  const tw_tensor* slots = kv::expect(call, "slots", TW_INT32, {tokens});
   if (slots == nullptr || !plan.read(call, *slots, pages, true)) return TW_REFUSED;
   if (job.format == kKV4 && !read_open(call, plan, tokens, &job)) return TW_REFUSED;
-  const int64_t written = plan.written() * job.heads * (job.key.row_bytes + job.value.row_bytes);
+  const int64_t written = plan.written() * job.heads * (job.key.cache.row_bytes + job.value.cache.row_bytes);
   if (!kv::read_stream(call, written, &job.stream)) return TW_REFUSED;
   const int64_t bytes = written + plan.written() * job.heads * (job.key.d + job.value.d) * job.element_size;
   return run(call, job, plan, bytes, table);

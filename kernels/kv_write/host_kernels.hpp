@@ -9,22 +9,14 @@ namespace tw::kv_write {
 
 enum Format : int64_t { kFloat = 0, kC8S = 1, kC8D = 2, kKV4 = 3 };
 
-// A tensor of two or three dimensions; strides in bytes.
-struct Strided {
-  char* data = nullptr;
-  int64_t s0 = 0, s1 = 0, s2 = 0;
-  char* at(int64_t i, int64_t j, int64_t k = 0) const { return data + i * s0 + j * s1 + k * s2; }
-};
-
 // Keys or values: rows [T, heads, d] of a call and the pages they go to.
 struct Side {
-  Strided x;  // s2: from one element to the next
+  kv::Strided x;  // s2: from one element to the next
   int64_t d = 0;
-  char* cache = nullptr;
-  int64_t page_bytes = 0, row_bytes = 0;  // from page to page; of one head's codes
-  const float* inverse = nullptr;         // c8s: 1 / scale, [heads][padded d]
+  kv::Pages cache;
+  const float* inverse = nullptr;  // c8s: 1 / scale, [heads][inverse_row]
   int64_t inverse_row = 0;
-  Strided token_scale, token_zero;  // [P, 16, heads]
+  kv::Strided token_scale, token_zero;  // [P, 16, heads]
 };
 
 struct Job {
@@ -34,8 +26,8 @@ struct Job {
   bool nz, stream;
   int64_t heads;
   Side key, value;
-  Strided page_scale, page_zero;  // kv4: [P, heads, DK] fp16
-  Strided open;                   // kv4: k_open [NS, 16, heads * DK]; s2 is that of heads
+  kv::Strided page_scale, page_zero;  // kv4: [P, heads, DK] fp16
+  kv::Strided open;                   // kv4: k_open [NS, 16, heads, DK]
   const tw_tensor* open_row;
 };
 

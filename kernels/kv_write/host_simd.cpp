@@ -42,26 +42,26 @@ void reciprocals(const float* scale, int64_t step, int64_t d, float* to) {
 // Rows of `count` tokens and one head, `pitch` bytes apart, to their page.
 template <bool Stream>
 void place(const Job& job, const Side& side, const kv::Run& run, int64_t h, const char* from, int64_t pitch) {
-  char* page = side.cache + run.page * side.page_bytes;
+  char* page = side.cache.data + run.page * side.cache.page_bytes;
   if (job.nz) {
-    rows_to_nz<Stream>(page + h * blocks_of(side.row_bytes) * kBlock, run.first, run.count, from, pitch,
-                       side.row_bytes);
+    rows_to_nz<Stream>(page + h * blocks_of(side.cache.row_bytes) * kBlock, run.first, run.count, from, pitch,
+                       side.cache.row_bytes);
     return;
   }
-  const int64_t token_bytes = job.heads * side.row_bytes;
-  char* to = page + run.first * token_bytes + h * side.row_bytes;
+  const int64_t token_bytes = job.heads * side.cache.row_bytes;
+  char* to = page + run.first * token_bytes + h * side.cache.row_bytes;
   for (int64_t t = 0; t < run.count; ++t) {
-    std::memcpy(to + t * token_bytes, from + t * pitch, static_cast<size_t>(side.row_bytes));
+    std::memcpy(to + t * token_bytes, from + t * pitch, static_cast<size_t>(side.cache.row_bytes));
   }
 }
 
 template <bool Stream>
 void write_floats(const Job& job, const Side& side, const kv::Run& run, const Scratch& s) {
-  const int64_t token_bytes = job.heads * side.row_bytes;
+  const int64_t token_bytes = job.heads * side.cache.row_bytes;
   const char* first = side.x.at(run.token, 0);
   const bool dense = side.d <= 1 || side.x.s2 == job.element_size;
-  if (!job.nz && dense && (job.heads == 1 || side.x.s1 == side.row_bytes)) {
-    char* to = side.cache + run.page * side.page_bytes + run.first * token_bytes;
+  if (!job.nz && dense && (job.heads == 1 || side.x.s1 == side.cache.row_bytes)) {
+    char* to = side.cache.data + run.page * side.cache.page_bytes + run.first * token_bytes;
     if (run.count == 1 || side.x.s0 == token_bytes) {
       copy_bytes<Stream>(to, first, run.count * token_bytes);
       return;
@@ -192,8 +192,8 @@ void write_run(const Job& job, const kv::Run& run, const Scratch& key, const Scr
 }
 
 void write(const Job& job, const kv::Run* runs, int64_t count, char* memory) {
-  const Scratch key(memory, job.key.d, job.key.row_bytes);
-  const Scratch value(memory, job.value.d, job.value.row_bytes);
+  const Scratch key(memory, job.key.d, job.key.cache.row_bytes);
+  const Scratch value(memory, job.value.d, job.value.cache.row_bytes);
   for (const kv::Run* run = runs; run != runs + count; ++run) {
     if (run->page >= 0) write_run(job, *run, key, value);
   }
