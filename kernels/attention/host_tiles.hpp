@@ -19,6 +19,7 @@ void pack_k_tiles(const PackK& p) {
   for (int64_t key = 0; key < p.padded; ++key) {
     char* dst = p.dst + key / kTileRows * chunks * kTileSize + key % kTileRows * kTileBytes;
     const char* src = p.k.data + key * p.k.row_stride * 2;
+    prefetch_row(p.k, key + kRowsAhead, p.keys, p.dk, kElementBF16);
     if (key >= p.keys) {
       for (int64_t c = 0; c < chunks; ++c) __builtin_memset(dst + c * kTileSize, 0, kTileBytes);
       continue;
@@ -97,8 +98,8 @@ TW_INLINE void tile_product(const TileProduct& p) {
 template <bool Add>
 TW_INLINE void tile_products(TileProduct p, int64_t tiles, int64_t panels) {
   const TileProduct start = p;
-  for (int64_t j = 0; j < panels; j += 2) {
-    for (int64_t i = 0; i < tiles; i += 2) {
+  for (int64_t i = 0; i < tiles; i += 2) {
+    for (int64_t j = 0; j < panels; j += 2) {
       p.a = start.a + i * p.a_apart;
       p.b = start.b + j * p.b_apart;
       p.c = start.c + j * p.c_apart + i * kTileSize;
