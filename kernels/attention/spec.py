@@ -137,7 +137,7 @@ SPEC = KernelSpec(
             tolerance=Tolerance(_lse_error, "4 (sqrt(DK) + sqrt(SK)) u(fp32), and what int8 adds"),
         ),
     ),
-    precisiosequences=(_precision(FP32), _precision(BF16), _precision(FP16)),
+    precisions=(_precision(FP32), _precision(BF16), _precision(FP16)),
     default_precision="bf16",
     flags=(
         Flag("mask", ("causal", "full"), "causal"),
