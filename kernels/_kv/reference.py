@@ -186,8 +186,8 @@ def encode_selected(
     """Pages [N,16,HKV,D] with residuals where `select` [N,16,HKV] is 1 and floats where it is 2.
 
     `pools` holds `pool`, `fpool` (and `pool_scale`), of which the first `used` rows are taken. Returns the
-    pages with new pools, and the rows used then. Runs are appended in the order of (page, head); one
-    that does not fit is left out, and the next is tried.
+    pages with new pools, and the rows used then. Runs are appended in the order of (page, head); the first
+    one that ends beyond the pool is left out, and so are all after it.
     """
     plain = encode(x, kv, key, channel_scale)
     scale, zero = _scale_and_zero(plain, kv, key)
@@ -202,7 +202,7 @@ def encode_selected(
     else:
         nibbles, error_scale = e3m0(x.to(torch.float32) - _plain_values(plain, kv, key))
         pool_scale = _there(pools.pool_scale).clone()
-        pool_scale[rows[rows >= 0]] = error_scale[rows >= 0]
+        pool_scale[rows[rows >= 0]] = error_scale[rows >= 0].to(pool_scale.dtype)
     pool[rows[rows >= 0]] = pack4(nibbles[rows >= 0])
     fpool[frows[frows >= 0]] = x[frows >= 0].to(fpool.dtype)
     stored = replace(
@@ -229,7 +229,7 @@ def _place(chosen: Tensor, capacity: int, used: int) -> tuple[Tensor, Tensor, Te
             count = int(counts[n, h])
             if count and used + count <= capacity:
                 kept[n, h], rank[n, h] = True, used
-                used += count
+            used += count
     chosen = chosen & kept[:, None]
     weights = (1 << torch.arange(PAGE, dtype=torch.int32))[None, :, None]
     mask = (chosen * weights).sum(1).to(torch.int16)
