@@ -6,8 +6,8 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,7 +59,10 @@ class Plan:
 class PagesRow:
     """ns a page; medians over the rounds of all threads and turns, `pair` with its 95 % interval.
 
-    `ratio` is this allocator's time over the bitmap's in the same turn: above 1 the bitmap is faster.
+    `alloc` and `free` are the halves of one burst, each with a share of two readings of the clock; `pair` is
+    timed over many. `ratio` is this allocator's time over the bitmap's in the same turn: above 1 the bitmap
+    is faster. `running` is the least share of its time that a thread ran in the median turn: below 0.9 threads
+    waited for processors, and contention shows too small.
     """
 
     scenario: str
@@ -80,11 +83,13 @@ class PagesRow:
     ratio_ci_high: float | None
     verdict: str | None
     rounds: int
+    running: float
     target: str = "cpu"
     evidence: Evidence = Evidence.MEASURED
 
 
-_Rounds = list[tuple[float, float]]
+_Round = tuple[float, float, float]
+_Timing = tuple[list[_Round], float]
 
 
 def allocators() -> list[str]:
@@ -109,11 +114,8 @@ def rows(plan: Plan) -> Iterator[PagesRow]:
             raise unknown("scenario", name, list(SCENARIOS))
     chosen = list(plan.allocators) or known
     for scenario, threads, batch in itertools.product(plan.scenarios, plan.threads, plan.batches):
-        load = SCENARIOS[scenario]
-        if threads < 1 or batch < 1:
-            raise UsageError(f"--threads {threads} --batch {batch}: both must be at least 1")
-        batch = min(batch, load.burst)
-        turns: dict[str, list[_Rounds]] = {one: [] for one in chosen}
+        load, batch = _shared_out(SCENARIOS[scenario], threads, batch)
+        turns: dict[str, list[_Timing]] = {one: [] for one in chosen}
         for _ in range(plan.turns):
             for one in chosen:
                 turns[one].append(_run(one, load, threads, batch, plan))
@@ -122,11 +124,25 @@ def rows(plan: Plan) -> Iterator[PagesRow]:
             yield _row(one, load, threads, batch, turns[one], ours if one != OURS else None)
 
 
-def _run(one: str, load: Scenario, threads: int, batch: int, plan: Plan) -> _Rounds:
+def _shared_out(load: Scenario, threads: int, batch: int) -> tuple[Scenario, int]:
+    """The load with bursts, and the batch, as small as it takes for all threads to have one at once."""
+    free = math.floor(load.pages * (1 - load.filled))
+    if threads < 1 or batch < 1 or threads > free:
+        raise UsageError(
+            f"--threads {threads} --batch {batch} in {load.name}: threads from 1 to {free}, batches from 1"
+        )
+    burst = min(load.burst, free // threads)
+    batch = min(batch, burst)
+    return replace(load, burst=burst - burst % batch), batch
+
+
+def _run(one: str, load: Scenario, threads: int, batch: int, plan: Plan) -> _Timing:
+    # Batches are done sooner: a turn should outlast what the system does in between.
+    rounds = plan.rounds * (1 if batch == 1 else 8)
     if one == PYTHON:
         return _time_list(load, threads, batch, plan.rounds)
-    found: _Rounds = native.module().time_pages(
-        one, load.pages, load.burst, batch, load.filled, threads, plan.pinned, plan.rounds
+    found: _Timing = native.module().time_pages(
+        one, load.pages, load.burst, batch, load.filled, threads, plan.pinned, rounds
     )
     return found
 
@@ -136,11 +152,11 @@ def _row(
     load: Scenario,
     threads: int,
     batch: int,
-    turns: Sequence[_Rounds],
-    ours: Sequence[_Rounds] | None,
+    turns: Sequence[_Timing],
+    ours: Sequence[_Timing] | None,
 ) -> PagesRow:
-    values = np.array([r for turn in turns for r in turn])
-    pair = median_estimate(values.sum(axis=1))
+    values = np.array([r for rounds, _ in turns for r in rounds])
+    pair = median_estimate(values[:, 2])
     ratio = None
     if ours is not None:
         logs = [
@@ -160,38 +176,49 @@ def _row(
         pair_ns=pair.value,
         ci_low_ns=pair.low,
         ci_high_ns=pair.high,
-        fastest_ns=float(values.sum(axis=1).min()),
-        ratio=ratio and ratio.value,
-        ratio_ci_low=ratio and ratio.low,
-        ratio_ci_high=ratio and ratio.high,
-        verdict=ratio and verdict(ratio),
+        fastest_ns=float(values[:, 2].min()),
+        ratio=None if ratio is None else ratio.value,
+        ratio_ci_low=None if ratio is None else ratio.low,
+        ratio_ci_high=None if ratio is None else ratio.high,
+        verdict=None if ratio is None else verdict(ratio),
         rounds=len(values),
+        running=float(np.median([running for _, running in turns])),
     )
 
 
-def _pair(turn: _Rounds) -> float:
-    return float(np.median(np.array(turn).sum(axis=1)))
+def _pair(turn: _Timing) -> float:
+    return float(np.median(np.array(turn[0])[:, 2]))
 
 
-def _time_list(load: Scenario, threads: int, batch: int, rounds: int) -> _Rounds:
-    """A Python list as a stack: pop and append, or slices. One list for all threads, as one pool is."""
+def _time_list(load: Scenario, threads: int, batch: int, rounds: int) -> _Timing:
+    """A Python list as a stack, one for all threads as one pool is: pop and append, or slices under a lock."""
     free = list(range(round(load.pages * (1 - load.filled))))
-    found: list[_Rounds] = [[] for _ in range(threads)]
-    barrier = threading.Barrier(threads)
-    one_round = _single_calls if batch == 1 else _slices(batch)
+    found: list[list[_Round]] = [[] for _ in range(threads)]
+    barrier, lock = threading.Barrier(threads), threading.Lock()
+
+    def burst() -> tuple[float, float]:
+        return (
+            _single_calls(free, load.burst)
+            if batch == 1
+            else _slices(free, load.burst, batch, lock)
+        )
 
     def work(index: int) -> None:
         barrier.wait()
-        one_round(free, load.burst)
+        burst()
         for _ in range(rounds):
-            found[index].append(one_round(free, load.burst))
+            took, gave = burst()
+            found[index].append((took, gave, took + gave))
 
     workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+    start, ran = time.perf_counter(), time.process_time()
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    return [one for each in found for one in each]
+    # The interpreter runs one thread at a time.
+    running = (time.process_time() - ran) / (time.perf_counter() - start)
+    return [one for each in found for one in each], min(1.0, running)
 
 
 def _single_calls(free: list[int], burst: int) -> tuple[float, float]:
@@ -204,22 +231,16 @@ def _single_calls(free: list[int], burst: int) -> tuple[float, float]:
     return (middle - start) / burst, (end - middle) / burst
 
 
-def _slices(batch: int) -> Callable[[list[int], int], tuple[float, float]]:
-    """Whole batches; with more than one thread a slice and its deletion need a lock."""
-    lock = threading.Lock()
-
-    def one_round(free: list[int], burst: int) -> tuple[float, float]:
-        taken = []
-        start = time.perf_counter_ns()
-        for _ in range(burst // batch):
-            with lock:
-                taken.append(free[-batch:])
-                del free[-batch:]
-        middle = time.perf_counter_ns()
-        for pages in taken:
-            with lock:
-                free.extend(pages)
-        end = time.perf_counter_ns()
-        return (middle - start) / burst, (end - middle) / burst
-
-    return one_round
+def _slices(free: list[int], burst: int, batch: int, lock: threading.Lock) -> tuple[float, float]:
+    taken = []
+    start = time.perf_counter_ns()
+    for _ in range(burst // batch):
+        with lock:
+            taken.append(free[-batch:])
+            del free[-batch:]
+    middle = time.perf_counter_ns()
+    for pages in taken:
+        with lock:
+            free.extend(pages)
+    end = time.perf_counter_ns()
+    return (middle - start) / burst, (end - middle) / burst

@@ -107,11 +107,11 @@ def test_every_page_once_then_none_then_again(pages: int, checked: bool) -> None
             with pytest.raises(OutOfPages, match=f"1 page was asked for and 0 of {pages} are free"):
                 pool.alloc()
         # One page anywhere comes back and is found.
-        for handle in (taken[0], taken[-1], taken[pages // 2]):
-            assert pool.release(handle) is True
+        for place in (0, -1, pages // 2):
+            assert pool.release(taken[place]) is True
             again = pool.alloc()
-            assert page_of(again) == page_of(handle)
-            taken[taken.index(handle)] = again
+            assert page_of(again) == page_of(taken[place])
+            taken[place] = again
         assert pool.release_many(taken) == pages
         taken = pool.alloc_many(pages)
         assert sorted(map(page_of, taken)) == list(range(pages))

@@ -2,6 +2,7 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <tuple>
 #include <variant>
 #include <vector>
 
@@ -29,6 +30,15 @@ std::string name_of(Handle handle) { return "page " + std::to_string(pages::page
 }
 
 class Pool {
+  template <bool kChecked>
+  using Owned = std::unique_ptr<pages::BasicPagePool<kChecked>>;
+  using Either = std::variant<Owned<false>, Owned<true>>;
+
+  template <class Body>
+  auto visit(const Body& body) const {
+    return std::visit([&](const auto& pool) { return body(*pool); }, pool_);
+  }
+
  public:
   Pool(int64_t count, bool checked) : pool_(make(count, checked)) {}
 
@@ -81,10 +91,6 @@ class Pool {
   bool checked() const { return pool_.index() == 1; }
 
  private:
-  template <bool kChecked>
-  using Owned = std::unique_ptr<pages::BasicPagePool<kChecked>>;
-  using Either = std::variant<Owned<false>, Owned<true>>;
-
   static Either make(int64_t count, bool checked) {
     try {
       if (checked) return std::make_unique<pages::BasicPagePool<true>>(count);
@@ -100,33 +106,30 @@ class Pool {
                             std::to_string(count_pages()) + " are free");
   }
 
-  template <class Body>
-  auto visit(const Body& body) const {
-    return std::visit([&](const auto& pool) { return body(*pool); }, pool_);
-  }
-
   Either pool_;
 };
 
-std::vector<std::pair<double, double>> bench(const std::string& allocator, int64_t count, int64_t burst,
-                                             int64_t batch, double filled, int threads, bool pinned,
-                                             int rounds) {
+py::tuple bench(const std::string& allocator, int64_t count, int64_t burst, int64_t batch, double filled,
+                int threads, bool pinned, int rounds) {
   const pages::Load load{count, burst, batch, filled, threads, pinned};
-  std::vector<std::pair<double, double>> found;
+  std::vector<std::tuple<double, double, double>> found;
+  double running = 0;
   try {
-    for (const pages::Round& round : pages::time_pages(allocator, load, rounds)) {
-      found.emplace_back(round.alloc_ns, round.free_ns);
+    const py::gil_scoped_release released;
+    const pages::Timing timing = pages::time_pages(allocator, load, rounds);
+    for (const pages::Round& round : timing.rounds) {
+      found.emplace_back(round.alloc_ns, round.free_ns, round.pair_ns);
     }
+    running = timing.running;
   } catch (const std::invalid_argument& error) {
     raise("UsageError", error.what());
   }
-  return found;
+  return py::make_tuple(found, running);
 }
 
 }  // namespace
 
 void add_pages(py::module_& module) {
-  using NoGil = py::call_guard<py::gil_scoped_release>;
   py::class_<Pool>(module, "PagePool", "A lock-free pool of page numbers; see tilewright.pages.PagePool.")
       .def(py::init<int64_t, bool>(), py::arg("pages"), py::arg("checked"))
       .def("alloc", &Pool::alloc)
@@ -140,9 +143,11 @@ void add_pages(py::module_& module) {
       .def_property_readonly("bookkeeping_bytes", &Pool::bookkeeping_bytes)
       .def_property_readonly("checked", &Pool::checked);
   module.def("page_allocators", &pages::allocator_names, "Allocators that `time_pages` knows.");
-  module.def("time_pages", &bench, py::arg("allocator"), py::arg("pages"), py::arg("burst"), py::arg("batch"),
-             py::arg("filled"), py::arg("threads"), py::arg("pinned"), py::arg("rounds"), NoGil(),
-             "(ns an alloc, ns a free) of every round of every thread.");
+  module.def(
+      "time_pages", &bench, py::arg("allocator"), py::arg("pages"), py::arg("burst"), py::arg("batch"),
+      py::arg("filled"), py::arg("threads"), py::arg("pinned"), py::arg("rounds"),
+      "A list of (ns an alloc, ns a free, ns a pair), every round of every thread; and the least share of "
+      "its time that a thread was running.");
 }
 
 }  // namespace tw::bindings

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -57,9 +58,11 @@ class MutexList {
 class StartLine {
  public:
   explicit StartLine(int threads) : missing_(threads) {}
+  void arrive() { missing_.fetch_sub(1, std::memory_order_acq_rel); }
+  bool complete() const { return missing_.load(std::memory_order_acquire) <= 0; }
   void wait() {
-    missing_.fetch_sub(1);
-    while (missing_.load(std::memory_order_acquire) > 0) std::this_thread::yield();
+    arrive();
+    while (!complete()) std::this_thread::yield();
   }
 
  private:
@@ -80,27 +83,48 @@ void pin_to(int index) {
   }
 }
 
-double ns_between(std::chrono::steady_clock::time_point from, std::chrono::steady_clock::time_point to) {
+using Clock = std::chrono::steady_clock;
+
+double ns_between(Clock::time_point from, Clock::time_point to) {
   return static_cast<double>(std::chrono::duration_cast<std::chrono::nanoseconds>(to - from).count());
 }
 
 template <class Allocator>
-Round one_round(Allocator& allocator, std::span<Handle> pages, int64_t batch) {
-  const auto start = std::chrono::steady_clock::now();
+void take(Allocator& allocator, std::span<Handle> pages, int64_t batch) {
   if (batch == 1) {
     for (Handle& page : pages) page = allocator.alloc();
-  } else {
-    for (size_t i = 0; i < pages.size(); i += batch) allocator.alloc_all(pages.subspan(i, batch));
+    return;
   }
-  const auto middle = std::chrono::steady_clock::now();
+  for (size_t i = 0; i < pages.size(); i += batch) allocator.alloc_all(pages.subspan(i, batch));
+}
+
+template <class Allocator>
+void give_back(Allocator& allocator, std::span<const Handle> pages, int64_t batch) {
   if (batch == 1) {
     for (const Handle page : pages) allocator.release(page);
-  } else {
-    for (size_t i = 0; i < pages.size(); i += batch) allocator.release_all(pages.subspan(i, batch));
+    return;
   }
-  const auto end = std::chrono::steady_clock::now();
+  for (size_t i = 0; i < pages.size(); i += batch) allocator.release_all(pages.subspan(i, batch));
+}
+
+// Reading the clock takes as long as two pages do: pairs are timed over many pages.
+constexpr int64_t kPairPages = 2048;
+
+template <class Allocator>
+Round one_round(Allocator& allocator, std::span<Handle> pages, int64_t batch) {
   const double count = static_cast<double>(pages.size());
-  return {ns_between(start, middle) / count, ns_between(middle, end) / count};
+  const int64_t repeats = std::max<int64_t>(1, kPairPages / std::ssize(pages));
+  const auto start = Clock::now();
+  take(allocator, pages, batch);
+  const auto middle = Clock::now();
+  give_back(allocator, pages, batch);
+  const auto end = Clock::now();
+  for (int64_t i = 0; i < repeats; ++i) {
+    take(allocator, pages, batch);
+    give_back(allocator, pages, batch);
+  }
+  const double pairs = ns_between(end, Clock::now()) / static_cast<double>(repeats);
+  return {ns_between(start, middle) / count, ns_between(middle, end) / count, pairs / count};
 }
 
 // Takes all pages and gives random ones back, so that what is free lies scattered.
@@ -114,29 +138,64 @@ void fill(Allocator& allocator, const Load& load) {
   for (size_t i = kept; i < all.size(); ++i) allocator.release(all[i]);
 }
 
+double running_ns() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
+}
+
 template <class Allocator>
-std::vector<Round> measure(const Load& load, int rounds) {
-  Allocator allocator(load.pages);
-  fill(allocator, load);
-  StartLine line(load.threads);
-  std::vector<std::vector<Round>> found(static_cast<size_t>(load.threads));
-  {
-    std::vector<std::jthread> threads;
-    for (int t = 0; t < load.threads; ++t) {
-      threads.emplace_back([&, t] {
-        if (load.pinned) pin_to(t);
-        std::vector<Handle> pages(static_cast<size_t>(load.burst));
-        std::vector<Round>& mine = found[static_cast<size_t>(t)];
-        mine.reserve(static_cast<size_t>(rounds));
-        line.wait();
-        one_round(allocator, std::span(pages), load.batch);
-        for (int r = 0; r < rounds; ++r) mine.push_back(one_round(allocator, std::span(pages), load.batch));
-      });
-    }
+class Bench {
+ public:
+  Bench(const Load& load, int rounds)
+      : load_(load),
+        rounds_(rounds),
+        allocator_(load.pages),
+        start_(load.threads),
+        finish_(load.threads),
+        found_(static_cast<size_t>(load.threads)) {
+    fill(allocator_, load);
   }
-  std::vector<Round> all;
-  for (const auto& mine : found) all.insert(all.end(), mine.begin(), mine.end());
-  return all;
+
+  Timing run() {
+    {
+      std::vector<std::jthread> threads;
+      for (int t = 0; t < load_.threads; ++t) threads.emplace_back([this, t] { work(t); });
+    }
+    Timing all;
+    for (const Timing& mine : found_) {
+      all.rounds.insert(all.rounds.end(), mine.rounds.begin(), mine.rounds.end());
+      all.running = std::min(all.running, mine.running);
+    }
+    return all;
+  }
+
+ private:
+  void work(int index) {
+    if (load_.pinned) pin_to(index);
+    std::vector<Handle> room(static_cast<size_t>(load_.burst));
+    const std::span<Handle> pages(room);
+    Timing& mine = found_[static_cast<size_t>(index)];
+    mine.rounds.reserve(static_cast<size_t>(rounds_));
+    start_.wait();
+    one_round(allocator_, pages, load_.batch);
+    const auto began = Clock::now();
+    const double ran = running_ns();
+    for (int r = 0; r < rounds_; ++r) mine.rounds.push_back(one_round(allocator_, pages, load_.batch));
+    mine.running = (running_ns() - ran) / ns_between(began, Clock::now());
+    for (finish_.arrive(); !finish_.complete();) one_round(allocator_, pages, load_.batch);
+  }
+
+  const Load& load_;
+  int rounds_;
+  Allocator allocator_;
+  StartLine start_, finish_;
+  std::vector<Timing> found_;
+};
+
+template <class Allocator>
+Timing measure(const Load& load, int rounds) {
+  return Bench<Allocator>(load, rounds).run();
 }
 
 void require(const Load& load, int rounds) {
@@ -157,7 +216,7 @@ void require(const Load& load, int rounds) {
 
 struct Known {
   const char* name;
-  std::vector<Round> (*measure)(const Load&, int);
+  Timing (*measure)(const Load&, int);
 };
 constexpr Known kKnown[] = {
     {"bitmap", measure<BasicPagePool<false>>},
@@ -174,7 +233,7 @@ std::vector<std::string> allocator_names() {
   return names;
 }
 
-std::vector<Round> time_pages(const std::string& allocator, const Load& load, int rounds) {
+Timing time_pages(const std::string& allocator, const Load& load, int rounds) {
   require(load, rounds);
   for (const Known& known : kKnown) {
     if (allocator == known.name) return known.measure(load, rounds);

@@ -16,16 +16,24 @@ struct Load {
   bool pinned = false;  // each thread on a processor of its own
 };
 
-// Nanoseconds a page of one thread's round.
+// Nanoseconds a page of one thread's round: of a burst, its two halves timed apart, and of bursts in a row.
 struct Round {
-  double alloc_ns, free_ns;
+  double alloc_ns, free_ns, pair_ns;
+};
+
+// Every round of every thread, and the least share of its time that a thread was running: well below 1,
+// threads waited for a processor, did not meet as they would, and contention shows too small.
+struct Timing {
+  std::vector<Round> rounds;
+  double running = 1.0;
 };
 
 // Names of allocators `time_pages` knows: bitmap, bitmap-checked, mutex-vector, mutex-deque.
 std::vector<std::string> allocator_names();
 
-// `rounds` bursts of every thread, started together, on a fresh allocator; every round of every thread, after
-// the first of each. Throws std::invalid_argument for an unknown name, or a load that could run out of pages.
-std::vector<Round> time_pages(const std::string& allocator, const Load& load, int rounds);
+// `rounds` rounds of every thread after a first one, started together on a fresh allocator. Who is done goes
+// on until all are, so that all threads are at work in every round. Throws std::invalid_argument for an
+// unknown name, or a load that could run out of pages.
+Timing time_pages(const std::string& allocator, const Load& load, int rounds);
 
 }  // namespace tw::pages

@@ -37,6 +37,19 @@ uint64_t lowest(uint64_t bits, int64_t count) {
   return bits ^ rest;
 }
 
+// `count` bits from `first` on.
+uint64_t neighbours(int64_t first, int64_t count) { return ~uint64_t{0} >> (64 - count) << first; }
+
+// How many handles, at most to the end of the word, are page after page.
+int64_t ascending(std::span<const Handle> handles) {
+  const Handle first = handles[0];
+  const int64_t room = 64 - static_cast<int64_t>(first & 63);
+  const int64_t count = std::ssize(handles) < room ? std::ssize(handles) : room;
+  uint64_t other = 0;
+  for (int64_t i = 0; i < count; ++i) other |= handles[i] ^ (first + static_cast<Handle>(i));
+  return other == 0 ? count : 0;
+}
+
 }  // namespace
 
 thread_local constinit Hint thread_hints[kHints] __attribute__((tls_model("initial-exec"))) = {};
@@ -132,6 +145,21 @@ Handle BasicPagePool<kChecked>::search(Hint& hint) {
   return found;
 }
 
+// Handles to the pages of `bits`; how many. Neighbours, the usual case, need no search for the next bit.
+template <bool kChecked>
+int64_t BasicPagePool<kChecked>::hand_out(uint32_t at, uint64_t bits, std::span<Handle> out) const {
+  const int64_t count = std::popcount(bits);
+  const int64_t base = int64_t{at} * 64;
+  if (bits == 0) return 0;
+  const int64_t first = std::countr_zero(bits);
+  if (!kChecked && neighbours(first, count) == bits) {
+    for (int64_t i = 0; i < count; ++i) out[i] = static_cast<Handle>(base + first + i);
+    return count;
+  }
+  for (int64_t i = 0; i < count; ++i, bits &= bits - 1) out[i] = handle_of(base + std::countr_zero(bits));
+  return count;
+}
+
 // Takes up to out.size() pages of a word in one step; how many.
 template <bool kChecked>
 int64_t BasicPagePool<kChecked>::take(uint32_t at, std::span<Handle> out) {
@@ -141,9 +169,7 @@ int64_t BasicPagePool<kChecked>::take(uint32_t at, std::span<Handle> out) {
   while (seen != kFull && got < std::ssize(out)) {
     const uint64_t wanted = lowest(~seen, std::ssize(out) - got);
     const uint64_t old = used.fetch_or(wanted, std::memory_order_seq_cst);
-    for (uint64_t mine = wanted & ~old; mine != 0; mine &= mine - 1) {
-      out[got++] = handle_of(static_cast<int64_t>(at) * 64 + std::countr_zero(mine));
-    }
+    got += hand_out(at, wanted & ~old, out.subspan(got));
     seen = old | wanted;
   }
   if (seen == kFull && !marked_full(at)) close(at);
@@ -253,6 +279,11 @@ BatchRelease BasicPagePool<kChecked>::release_all(std::span<const Handle> handle
     const int64_t start = i, at = page_of(handles[i]) >> 6;
     const Handle same = handles[i] >> 6;
     uint64_t mask = 0;
+    if (const int64_t run = kChecked ? 0 : ascending(handles.subspan(i));
+        run > 1 && belongs(handles[i + run - 1])) {
+      mask = neighbours(static_cast<int64_t>(handles[i] & 63), run);
+      i += run;
+    }
     for (; i < count && (kChecked ? page_of(handles[i]) >> 6 == at : handles[i] >> 6 == same); ++i) {
       const uint64_t bit = uint64_t{1} << (handles[i] & 63);
       if ((mask & bit) || !belongs(handles[i])) break;

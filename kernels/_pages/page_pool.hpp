@@ -205,6 +205,7 @@ class BasicPagePool {
   Handle search(Hint& hint);
   Hint& own_hint() const;
   Handle claim(uint32_t at, Hint& hint);
+  int64_t hand_out(uint32_t at, uint64_t bits, std::span<Handle> out) const;
   int64_t take(uint32_t at, std::span<Handle> out);
   template <class Visit>
   void each_open_word(uint32_t from, Visit&& visit);

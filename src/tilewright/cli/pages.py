@@ -136,13 +136,11 @@ def _drawing(result: Result) -> str:
 
 
 def _bytes(value: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            break
-        value /= 1024
-    else:
-        unit = "TiB"
-    return f"{value:.4g} {unit}"
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = 0
+    while value >= 1024 and power < len(units) - 1:
+        value, power = value / 1024, power + 1
+    return f"{value:.4g} {units[power]}"
 
 
 def _show(result: Result, seed: int, json: str | None) -> None:
@@ -228,7 +226,6 @@ def bench(
       tilewright pages bench --scenario striped --threads 1,2
     """
     from tilewright.errors import UsageError
-    from tilewright.machine import host
     from tilewright.perf import pages as timing
 
     if turns < 1:
@@ -251,24 +248,40 @@ def bench(
         except KeyboardInterrupt:
             interrupted = True
     emit(json, "pages", found, what="bench", interrupted=interrupted)
+    _show_times(found, json)
+    waited = [r for r in found if r.running < 0.9 and r.allocator != "python-list"]
+    if waited:
+        say(
+            f"in {len(waited)} rows threads waited for processors that others used: contention shows too small",
+            json,
+        )
+    if interrupted:
+        say("interrupted: the rows are those that were finished before", json)
+        raise typer.Exit(3)
+
+
+def _show_times(found: list[PagesRow], json: str | None) -> None:
+    from tilewright.machine import host
+
+    def interval(low: float | None, high: float | None) -> str:
+        return "" if low is None else f"{number(low)} .. {number(high)}"
+
     lines = [
         (
             *(r.scenario, r.threads, r.batch, r.allocator),
             *(number(v) for v in (r.alloc_ns, r.free_ns, r.pair_ns)),
-            f"{number(r.ci_low_ns)} .. {number(r.ci_high_ns)}",
+            interval(r.ci_low_ns, r.ci_high_ns),
             "" if r.ratio is None else f"{r.ratio:.2f}",
-            "" if r.ratio is None else f"{number(r.ratio_ci_low)} .. {number(r.ratio_ci_high)}",
+            interval(r.ratio_ci_low, r.ratio_ci_high),
+            f"{r.running:.0%}",
         )
         for r in found
     ]
     columns = (
         *("scenario", "threads", "batch", "allocator", "alloc ns", "free ns", "pair ns"),
-        *("95 % interval", "of bitmap", "interval"),
+        *("95 % interval", "of bitmap", "interval", "running"),
     )
     table(columns, lines, f"ns a page, measured on {host().cpu}", json)
-    if interrupted:
-        say("interrupted: the rows are those that were finished before", json)
-        raise typer.Exit(3)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:
