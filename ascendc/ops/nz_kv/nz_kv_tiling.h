@@ -1,0 +1,15 @@
+// The launch parameters of the nz_kv kernels: int32 fields only, written by the host, read by the kernel word
+// by word.
+#pragma once
+
+#include <cstdint>
+
+struct TwNzKvTiling {
+  int32_t tokens, heads;
+  int32_t head_bytes;                     // of one token's head: D elements
+  int32_t row_stride, head_stride;        // bytes from one token, one head of x or y to the next
+  int32_t page_stride, page_head_stride;  // bytes from one page, one head of a page to the next
+  int32_t tile_heads;                     // whole heads of a tile; 1 where a tile is a part of a head
+  int32_t tile_blocks;                    // blocks of 32 bytes of each of its heads
+  int32_t token_parts, tile_parts;        // cores: their product is the number of blocks launched
+};
