@@ -49,10 +49,10 @@ struct RowCopies {
   }
 };
 
-// Into rows `pitch` elements apart. The rest of a segment's last block becomes zero; blocks behind it stay.
+// Into rows `pitch` elements apart. The rest of a segment's last block becomes `fill`; blocks behind it stay.
 template <typename T>
 __aicore__ inline void LoadRows(const AscendC::LocalTensor<T>& dst, const AscendC::GlobalTensor<T>& src,
-                                const Shape& s, const Strides& apart, int32_t pitch) {
+                                const Shape& s, const Strides& apart, int32_t pitch, T fill = T(0)) {
   const RowCopies<T> of(s, apart, pitch);
   AscendC::DataCopyExtParams p;
   p.blockCount = static_cast<uint16_t>(of.many);
@@ -64,13 +64,13 @@ __aicore__ inline void LoadRows(const AscendC::LocalTensor<T>& dst, const Ascend
     return;
   }
   const int32_t rest = RoundUp(static_cast<int32_t>(of.bytes), kBlock) - static_cast<int32_t>(of.bytes);
-  const AscendC::DataCopyPadExtParams<T> zeros(
-      true, 0, static_cast<uint8_t>(rest / static_cast<int32_t>(sizeof(T))), T(0));
+  const AscendC::DataCopyPadExtParams<T> pad(
+      true, 0, static_cast<uint8_t>(rest / static_cast<int32_t>(sizeof(T))), fill);
   for (int32_t i = 0; i < s.tokens; ++i)
     for (int32_t h = 0; h < of.copies; ++h)
       AscendC::DataCopyPad(dst[static_cast<uint32_t>(i * pitch + h * s.row())],
                            src[static_cast<uint64_t>(i) * apart.token + static_cast<uint64_t>(h) * apart.head],
-                           p, zeros);
+                           p, pad);
 }
 
 template <typename T>
