@@ -319,9 +319,9 @@ def _known_peers(plan: Plan, family: Family) -> None:
         return
     declared: dict[str, None] = {}
     for precision in precisions(plan, family.spec):
-        case = family.spec.case(
-            dict.fromkeys(family.spec.dim_names(), 1), precision.name, plan.flags
-        )
+        case = family.spec.sample_case(precision, plan.flags)
+        if case is None:
+            continue
         found = peer_table.find(family, case, draw(family, case, 0), 1)
         declared.update(dict.fromkeys(peer_table.names(family, found)))
     for wanted in plan.against:
