@@ -103,8 +103,8 @@ class Encoder {
     Fence();
   }
 
-  // c8: codes of products x * r. What bounds and then rounds also rounds and then bounds. Rows of bytes `pitch`
-  // apart from token to token; the products are lost.
+  // c8: codes of products x * r. What bounds and then rounds also rounds and then bounds. Rows of bytes
+  // `pitch` apart from token to token; the products are lost.
   __aicore__ inline void Codes8(const LocalTensor<int8_t>& codes, int32_t pitch, const LocalTensor<float>& x,
                                 const Shape& s) {
     AscendC::Mins(x, x, 127.0f, s.count());
@@ -169,21 +169,20 @@ class Encoder {
   }
   __aicore__ inline LocalTensor<int16_t> Plane(const Shape& s, int32_t set, int32_t j) const {
     const Quarters q(s);
-    return work.template ReinterpretCast<int16_t>()[static_cast<uint32_t>((4 * set + j) * s.rows() *
-                                                                         q.padded)];
+    return work
+        .template ReinterpretCast<int16_t>()[static_cast<uint32_t>((4 * set + j) * s.rows() * q.padded)];
   }
   // Planes of 0..15 to lanes.
   __aicore__ inline void Pack(const LocalTensor<int8_t>& codes, int32_t pitch, const Shape& s, int32_t set) {
     const int32_t each = s.rows() * Quarters(s).padded;
-    for (int32_t j = 1; j < 4; ++j)
-      AscendC::ShiftLeft(Plane(s, set, j), Plane(s, set, j), static_cast<int16_t>(4 * j), each);
+    for (int32_t j = 1; j < 4; ++j) ShiftUp(Plane(s, set, j), 4 * j, each);
     Join(codes, pitch, s, set);
   }
   // The low 4 bits of planes of any integers to lanes.
   __aicore__ inline void PackLow(const LocalTensor<int8_t>& codes, int32_t pitch, const Shape& s,
                                  int32_t set) {
     const int32_t each = s.rows() * Quarters(s).padded;
-    AscendC::ShiftLeft(Plane(s, set, 0), Plane(s, set, 0), static_cast<int16_t>(12), 4 * each);
+    ShiftUp(Plane(s, set, 0), 12, 4 * each);
     Fence();
     for (int32_t j = 0; j < 3; ++j) {
       const LocalTensor<uint16_t> plane = Plane(s, set, j).template ReinterpretCast<uint16_t>();
@@ -249,6 +248,12 @@ class Encoder {
   }
   // fp32 of the scales; what was worked out there is done with.
   __aicore__ inline LocalTensor<float> wide_scale() const { return work; }
+
+  // As bits: the shift of signed numbers keeps the sign.
+  __aicore__ inline static void ShiftUp(const LocalTensor<int16_t>& plane, int32_t by, int32_t count) {
+    const LocalTensor<uint16_t> bits = plane.template ReinterpretCast<uint16_t>();
+    AscendC::ShiftLeft(bits, bits, static_cast<uint16_t>(by), count);
+  }
 
   __aicore__ inline void Join(const LocalTensor<int8_t>& codes, int32_t pitch, const Shape& s, int32_t set) {
     const Quarters q(s);

@@ -35,9 +35,9 @@ __aicore__ inline void TurnBlocks(const AscendC::LocalTensor<int8_t>& rows,
 
 // A run's part of `heads` heads of a page, `blocks` blocks of each from the page's byte `at` on.
 struct PagePart {
-  uint64_t at;          // of the first head's first column
-  int32_t place;        // of the run's first token in the page
-  int32_t tokens;       // of the run
+  uint64_t at;     // of the first head's first column
+  int32_t place;   // of the run's first token in the page
+  int32_t tokens;  // of the run
   int32_t heads;
   int32_t blocks;
   int32_t head_stride;  // bytes of the page
@@ -63,7 +63,8 @@ __aicore__ inline uint64_t AddressOf(const PagePart& part, int32_t head) {
          static_cast<uint64_t>(part.place * kBlock);
 }
 
-// A whole page's part leaves in one piece; that of fewer tokens 32 bytes a token and column, no other token's.
+// A whole page's part leaves in one piece; that of fewer tokens 32 bytes a token and column, no other
+// token's.
 __aicore__ inline void StorePage(const AscendC::GlobalTensor<int8_t>& pages, const PagePart& part,
                                  const AscendC::LocalTensor<int8_t>& page) {
   const Pieces of = PiecesOf(part);

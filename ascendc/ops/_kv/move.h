@@ -24,8 +24,7 @@ class Mover {
     head_blocks_ = CeilDiv(t_.head_bytes, kBlock);
     parts_of_head_ = CeilDiv(head_blocks_, t_.tile_blocks);
     const int32_t block = static_cast<int32_t>(AscendC::GetBlockIdx());
-    const int32_t tiles =
-        parts_of_head_ > 1 ? t_.heads * parts_of_head_ : CeilDiv(t_.heads, t_.tile_heads);
+    const int32_t tiles = parts_of_head_ > 1 ? t_.heads * parts_of_head_ : CeilDiv(t_.heads, t_.tile_heads);
     tiles_ = ShareOf(tiles, t_.tile_parts, block % t_.tile_parts);
     part_ = block / t_.tile_parts;
     const int32_t columns = t_.tile_heads * t_.tile_blocks;
@@ -168,8 +167,8 @@ class Mover {
     const uint64_t at = static_cast<uint64_t>(run.slot / kPage) * t_.page_stride +
                         static_cast<uint64_t>(tile.head) * t_.page_head_stride +
                         static_cast<uint64_t>(tile.block * kFractal);
-    return {at, run.slot % kPage, run.count, tile.shape.heads, tile.shape.row() / kBlock,
-            t_.page_head_stride};
+    return {
+        at, run.slot % kPage, run.count, tile.shape.heads, tile.shape.row() / kBlock, t_.page_head_stride};
   }
 
   TwMoveTiling t_;

@@ -1,5 +1,5 @@
-// Rows [tokens, heads, segments, elements] between global memory and UB, where each segment is padded to whole
-// blocks of 32 bytes.
+// Rows [tokens, heads, segments, elements] between global memory and UB, where each segment is padded to
+// whole blocks of 32 bytes.
 #pragma once
 
 #include "slots.h"
@@ -24,9 +24,9 @@ struct Strides {
 
 template <typename T>
 struct RowCopies {
-  int32_t copies, many;        // per token: copies, of so many segments each
+  int32_t copies, many;  // per token: copies, of so many segments each
   uint32_t bytes, gm_gap, ub_gap;
-  bool one;                    // all tokens in one copy
+  bool one;  // all tokens in one copy
 
   // `pitch`: elements from one token to the next in UB.
   __aicore__ inline RowCopies(const Shape& s, const Strides& apart, int32_t pitch) {
@@ -68,9 +68,9 @@ __aicore__ inline void LoadRows(const AscendC::LocalTensor<T>& dst, const Ascend
       true, 0, static_cast<uint8_t>(rest / static_cast<int32_t>(sizeof(T))), fill);
   for (int32_t i = 0; i < s.tokens; ++i)
     for (int32_t h = 0; h < of.copies; ++h)
-      AscendC::DataCopyPad(dst[static_cast<uint32_t>(i * pitch + h * s.row())],
-                           src[static_cast<uint64_t>(i) * apart.token + static_cast<uint64_t>(h) * apart.head],
-                           p, pad);
+      AscendC::DataCopyPad(
+          dst[static_cast<uint32_t>(i * pitch + h * s.row())],
+          src[static_cast<uint64_t>(i) * apart.token + static_cast<uint64_t>(h) * apart.head], p, pad);
 }
 
 template <typename T>

@@ -1,13 +1,13 @@
-// Slots of a paged cache and how they fall into runs: tokens in a row that lie in a row in one page. A slot is
-// page * 16 + place in the page; -1 skips its token.
+// Slots of a paged cache and how they fall into runs: tokens in a row that lie in a row in one page. A slot
+// is page * 16 + place in the page; -1 skips its token.
 #pragma once
 
 #include "kernel_operator.h"
 
 namespace tw_kv {
 
-constexpr int32_t kPage = 16;    // tokens of a page
-constexpr int32_t kBlock = 32;   // bytes of a block of UB, and of a row of a fractal
+constexpr int32_t kPage = 16;   // tokens of a page
+constexpr int32_t kBlock = 32;  // bytes of a block of UB, and of a row of a fractal
 constexpr int32_t kFractal = kPage * kBlock;
 
 __aicore__ inline int32_t CeilDiv(int32_t a, int32_t b) { return a > 0 ? (a - 1) / b + 1 : 0; }

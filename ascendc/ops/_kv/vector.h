@@ -1,5 +1,5 @@
-// Vector arithmetic on tiles of fp32 [tokens, heads, segments, elements] in UB. Every operation rounds once, in
-// the order written. Between dependent operations stands a Fence.
+// Vector arithmetic on tiles of fp32 [tokens, heads, segments, elements] in UB. Every operation rounds once,
+// in the order written. Between dependent operations stands a Fence.
 #pragma once
 
 #include "rows.h"
@@ -78,8 +78,8 @@ __aicore__ inline void ByChannel(const LocalTensor<float>& dst, const LocalTenso
            AscendC::BinaryRepeatParams(1, 1, 1, step, step, 0));
 }
 
-// The largest or smallest number of each row. `wide` takes 64 elements a row, `eight` 8 elements each of whole
-// groups of eight rows, of which those behind the last row hold anything.
+// The largest or smallest number of each row. `wide` takes 64 elements a row, `eight` 8 elements each of
+// whole groups of eight rows, of which those behind the last row hold anything.
 template <typename Op>
 __aicore__ inline void RangeOfRows(const LocalTensor<float>& dst, const LocalTensor<float>& src,
                                    const LocalTensor<float>& wide, const LocalTensor<float>& eight,

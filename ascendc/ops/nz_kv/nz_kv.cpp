@@ -1,7 +1,8 @@
 // Tokens [T, heads, D] into and out of pages in Ascend's fractals, one source for CANN and for the twin.
 //
 // A page holds 16 tokens as [heads, ceil(D/C0), 16, C0], C0 elements filling 32 bytes. Runs that fill only a
-// part of a page move their own tokens' blocks alone. Slots are read by the scalar unit, which finds the runs.
+// part of a page move their own tokens' blocks alone. Slots are read by the scalar unit, which finds the
+// runs.
 #include "../_kv/move.h"
 #include "kernel_operator.h"
 
