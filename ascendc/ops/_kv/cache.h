@@ -13,11 +13,18 @@ __aicore__ inline Shape ShapeOf(int32_t tokens, int32_t heads, int32_t dim, bool
   return {tokens, heads, 4, dim / 4, RoundUp(dim / 4, kLanes)};
 }
 
-// Bytes of a head's codes.
+// Bytes of a head's codes: one segment of lanes or bytes; `split` has bytes in four, for rows only.
 struct CodeBytes {
-  int32_t valid, padded;
-  __aicore__ inline CodeBytes(int32_t dim, bool quarters)
-      : valid(quarters ? dim / 2 : dim), padded(RoundUp(quarters ? dim / 2 : dim, kBlock)) {}
+  int32_t segments, valid, padded;
+  __aicore__ inline CodeBytes(int32_t dim, bool four, bool split = false) {
+    segments = split ? 4 : 1;
+    valid = four ? dim / 2 : dim / segments;
+    padded = RoundUp(valid, kBlock);
+  }
+  __aicore__ inline int32_t row() const { return segments * padded; }
+  __aicore__ inline Shape shape(int32_t tokens, int32_t heads) const {
+    return {tokens, heads, segments, valid, padded};
+  }
 };
 
 class Cache {
@@ -31,7 +38,7 @@ class Cache {
   }
   // Bytes from one token's codes to the next where the encoder leaves them.
   __aicore__ inline int32_t Pitch(int32_t heads, const CodeBytes& bytes) const {
-    const int32_t blocks = heads * bytes.padded / kBlock;
+    const int32_t blocks = heads * bytes.row() / kBlock;
     return (nz_ ? OddPitch(blocks) : blocks) * kBlock;
   }
   __aicore__ inline bool nz() const { return nz_; }
@@ -43,8 +50,8 @@ class Cache {
       StorePage(pages_, PartOf(slot, tokens, head, heads, bytes), codes);
       return;
     }
-    StoreRows(pages_[RowOf(slot, head, bytes)], codes, {tokens, heads, 1, bytes.valid, bytes.padded},
-              {within_stride_, bytes.valid}, heads * bytes.padded);
+    StoreRows(pages_[RowOf(slot, head, bytes)], codes, bytes.shape(tokens, heads),
+              {within_stride_, bytes.segments * bytes.valid}, heads * bytes.row());
   }
   // On pipe MTE2: rows (nd) or fractals (nz).
   __aicore__ inline void Load(const AscendC::LocalTensor<int8_t>& codes, int32_t slot, int32_t tokens,
@@ -53,8 +60,8 @@ class Cache {
       LoadPage(codes, pages_, PartOf(slot, tokens, head, heads, bytes));
       return;
     }
-    LoadRows(codes, pages_[RowOf(slot, head, bytes)], {tokens, heads, 1, bytes.valid, bytes.padded},
-             {within_stride_, bytes.valid}, heads * bytes.padded);
+    LoadRows(codes, pages_[RowOf(slot, head, bytes)], bytes.shape(tokens, heads),
+             {within_stride_, bytes.segments * bytes.valid}, heads * bytes.row());
   }
 
  private:
@@ -66,7 +73,8 @@ class Cache {
   }
   __aicore__ inline uint64_t RowOf(int32_t slot, int32_t head, const CodeBytes& bytes) const {
     return static_cast<uint64_t>(slot / kPage) * page_stride_ +
-           static_cast<uint64_t>(slot % kPage) * within_stride_ + static_cast<uint64_t>(head) * bytes.valid;
+           static_cast<uint64_t>(slot % kPage) * within_stride_ +
+           static_cast<uint64_t>(head) * bytes.segments * bytes.valid;
   }
 
   AscendC::GlobalTensor<int8_t> pages_;

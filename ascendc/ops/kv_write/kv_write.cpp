@@ -53,7 +53,7 @@ class Side {
     page_zero_.SetGlobalBuffer(reinterpret_cast<__gm__ half*>(a.page_zero));
     cache_.Init(a.cache, side_.page_stride, side_.within_stride, t_.nz != 0);
     Room room;
-    encoder_.Init(room, t_.tile_count, t_.tile_width);
+    encoder_.Init(room, t_.tile_count, t_.tile_width, kMaxRows, 2);
     const int32_t bytes = t_.tile_count + kPage * kBlock;
     if (t_.nz != 0) codes_ = room.Take<int8_t>(bytes);
     for (int32_t i = 0; i < 2; ++i) {
@@ -214,9 +214,9 @@ class Side {
     const LocalTensor<int8_t> rows = cache_.nz() ? codes_ : out_[slot_];
     const int32_t pitch = cache_.Pitch(heads_, Bytes());
     if (four())
-      encoder_.Codes4(rows, pitch, x, s);
+      encoder_.Codes4(rows, pitch, x, x, encoder_.words(), s);
     else
-      encoder_.Codes8(rows, pitch, x, s);
+      encoder_.Codes8(rows, pitch, x, x, encoder_.words(), s);
     if (sizeof(In) == sizeof(float)) SetFlag<HardEvent::V_MTE2>(slot_);
     if (cache_.nz())
       TurnBlocks<true>(rows, out_[slot_], s.tokens, heads_ * Bytes().padded / kBlock, pitch / kBlock);
