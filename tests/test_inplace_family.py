@@ -60,6 +60,16 @@ def test_a_call_is_timed_on_what_it_changes(tilewright: CommandLine, env: dict[s
     assert ran.document["rows"][0]["ok"] and ran.document["rows"][0]["median_us"] > 0
 
 
+def test_a_kernel_is_timed_beside_itself(tilewright: CommandLine, env: dict[str, str]) -> None:
+    shape = ("--shape", "T=9,P=3,H=3,L=32,W=0", "--dtype", "fp32", "--backend", "host")
+    ran = tilewright("bench", "put_rows", *shape, "--against", "sum=yes", "--json", "-", env=env)
+    assert ran.code == 0, ran.err
+    row = ran.document["rows"][0]
+    assert row["peer"] == "sum=yes" and row["ratio_ci_low"] <= row["ratio"] <= row["ratio_ci_high"]
+    refused = tilewright("bench", "put_rows", *shape, "--against", "sums=yes", env=env)
+    assert refused.code == 2 and "unknown flag of put_rows 'sums'" in refused.err
+
+
 SCRIPT = """
 import json, torch
 from tilewright.registry import family
@@ -128,7 +138,7 @@ def test_aligned_memory_is_aligned_and_holds_the_values(
     shape: list[int], align: int, padding: bool, data: st.DataObject
 ) -> None:
     blocked = data.draw(st.integers(0, len(shape) - 1))
-    value = torch.arange(math.prod(shape), dtype=torch.int32).view(shape)
+    value = 100 + torch.arange(math.prod(shape), dtype=torch.int32).view(shape)
     view = aligned(value, align, blocked, padding)
     assert torch.equal(view, value)
     if value.numel():

@@ -377,4 +377,4 @@ def test_a_clean_environment_is_clean_and_says_when_it_is_not(tmp_path: Path) ->
 def test_padding_surrounds_with_poison(receiver: dict[str, ModuleType]) -> None:
     view = receiver["golden"].placed(torch.ones(2, 3, 4), 2)
     assert torch.equal(view, torch.ones(2, 3, 4)) and view.stride() == (24, 4, 1)
-    assert math.isnan(float(view._base[0, 0, 0]))
+    assert math.isnan(float(view._base[0]))

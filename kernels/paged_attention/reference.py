@@ -28,8 +28,8 @@ def paged_attention(
     *,
     case: Case,
     **formats: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """(o [TQ,HQ,DV], lse [TQ,HQ]) in fp64; lse is the natural logarithm of the sum of exponentials.
+) -> tuple[Tensor, ...]:
+    """o [TQ,HQ,DV] and, with the flag lse, lse [TQ,HQ]: the natural logarithm of the sum of exponentials; fp64.
 
     Query i of n of a sequence of L tokens stands at position p = L-n+i and sees key j iff
     p - window < j <= p. Its logits are softcap(scale * q.k) + slope * (j - p). With no visible key
@@ -52,7 +52,7 @@ def paged_attention(
         else:
             v = _rows(_pages("v_", v_cache, own, formats, case), length)
         o[begin:end], lse[begin:end] = attend(q[begin:end], k, v, alibi, case)
-    return o, lse
+    return (o, lse) if case.flags["lse"] == "yes" else (o,)
 
 
 def attend(
