@@ -212,7 +212,12 @@ class Cube {
     if (s.keys > 0) {
       GlobalTensor<T> weights;
       weights.SetGlobalBuffer(reinterpret_cast<__gm__ T*>(workspace_ + ring_.Weights(s.number)));
-      AscendC::DataCopy(l1_weights_[slot * weights_size_], weights, static_cast<uint32_t>(Lanes(s) * pitch));
+      const int32_t half = t_.tile_q / 2;
+      AscendC::DataCopy(
+          l1_weights_[slot * weights_size_], weights,
+          AscendC::DataCopyParams(static_cast<uint16_t>(Lanes(s) / half),
+                                  static_cast<uint16_t>(half * pitch / kFractal),
+                                  static_cast<uint16_t>(half * (t_.tile_k - pitch) / kFractal), 0));
     }
     SetFlag<HardEvent::MTE2_MTE1>(kValues + slot);
     WaitFlag<HardEvent::MTE2_MTE1>(kValues + slot);

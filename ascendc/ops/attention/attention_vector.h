@@ -228,7 +228,7 @@ class Vector {
     WaitFlag<HardEvent::V_MTE3>(0);
     GlobalTensor<T> to;
     to.SetGlobalBuffer(reinterpret_cast<__gm__ T*>(workspace_ + ring_.Weights(s.number)) +
-                       half_ * lanes_ * keys);
+                       half_ * lanes_ * t_.tile_k);
     AscendC::DataCopy(
         to, weights_,
         AscendC::DataCopyParams(static_cast<uint16_t>(columns), static_cast<uint16_t>(keys), 1, 0));
