@@ -105,13 +105,17 @@ class Vector {
     for (int32_t i = 0; i < Parts(t_.tile_k); ++i) SetFlag<HardEvent::V_MTE2>(i);
     SetFlag<HardEvent::V_MTE2>(kMostParts);
     SetFlag<HardEvent::MTE3_V>(0);
-    SetFlag<HardEvent::MTE3_V>(kOutput);
   }
   __aicore__ inline void Drain() {
     for (int32_t i = 0; i < Parts(t_.tile_k); ++i) WaitFlag<HardEvent::V_MTE2>(i);
     WaitFlag<HardEvent::V_MTE2>(kMostParts);
     WaitFlag<HardEvent::MTE3_V>(0);
-    WaitFlag<HardEvent::MTE3_V>(kOutput);
+    WaitForOutput();
+  }
+  // Outputs leave from the scratch; whoever needs it first waits for them.
+  __aicore__ inline void WaitForOutput() {
+    if (leaving_) WaitFlag<HardEvent::MTE3_V>(kOutput);
+    leaving_ = false;
   }
 
   // Queries of a step that are this core's.
@@ -152,8 +156,7 @@ class Vector {
       }
       if (s.keys > 0) {
         for (int32_t i = 0; i < Parts(s.keys); ++i) WaitFlag<HardEvent::MTE2_V>(i);
-        WaitFlag<HardEvent::MTE3_V>(kOutput);  // the scratch may still be leaving
-        SetFlag<HardEvent::MTE3_V>(kOutput);
+        WaitForOutput();
         Soften(s, most_[item], mass_[item], shrink_[step]);
         Store(s);
       }
@@ -286,7 +289,7 @@ class Vector {
   __aicore__ inline void Finish(const Step& s) {
     const LocalTensor<float>&most = most_[s.item % 2], &mass = mass_[s.item % 2];
     const int32_t rows = Mine(s), first = s.q_row + half_ * lanes_;
-    WaitFlag<HardEvent::MTE3_V>(kOutput);
+    WaitForOutput();
     Ordered();
     if (t_.has_lse != 0) {
       AscendC::Ln(peak_, mass, lanes_);
@@ -311,6 +314,7 @@ class Vector {
       AscendC::DataCopyPad(lse_[At(s.batch, t_.lse_b, first, t_.lse_s, s.head, t_.lse_h)], lse_out_, one);
     }
     SetFlag<HardEvent::MTE3_V>(kOutput);
+    leaving_ = true;
   }
 
   __aicore__ inline static uint64_t At(int32_t b, int32_t b_step, int32_t s, int32_t s_step, int32_t h,
@@ -325,6 +329,7 @@ class Vector {
   const Workspace ring_;
   const int32_t lanes_, half_;
   int32_t taken_ = 0;
+  bool leaving_ = false;
   GM_ADDR workspace_ = nullptr;
   GlobalTensor<float> alibi_, lse_;
   GlobalTensor<T> o_;
