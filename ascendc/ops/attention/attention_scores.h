@@ -28,8 +28,15 @@ class Scores {
         twos_(twos),
         bits_(bits) {}
 
+  // Whether there is nothing to prepare.
+  __aicore__ inline bool Plain(int32_t keys, int32_t padded, int32_t ahead) const {
+    if (t_.prescale != 0 || t_.has_alibi != 0 || padded > keys) return false;
+    const bool after = t_.causal != 0 ? keys > 1 - ahead : t_.window > 0 && keys > t_.window - ahead;
+    return !after && !(t_.window > 0 && lanes_ - 1 - ahead >= t_.window);
+  }
+
   // `ahead`: position of the first key less that of lane 0. `padded`: rows that the softmax works on.
-  __aicore__ inline void Prepare(int32_t keys, int32_t padded, int32_t ahead, float slope) {
+  __aicore__ inline void Prepare(int32_t keys, int32_t padded, int32_t ahead, float slope) const {
     if (t_.prescale != 0) {
       Ordered();
       AscendC::Muls(scores_, scores_, t_.softcap > 0 ? 2.0f * t_.scale / t_.softcap : t_.scale,
@@ -53,7 +60,7 @@ class Scores {
   static constexpr int32_t kFar = 1 << 30;  // further than any key from any query
 
   // cap * tanh(s / cap) = cap - 2 cap / (1 + exp(2 s / cap)), of 2 s / cap; exact at both ends of the scale.
-  __aicore__ inline void SoftCap(int32_t keys) {
+  __aicore__ inline void SoftCap(int32_t keys) const {
     const int32_t count = keys * lanes_;
     Ordered();
     AscendC::Exp(scores_, scores_, count);
@@ -71,7 +78,7 @@ class Scores {
   }
 
   // scratch[r][i] = i - r + from, for `lanes` rows: each half of it is the half above, less its height.
-  __aicore__ inline void Differences(float from) {
+  __aicore__ inline void Differences(float from) const {
     Ordered();
     AscendC::Adds(scratch_, index_, from, lanes_);
     for (int32_t rows = 1; rows < lanes_; rows *= 2) {
@@ -82,7 +89,7 @@ class Scores {
   }
 
   // Minus slope times the distance from key to query.
-  __aicore__ inline void Alibi(int32_t keys, int32_t ahead, float slope) {
+  __aicore__ inline void Alibi(int32_t keys, int32_t ahead, float slope) const {
     for (int32_t row = 0; row < keys; row += lanes_) {
       const int32_t count = Min(lanes_, keys - row) * lanes_;
       Differences(static_cast<float>(-ahead - row));
@@ -95,26 +102,26 @@ class Scores {
   }
 
   // Key row r is hidden from lane i unless i - r >= least.
-  __aicore__ inline void HideAfter(int32_t keys, int32_t least) {
+  __aicore__ inline void HideAfter(int32_t keys, int32_t least) const {
     const int32_t some = Clamp(1 - least, 0, keys), all = Clamp(lanes_ - least, 0, keys);
     Hide(some, all, least, AscendC::CMPMODE::GE);
     HideAll(all, keys);
   }
   // Key row r is hidden from lane i unless i - r <= most.
-  __aicore__ inline void HideBefore(int32_t keys, int32_t most) {
+  __aicore__ inline void HideBefore(int32_t keys, int32_t most) const {
     const int32_t some = Clamp(-most, 0, keys), none = Clamp(lanes_ - 1 - most, 0, keys);
     HideAll(0, some);
     Hide(some, none, most, AscendC::CMPMODE::LE);
   }
 
-  __aicore__ inline void HideAll(int32_t begin, int32_t end) {
+  __aicore__ inline void HideAll(int32_t begin, int32_t end) const {
     if (begin >= end) return;
     Ordered();
     AscendC::Duplicate(scores_[begin * lanes_], MinusInfinity(), (end - begin) * lanes_);
   }
   // At most `lanes` rows, of which some lanes see each. What is hidden may be NaN: it is replaced, not added
   // to.
-  __aicore__ inline void Hide(int32_t begin, int32_t end, int32_t limit, AscendC::CMPMODE visible) {
+  __aicore__ inline void Hide(int32_t begin, int32_t end, int32_t limit, AscendC::CMPMODE visible) const {
     if (begin >= end) return;
     Differences(static_cast<float>(-begin - limit));
     AscendC::CompareScalar(bits_, scratch_, 0.0f, visible, static_cast<uint32_t>(lanes_ * lanes_));

@@ -140,7 +140,7 @@ class Walk {
 struct Workspace {
   int64_t scores, weights, sums;             // bytes of one slot: S^T, P^T and PV
   int32_t score_slots;                       //
-  static constexpr int32_t kOtherSlots = 2;  //
+  static constexpr int32_t kOtherSlots = 3;  // of weights and of sums
 
   __aicore__ inline explicit Workspace(const TwAttentionTiling& t) {
     scores = static_cast<int64_t>(t.tile_q) * t.tile_k * 4;

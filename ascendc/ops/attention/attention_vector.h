@@ -13,11 +13,11 @@ using AscendC::TBuf;
 using AscendC::TPosition;
 using AscendC::WaitFlag;
 
-constexpr int32_t kPartRows = 128;  // rows of scores that are copied, and cast, at a time
-constexpr int32_t kMostParts = 4;   // event ids between MTE2 and V: parts of the scores, then the sums
-constexpr int32_t kGroup = 64;      // rows that a maximum or a sum over rows keeps before it folds them
-constexpr int32_t kOutput = 1;      // event id between V and MTE3; 0 is that of the weights
-constexpr int32_t kRow = 64;        // floats of one repeat, and of a row of what belongs to queries
+constexpr int32_t kMostParts = 4;  // event ids: parts of the scores (of the weights), then sums (outputs)
+constexpr int32_t kGroup = 64;     // rows that a maximum or a sum over rows keeps before it folds them
+constexpr int32_t kRow = 64;       // floats of one repeat, and of a row of what belongs to queries
+constexpr int32_t kSlots = Workspace::kOtherSlots;  // of what a step or an item leaves for its sums
+constexpr uint32_t kDelay = kSlots - 1;             // steps between weights and their sums
 
 template <typename T>
 class Vector {
@@ -36,19 +36,19 @@ class Vector {
     AllocateBuffers();
   }
 
-  // The sums of a step are added after the softmax of the next, so that the cube core has time for them.
+  // The sums of a step are added two steps later, so that the cube core has time for them.
   __aicore__ inline void Process(const Walk& start) {
-    Walk loads = start, weights = start, sums = start;
+    Walk scores = start, weights = start, loads = start, sums = start;
     Release();
-    if (loads.Valid()) LoadScores(loads);
-    while (sums.Valid()) {
-      const bool more = weights.Valid();
-      if (more) {
+    if (scores.Valid()) LoadScores(scores);
+    for (uint32_t turn = 0; sums.Valid(); ++turn) {
+      if (turn >= kDelay) LoadSums(loads);
+      if (weights.Valid()) {
         Weights(weights.Now());
         weights.Next();
-        if (loads.Valid()) LoadScores(loads);
+        if (scores.Valid()) LoadScores(scores);
       }
-      if (!more || weights.Now().number > sums.Now().number + 1) {
+      if (turn >= kDelay) {
         AddSums(sums.Now());
         sums.Next();
       }
@@ -85,7 +85,7 @@ class Vector {
     peak_ = Floats(kRow);
     index_ = Floats(kRow);
     twos_ = Floats(kRow);
-    for (int32_t i = 0; i < 2; ++i) {
+    for (int32_t i = 0; i < kSlots; ++i) {
       most_[i] = Floats(kRow);
       mass_[i] = Floats(kRow);
       shrink_[i] = Floats(kRow);
@@ -99,7 +99,16 @@ class Vector {
     AscendC::CreateVecIndex(index_, 0.0f, static_cast<uint32_t>(lanes_));
   }
 
-  __aicore__ inline int32_t Parts(int32_t rows) const { return CeilDiv(rows, kPartRows); }
+  // Scores are copied, and become weights, in parts: the pairs that a fold begins with, then so many rows
+  // each.
+  __aicore__ inline int32_t PartEnd(int32_t begin) const {
+    return begin == 0 ? 2 * kGroup : begin + (t_.tile_k > 4 * kGroup ? 2 * kGroup : kGroup);
+  }
+  __aicore__ inline int32_t Parts(int32_t rows) const {
+    int32_t parts = 0;
+    for (int32_t row = 0; row < rows; row = PartEnd(row)) ++parts;
+    return parts;
+  }
 
   __aicore__ inline void Release() {
     for (int32_t i = 0; i < Parts(t_.tile_k); ++i) SetFlag<HardEvent::V_MTE2>(i);
@@ -114,7 +123,7 @@ class Vector {
   }
   // Outputs leave from the scratch; whoever needs it first waits for them.
   __aicore__ inline void WaitForOutput() {
-    if (leaving_) WaitFlag<HardEvent::MTE3_V>(kOutput);
+    if (leaving_) WaitFlag<HardEvent::MTE3_V>(kMostParts);
     leaving_ = false;
   }
 
@@ -122,7 +131,7 @@ class Vector {
   __aicore__ inline int32_t Mine(const Step& s) const { return Clamp(s.rows - half_ * lanes_, 0, lanes_); }
   // Rows that the folds work on: those beyond the keys hold nothing visible.
   __aicore__ inline int32_t Padded(int32_t keys) const {
-    if (keys > kGroup) return RoundUp(keys, keys > kPartRows ? kGroup : kPartRows);
+    if (keys > kGroup) return RoundUp(keys, keys > 2 * kGroup ? kGroup : 2 * kGroup);
     int32_t rows = kFractal;
     while (rows < keys) rows *= 2;
     return rows;
@@ -135,10 +144,10 @@ class Vector {
       GlobalTensor<float> from;
       from.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(workspace_ + ring_.Scores(s.number)) +
                            half_ * t_.tile_k * lanes_);
-      for (int32_t i = 0, row = 0; row < s.keys; ++i, row += kPartRows) {
+      for (int32_t i = 0, row = 0; row < s.keys; ++i, row = PartEnd(row)) {
         WaitFlag<HardEvent::V_MTE2>(i);
         AscendC::DataCopy(scores_[row * lanes_], from[row * lanes_],
-                          static_cast<uint32_t>(Min(kPartRows, s.keys - row) * lanes_));
+                          static_cast<uint32_t>((Min(PartEnd(row), s.keys) - row) * lanes_));
         SetFlag<HardEvent::MTE2_V>(i);
       }
     }
@@ -147,30 +156,47 @@ class Vector {
 
   // exp(s - max), into fractals of the compute type: column blocks of 16 queries, a key a row.
   __aicore__ inline void Weights(const Step& s) {
-    const int32_t item = s.item % 2, step = s.number % 2;
     if (Mine(s) > 0) {
+      const LocalTensor<float>&most = most_[s.item % kSlots], &mass = mass_[s.item % kSlots];
       Ordered();
       if (s.first) {
-        AscendC::Duplicate(most_[item], kLowest, lanes_);
-        AscendC::Duplicate(mass_[item], 0.0f, lanes_);
+        AscendC::Duplicate(most, kLowest, lanes_);
+        AscendC::Duplicate(mass, 0.0f, lanes_);
       }
       if (s.keys > 0) {
-        for (int32_t i = 0; i < Parts(s.keys); ++i) WaitFlag<HardEvent::MTE2_V>(i);
+        const int32_t padded = Padded(s.keys);
         WaitForOutput();
-        Soften(s, most_[item], mass_[item], shrink_[step]);
-        Store(s);
+        Peaks(s, padded);
+        Shrink(most, mass, shrink_[s.number % kSlots]);
+        Exponents(s, padded);
+        FoldScratch<false>(Min(padded, 2 * kGroup) / 2);
+        AscendC::Add(mass, mass, scratch_, lanes_);
       }
     }
     AscendC::CrossCoreSetFlag<2, PIPE_MTE3>(kWeightsReady);
   }
 
-  __aicore__ inline void Soften(const Step& s, const LocalTensor<float>& most, const LocalTensor<float>& mass,
+  // The maximum over keys -> row 0 of the scratch.
+  __aicore__ inline void Peaks(const Step& s, int32_t padded) {
+    const Scores block(t_, scores_, scratch_, index_, twos_, bits_);
+    const int32_t ahead = s.ahead - half_ * lanes_;
+    if (block.Plain(s.keys, padded, ahead)) {
+      for (int32_t i = 0, row = 0; row < s.keys; ++i, row = PartEnd(row)) {
+        WaitFlag<HardEvent::MTE2_V>(i);
+        Join<true>(row, Min(PartEnd(row), padded));
+      }
+    } else {
+      for (int32_t i = 0; i < Parts(s.keys); ++i) WaitFlag<HardEvent::MTE2_V>(i);
+      block.Prepare(s.keys, padded, ahead, t_.has_alibi != 0 ? alibi_.GetValue(s.head) : 0.0f);
+      Ordered();
+      for (int32_t row = 0; row < s.keys; row = PartEnd(row)) Join<true>(row, Min(PartEnd(row), padded));
+    }
+    FoldScratch<true>(Min(padded, 2 * kGroup) / 2);
+  }
+
+  // The new maximum, and what it makes of all before it.
+  __aicore__ inline void Shrink(const LocalTensor<float>& most, const LocalTensor<float>& mass,
                                 const LocalTensor<float>& shrink) {
-    const int32_t padded = Padded(s.keys);
-    const float slope = t_.has_alibi != 0 ? alibi_.GetValue(s.head) : 0.0f;
-    Scores(t_, scores_, scratch_, index_, twos_, bits_)
-        .Prepare(s.keys, padded, s.ahead - half_ * lanes_, slope);
-    Fold<true>(padded);
     AscendC::Mul(peak_, scratch_, scale_, lanes_);
     Ordered();
     AscendC::Max(peak_, peak_, most, lanes_);
@@ -180,89 +206,100 @@ class Vector {
     Ordered();
     AscendC::Exp(shrink, shrink, lanes_);
     AscendC::Adds(most, peak_, 0.0f, lanes_);
-    const uint8_t row = static_cast<uint8_t>(lanes_ / 8);
-    for (int32_t at = 0; at < padded; at += kPartRows)
-      AscendC::FusedMulAdd(scores_[at * lanes_], scale_, negative_, static_cast<uint64_t>(lanes_),
-                           static_cast<uint8_t>(Min(kPartRows, padded - at)), {1, 1, 1, row, 0, 0});
     Ordered();
-    AscendC::Exp(scores_, scores_, padded * lanes_);
     AscendC::Mul(mass, mass, shrink, lanes_);
-    Ordered();
-    Fold<false>(padded);
-    AscendC::Add(mass, mass, scratch_, lanes_);
   }
 
-  template <bool kMaximum>
-  __aicore__ inline void Join(const LocalTensor<float>& dst, const LocalTensor<float>& a,
-                              const LocalTensor<float>& b, int32_t rows, int32_t step) {
-    const uint8_t row = static_cast<uint8_t>(lanes_ / 8), from = static_cast<uint8_t>(row * step);
-    const AscendC::BinaryRepeatParams p(1, 1, 1, row, from, from);
-    if constexpr (kMaximum)
-      AscendC::Max(dst, a, b, static_cast<uint64_t>(lanes_), static_cast<uint8_t>(rows), p);
-    else
-      AscendC::Add(dst, a, b, static_cast<uint64_t>(lanes_), static_cast<uint8_t>(rows), p);
-    Ordered();
-  }
-
-  // The maximum, or the sum, of the scores' rows -> row 0 of the scratch. Rows of nothing change no bit:
-  // pairs first (neighbours lie in different bank groups), then the rest onto them, then halves onto halves.
-  template <bool kMaximum>
-  __aicore__ inline void Fold(int32_t padded) {
-    Ordered();
-    int32_t rows = Min(padded, 2 * kGroup) / 2;
-    Join<kMaximum>(scratch_, scores_, scores_[lanes_], rows, 2);
-    for (int32_t at = 2 * kGroup; at < padded; at += kGroup)
-      Join<kMaximum>(scratch_, scratch_, scores_[at * lanes_], kGroup, 1);
-    for (rows /= 2; rows > 0; rows /= 2) Join<kMaximum>(scratch_, scratch_, scratch_[rows * lanes_], rows, 1);
-  }
-
-  __aicore__ inline void Store(const Step& s) {
-    const int32_t keys = RoundUp(s.keys, kFractal), columns = lanes_ / kFractal;
-    WaitFlag<HardEvent::MTE3_V>(0);
+  // Part by part, so that the next scores may come and these weights leave while others are still worked on.
+  __aicore__ inline void Exponents(const Step& s, int32_t padded) {
+    const int32_t keys = RoundUp(s.keys, kFractal);
+    const uint8_t line = static_cast<uint8_t>(lanes_ / 8);
     // An odd distance between column blocks keeps their writes in different banks.
     const uint16_t pitch = static_cast<uint16_t>(keys + 1);
-    for (int32_t i = 0, row = 0; row < keys; ++i, row += kPartRows) {
-      AscendC::Cast(weights_[row * kFractal], scores_[row * lanes_], AscendC::RoundMode::CAST_RINT,
-                    static_cast<uint64_t>(lanes_), Min(kPartRows, keys - row),
-                    {pitch, 1, 1, static_cast<uint8_t>(lanes_ / 8)});
-      SetFlag<HardEvent::V_MTE2>(i);
-    }
-    SetFlag<HardEvent::V_MTE3>(0);
-    WaitFlag<HardEvent::V_MTE3>(0);
     GlobalTensor<T> to;
     to.SetGlobalBuffer(reinterpret_cast<__gm__ T*>(workspace_ + ring_.Weights(s.number)) +
                        half_ * lanes_ * t_.tile_k);
-    AscendC::DataCopy(
-        to, weights_,
-        AscendC::DataCopyParams(static_cast<uint16_t>(columns), static_cast<uint16_t>(keys), 1, 0));
+    WaitFlag<HardEvent::MTE3_V>(0);
+    for (int32_t i = 0, row = 0; row < s.keys; ++i, row = PartEnd(row)) {
+      const int32_t end = Min(PartEnd(row), padded), rows = Min(end, keys) - row;
+      const LocalTensor<float> part = scores_[row * lanes_];
+      AscendC::FusedMulAdd(part, scale_, negative_, static_cast<uint64_t>(lanes_),
+                           static_cast<uint8_t>(end - row), {1, 1, 1, line, 0, 0});
+      Ordered();
+      AscendC::Exp(part, part, (end - row) * lanes_);
+      Ordered();
+      AscendC::Cast(weights_[row * kFractal], part, AscendC::RoundMode::CAST_RINT,
+                    static_cast<uint64_t>(lanes_), rows, {pitch, 1, 1, line});
+      SetFlag<HardEvent::V_MTE3>(i);
+      Join<false>(row, end);
+      SetFlag<HardEvent::V_MTE2>(i);
+      WaitFlag<HardEvent::V_MTE3>(i);
+      AscendC::DataCopy(
+          to[row * kFractal], weights_[row * kFractal],
+          AscendC::DataCopyParams(static_cast<uint16_t>(lanes_ / kFractal), static_cast<uint16_t>(rows),
+                                  static_cast<uint16_t>(pitch - rows), static_cast<uint16_t>(keys - rows)));
+    }
     SetFlag<HardEvent::MTE3_V>(0);
   }
 
-  // total = total * shrink + PV of a step.
-  __aicore__ inline void AddSums(const Step& s) {
+  // The maximum, or the sum, of rows of scores begins in the scratch or joins what is there. Rows of nothing
+  // change no bit: pairs first (neighbours lie in different bank groups), then the rest onto them, in the end
+  // halves onto halves.
+  template <bool kMaximum>
+  __aicore__ inline void Join(int32_t begin, int32_t end) {
+    if (begin == 0) return Combine<kMaximum>(scores_, scores_[lanes_], end / 2, 2);
+    for (int32_t row = begin; row < end; row += kGroup)
+      Combine<kMaximum>(scratch_, scores_[row * lanes_], kGroup, 1);
+  }
+  template <bool kMaximum>
+  __aicore__ inline void FoldScratch(int32_t rows) {
+    for (rows /= 2; rows > 0; rows /= 2) Combine<kMaximum>(scratch_, scratch_[rows * lanes_], rows, 1);
+  }
+  template <bool kMaximum>
+  __aicore__ inline void Combine(const LocalTensor<float>& a, const LocalTensor<float>& b, int32_t rows,
+                                 int32_t step) {
+    const uint8_t line = static_cast<uint8_t>(lanes_ / 8), from = static_cast<uint8_t>(line * step);
+    const AscendC::BinaryRepeatParams p(1, 1, 1, line, from, from);
+    if constexpr (kMaximum)
+      AscendC::Max(scratch_, a, b, static_cast<uint64_t>(lanes_), static_cast<uint8_t>(rows), p);
+    else
+      AscendC::Add(scratch_, a, b, static_cast<uint64_t>(lanes_), static_cast<uint8_t>(rows), p);
+    Ordered();
+  }
+
+  // PV of a step on its way; asked for early, as the sums of two steps ago are there.
+  __aicore__ inline void LoadSums(Walk& walk) {
+    const Step& s = walk.Now();
     AscendC::CrossCoreWaitFlag<2, PIPE_MTE2>(kSumsReady);
-    if (Mine(s) == 0) return;
-    const int32_t count = lanes_ * t_.dv;
-    if (s.keys > 0) {
+    if (Mine(s) > 0 && s.keys > 0) {
+      const int32_t count = lanes_ * t_.dv;
       GlobalTensor<float> from;
       from.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(workspace_ + ring_.Sums(s.number)) +
                            half_ * count);
       WaitFlag<HardEvent::V_MTE2>(kMostParts);
       AscendC::DataCopy(sums_, from, static_cast<uint32_t>(count));
       SetFlag<HardEvent::MTE2_V>(kMostParts);
+    }
+    walk.Next();
+  }
+
+  // total = total * shrink + PV of a step.
+  __aicore__ inline void AddSums(const Step& s) {
+    if (Mine(s) == 0) return;
+    const int32_t count = lanes_ * t_.dv;
+    Ordered();
+    if (s.keys > 0) {
       if (!s.first) {
+        Rows<false>(shrink_[s.number % kSlots]);
         Ordered();
-        Rows<false>(shrink_[s.number % 2]);
       }
       WaitFlag<HardEvent::MTE2_V>(kMostParts);
-      Ordered();
       if (s.first)
         AscendC::Adds(total_, sums_, 0.0f, count);
       else
         AscendC::Add(total_, total_, sums_, count);
       SetFlag<HardEvent::V_MTE2>(kMostParts);
     } else {
-      Ordered();
       AscendC::Duplicate(total_, 0.0f, count);
     }
     if (s.last) Finish(s);
@@ -287,7 +324,7 @@ class Vector {
   // The outputs of a tile of queries. A query that sees nothing has a mass of 0, and a total of 0 over
   // something.
   __aicore__ inline void Finish(const Step& s) {
-    const LocalTensor<float>&most = most_[s.item % 2], &mass = mass_[s.item % 2];
+    const LocalTensor<float>&most = most_[s.item % kSlots], &mass = mass_[s.item % kSlots];
     const int32_t rows = Mine(s), first = s.q_row + half_ * lanes_;
     WaitForOutput();
     Ordered();
@@ -303,8 +340,8 @@ class Vector {
     Rows<true>(mass);
     Ordered();
     AscendC::Cast(output_, total_, AscendC::RoundMode::CAST_RINT, static_cast<uint32_t>(lanes_ * t_.dv));
-    SetFlag<HardEvent::V_MTE3>(kOutput);
-    WaitFlag<HardEvent::V_MTE3>(kOutput);
+    SetFlag<HardEvent::V_MTE3>(kMostParts);
+    WaitFlag<HardEvent::V_MTE3>(kMostParts);
     const uint16_t count = static_cast<uint16_t>(rows);
     AscendC::DataCopyExtParams p(count, static_cast<uint32_t>(t_.dv * 2), 0,
                                  static_cast<uint32_t>((t_.o_s - t_.dv) * 2), 0);
@@ -313,7 +350,7 @@ class Vector {
       AscendC::DataCopyExtParams one(count, sizeof(float), 0, static_cast<uint32_t>((t_.lse_s - 1) * 4), 0);
       AscendC::DataCopyPad(lse_[At(s.batch, t_.lse_b, first, t_.lse_s, s.head, t_.lse_h)], lse_out_, one);
     }
-    SetFlag<HardEvent::MTE3_V>(kOutput);
+    SetFlag<HardEvent::MTE3_V>(kMostParts);
     leaving_ = true;
   }
 
@@ -336,7 +373,7 @@ class Vector {
   TBuf<TPosition::VECCALC> ub_;
   LocalTensor<float> scores_, total_, sums_, scratch_, scale_, negative_, peak_, index_, twos_, spread_,
       lse_out_;
-  LocalTensor<float> most_[2], mass_[2], shrink_[2];
+  LocalTensor<float> most_[kSlots], mass_[kSlots], shrink_[kSlots];
   LocalTensor<T> weights_, output_;
   LocalTensor<uint8_t> bits_;
 };

@@ -17,7 +17,7 @@ _INT32_MAX = 2**31 - 1
 _EXACT = 2**24  # positions are compared as floats
 _FRACTAL = 16
 _SMALL = 9 * 1024  # UB bytes of what belongs to queries (kSmall of attention_vector.h)
-_OTHER_SLOTS = 2  # of weights and of sums in the workspace (Workspace of attention_steps.h)
+_OTHER_SLOTS = 3  # of weights and of sums in the workspace (Workspace of attention_steps.h)
 _GROUP = 64  # rows that a fold keeps in the scratch (kGroup of attention_vector.h)
 
 KERNELS: Mapping[str, str] = MappingProxyType({"fp16": "attention_fp16", "bf16": "attention_bf16"})
