@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
@@ -65,8 +66,26 @@ class Resolver {
   void flags() {
     launch_.flags.resize(op_.flags.size(), 0);
     for (size_t i = 0; i < op_.flags.size(); ++i) {
-      launch_.flags[i] = op_.flags[i].kind == FlagKind::presence ? presence(static_cast<int>(i)) : named(i);
+      switch (op_.flags[i].kind) {
+        case FlagKind::presence:
+          launch_.flags[i] = presence(static_cast<int>(i));
+          break;
+        case FlagKind::number:
+          launch_.flags[i] = number(i);
+          break;
+        default:
+          launch_.flags[i] = named(i);
+      }
     }
+  }
+
+  int64_t number(size_t index) const {
+    const double value = request_.numbers[index];
+    if (!std::isfinite(value)) {
+      wrong(op_, std::string(op_.flags[index].name) + " is " + std::to_string(value) +
+                     "; accepted: a finite number");
+    }
+    return std::bit_cast<int64_t>(value);
   }
 
   // The value of a flag from its text; of a layout flag, only layouts that compiled kernels take.
@@ -121,6 +140,7 @@ class Resolver {
       if (request_.tensors[i].present && request_.tensors[i].dtype != precision.dtypes[i]) return false;
     }
     for (size_t i = 0; i < op_.flags.size(); ++i) {
+      if (op_.flags[i].kind == FlagKind::number) continue;
       if (!(precision.flags[i] >> launch_.flags[i] & 1u)) return false;
     }
     return request_.out_dtype < 0 || request_.out_dtype == precision.dtypes[first_output()];
@@ -128,7 +148,7 @@ class Resolver {
 
   size_t first_output() const {
     size_t i = 0;
-    while (!op_.tensors[i].output) ++i;
+    while (i < op_.tensors.size() && !op_.tensors[i].output) ++i;
     return i;
   }
 
@@ -145,7 +165,7 @@ class Resolver {
       if (present != 0) parts.push_back(present == allowed ? part : "[" + part + "]");
     }
     for (size_t i = 0; i < op_.flags.size(); ++i) {
-      if (op_.flags[i].kind == FlagKind::presence) continue;
+      if (op_.flags[i].kind == FlagKind::presence || op_.flags[i].kind == FlagKind::number) continue;
       std::vector<std::string> values;
       for (size_t v = 0; v < op_.flags[i].values.size(); ++v) {
         if (precision.flags[i] >> v & 1u) values.emplace_back(op_.flags[i].values[v]);
@@ -154,8 +174,10 @@ class Resolver {
         flags.push_back(std::string(op_.flags[i].name) + "=" + join(values, "|"));
       }
     }
-    return join(parts) + (flags.empty() ? "" : " (" + join(flags) + ")") + " -> " +
-           dtype_name(precision.dtypes[first_output()]);
+    const size_t out = first_output();
+    const std::string result =
+        out < op_.tensors.size() ? " -> " + std::string(dtype_name(precision.dtypes[out])) : "";
+    return join(parts) + (flags.empty() ? "" : " (" + join(flags) + ")") + result;
   }
 
   void precision() {
@@ -179,7 +201,7 @@ class Resolver {
 
   std::span<const Dim> dims(size_t tensor) const {
     const TensorSpec& spec = op_.tensors[tensor];
-    const int layout = spec.layout_flag < 0 ? 0 : launch_.flags[static_cast<size_t>(spec.layout_flag)];
+    const int64_t layout = spec.layout_flag < 0 ? 0 : launch_.flags[static_cast<size_t>(spec.layout_flag)];
     return spec.layouts[static_cast<size_t>(layout)].dims;
   }
 
@@ -196,13 +218,26 @@ class Resolver {
       if (request_.tensors[t].present) bind(t, source);
     }
     for (size_t i = 0; i < static_cast<size_t>(op_.case_sizes); ++i) {
-      if (launch_.sizes[i] < 0) {
+      if (launch_.sizes[i] >= 0) continue;
+      if (used(i)) {
         wrong(op_, "the tensors given do not tell " + std::string(op_.sizes[i]) + "; pass " + op_.sizes[i]);
       }
+      launch_.sizes[i] = 0;
     }
     for (size_t t = 0; t < op_.tensors.size(); ++t) {
       if (request_.tensors[t].present) verify(t, source);
     }
+  }
+
+  // Whether a tensor of this launch has the size in its shape.
+  bool used(size_t size) const {
+    for (size_t t = 0; t < op_.tensors.size(); ++t) {
+      if (op_.tensors[t].output ? !launch_.present(op_, t) : !request_.tensors[t].present) continue;
+      for (const Dim& dim : dims(t)) {
+        if (dim.uses >> size & 1u) return true;
+      }
+    }
+    return false;
   }
 
   void bind(size_t tensor, std::vector<std::string>& source) {
@@ -338,13 +373,13 @@ bool serves(const Tuned& row, const Launch& launch, std::string_view level) {
 }  // namespace
 
 const char* dtype_name(int32_t dtype) {
-  constexpr const char* names[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64"};
-  return dtype >= 0 && dtype < 8 ? names[dtype] : "of a dtype unknown here";
+  constexpr const char* names[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64", "int16"};
+  return dtype >= 0 && dtype < 9 ? names[dtype] : "of a dtype unknown here";
 }
 
 std::vector<int64_t> Launch::shape(const OpSpec& op, size_t tensor) const {
   const TensorSpec& spec = op.tensors[tensor];
-  const int layout = spec.layout_flag < 0 ? 0 : flags[static_cast<size_t>(spec.layout_flag)];
+  const int64_t layout = spec.layout_flag < 0 ? 0 : flags[static_cast<size_t>(spec.layout_flag)];
   std::vector<int64_t> shape;
   for (const Dim& dim : spec.layouts[static_cast<size_t>(layout)].dims)
     shape.push_back(dim.value(sizes.data()));

@@ -33,6 +33,7 @@ struct Dim {
   int size;  // index of a plain size, -1 for a formula
   const char* text;
   int64_t (*value)(const int64_t* sizes);
+  uint64_t uses;  // bit i: size i is in the formula
 };
 
 struct Layout {
@@ -50,7 +51,7 @@ struct TensorSpec {
   std::span<const Layout> layouts;
 };
 
-enum class FlagKind { layout, presence, choice };
+enum class FlagKind { layout, presence, choice, number };
 
 struct FlagSpec {
   const char* name;
@@ -107,7 +108,8 @@ struct View {
 
 struct Request {
   std::vector<View> tensors;         // in the order of the spec; outputs may be absent until `resolve`
-  std::vector<std::string> flags;    // text of layout and choice flags; ignored for presence flags
+  std::vector<std::string> flags;    // text of layout and choice flags; ignored for others
+  std::vector<double> numbers;       // of numeric flags, by the index of the flag; ignored for others
   std::vector<int64_t> given_sizes;  // -1 where not given
   int32_t out_dtype = -1;            // of the first output; -1: the first precision that fits
   std::string_view level;            // the CPU level in use; tuned configs of other levels are not for it
@@ -119,7 +121,7 @@ struct Request {
 // The launch that a request means.
 struct Launch {
   const PrecisionSpec* precision = nullptr;
-  std::vector<int> flags;
+  std::vector<int64_t> flags;  // index of the value; of a numeric flag, the bits of a double
   std::vector<int64_t> sizes;
   std::vector<int64_t> config;
   std::vector<const Tuned*> candidates;  // where the caller gave no config: what `run` tries, the best first

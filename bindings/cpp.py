@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tilewright.bindings.table import Op, OpPrecision, OpTensor
+from tilewright.bindings.table import Op, OpFlag, OpPrecision, OpTensor
 from tilewright.dims import Expr
 from tilewright.spec import Size
 from tilewright.tables import Entry, operands
@@ -14,6 +14,13 @@ def quoted(text: str) -> str:
     """A C++ string literal."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
+
+
+def flag_text(flag: OpFlag) -> str:
+    """A C++ expression for the text of a flag in a Request, of the argument of its name."""
+    if flag.kind in ("presence", "number"):
+        return '""'
+    return f'{flag.name} ? "yes" : "no"' if flag.boolean else flag.name
 
 
 def tables(op: Op, kernel: str) -> str:
@@ -117,10 +124,12 @@ def _dims(op: Op, tensor: OpTensor, sizes: Sequence[str]) -> str:
 
 def _dim(size: Size, sizes: Sequence[str]) -> str:
     if not isinstance(size, Expr):
-        return f'{{-1, "{size}", [](const int64_t*) -> int64_t {{ return {size}; }}}}'
+        return f'{{-1, "{size}", [](const int64_t*) -> int64_t {{ return {size}; }}, 0}}'
     plain = sizes.index(size.name) if size.name in sizes else -1
     bound = "".join(f"const int64_t {n} = s[{sizes.index(n)}]; " for n in sorted(size.names()))
-    return f"{{{plain}, {quoted(str(size))}, [](const int64_t* s) -> int64_t {{ {bound}return {size.cpp()}; }}}}"
+    uses = sum(1 << sizes.index(n) for n in size.names())
+    value = f"[](const int64_t* s) -> int64_t {{ {bound}return {size.cpp()}; }}"
+    return f"{{{plain}, {quoted(str(size))}, {value}, {uses}u}}"
 
 
 def _mask(values: Iterable[str], accepted: Iterable[str]) -> int:

@@ -33,7 +33,10 @@ class OpLayout:
 
 @dataclass(frozen=True, slots=True)
 class OpTensor:
-    """A tensor of an op. `flag` and `when` say when it is present; `flag` None means always."""
+    """A tensor of an op. `flag` and `when` say when it is present; `flag` None means always.
+
+    An `inout` tensor is given like an input and changed in place; `output` is False for it.
+    """
 
     name: str
     output: bool
@@ -41,6 +44,8 @@ class OpTensor:
     when: tuple[str, ...]
     layouts: tuple[OpLayout, ...]
     layout_flag: str | None
+    inout: bool = False
+    align: int = 0
 
     @property
     def optional(self) -> bool:
@@ -49,7 +54,7 @@ class OpTensor:
 
 @dataclass(frozen=True, slots=True)
 class OpFlag:
-    """A flag of the spec. `kind`: "layout" or "choice" are arguments, "presence" follows from the tensors given."""
+    """A flag of the spec. `kind`: "layout", "choice" or "number" are arguments, "presence" follows from the tensors given."""
 
     name: str
     values: tuple[str, ...]
@@ -124,10 +129,17 @@ class Op:
     @property
     def chooses_out_dtype(self) -> bool:
         """Whether two precisions take the same inputs and differ in the first output."""
+        if not self.outputs:
+            return False
         inputs = [
-            tuple(p.dtypes[t.name] for t in self.inputs if not t.optional) for p in self.precisions
+            (tuple(p.dtypes[t.name] for t in self.inputs if not t.optional), self._fixed(p))
+            for p in self.precisions
         ]
         return len(set(inputs)) < len(inputs)
+
+    def _fixed(self, precision: OpPrecision) -> tuple[tuple[str, ...], ...]:
+        """The flag values that tell this precision from others that read the same types."""
+        return tuple(tuple(precision.flags.get(f.name, f.values)) for f in self.flags)
 
     def flag(self, name: str) -> OpFlag:
         return next(f for f in self.flags if f.name == name)
@@ -141,9 +153,13 @@ class Op:
 
     def arguments(self) -> tuple[OpArgument, ...]:
         """Arguments of the torch op, in order: inputs, then by keyword optional inputs, flags, sizes, config."""
-        found = [OpArgument(t.name, "Tensor", None, False) for t in self.inputs if not t.optional]
+        found = [
+            OpArgument(t.name, self._type(t), None, False) for t in self.inputs if not t.optional
+        ]
         found += [OpArgument(name, "SymInt", None, True) for name in self.required_sizes]
-        found += [OpArgument(t.name, "Tensor?", "None", True) for t in self.inputs if t.optional]
+        found += [
+            OpArgument(t.name, f"{self._type(t)}?", "None", True) for t in self.inputs if t.optional
+        ]
         found += self.flag_arguments()
         if self.chooses_out_dtype:
             found.append(OpArgument("out_dtype", "ScalarType?", "None", True))
@@ -153,6 +169,11 @@ class Op:
             if n not in self.required_sizes
         ]
         return (*found, *self.launch_arguments())
+
+    def _type(self, tensor: OpTensor) -> str:
+        """The torch schema's type: `Tensor`, or with the alias it is written through, `Tensor(a!)`."""
+        changed = [t.name for t in self.tensors if t.inout]
+        return f"Tensor({_alias(changed.index(tensor.name))}!)" if tensor.inout else "Tensor"
 
     def raw_arguments(self) -> tuple[OpArgument, ...]:
         """Arguments of the raw kernel, which writes into outputs that it is given."""
@@ -166,6 +187,8 @@ class Op:
         return tuple(
             OpArgument(f.name, "bool", "True" if f.default == "yes" else "False", True)
             if f.boolean
+            else OpArgument(f.name, "float", repr(float(f.default)), True)
+            if f.kind == "number"
             else OpArgument(f.name, "str", f'"{f.default}"', True)
             for f in self.flags
             if f.kind != "presence"
@@ -180,7 +203,7 @@ class Op:
         positional = [a.schema() for a in self.arguments() if not a.keyword_only]
         keywords = [a.schema() for a in self.arguments() if a.keyword_only]
         returns = ", ".join("Tensor" for _ in self.outputs)
-        returns = returns if len(self.outputs) == 1 else f"({returns})"
+        returns = returns if len(self.outputs) == 1 else f"({returns})"  # "()" for none
         return f"{self.name}({', '.join([*positional, '*', *keywords])}) -> {returns}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -195,6 +218,8 @@ class Op:
                     "role": "output" if t.output else "input",
                     "flag": t.flag,
                     "when": list(t.when),
+                    "inout": t.inout,
+                    "align": t.align,
                     "layout_flag": t.layout_flag,
                     "layouts": [
                         {
@@ -233,7 +258,7 @@ def op_of(family: Family, tuned: Iterable[Entry] = ()) -> Op:
     """The op of a family that has a host kernel; `tuned` are the configs it will apply by itself."""
     spec = family.spec
     tensors = tuple(
-        [_tensor(t, False) for t in spec.inputs] + [_tensor(t, True) for t in spec.outputs]
+        [_tensor(t, False) for t in spec.inputs] + [_tensor(t, not t.inout) for t in spec.outputs]
     )
     flags = tuple(_flag(spec, index) for index in range(len(spec.flags)))
     asked, required = _asked_sizes(spec, tensors)
@@ -260,7 +285,14 @@ def _tensor(tensor: Tensor, output: bool) -> OpTensor:
         for name, layout in tensor.layouts.items()
     ) or (OpLayout("", tensor.dims, True),)
     flag, when = tensor.when or (None, ())
-    return OpTensor(tensor.name, output, flag, when, layouts, tensor.layout_flag)
+    return OpTensor(
+        tensor.name, output, flag, when, layouts, tensor.layout_flag, tensor.inout, tensor.align
+    )
+
+
+def _alias(index: int) -> str:
+    """The names of aliases in a schema: a, b, ... z, a1, b1, ..."""
+    return chr(ord("a") + index % 26) + (str(index // 26) if index >= 26 else "")
 
 
 def _flag(spec: KernelSpec, index: int) -> OpFlag:
@@ -268,7 +300,9 @@ def _flag(spec: KernelSpec, index: int) -> OpFlag:
     flag = spec.flags[index]
     if any(t.layout_flag == flag.name for t in spec.tensors):
         return OpFlag(flag.name, flag.values, flag.default, "layout")
-    governed = [t for t in spec.inputs if t.when is not None and t.when[0] == flag.name]
+    if flag.numeric:
+        return OpFlag(flag.name, flag.values, flag.default, "number")
+    governed = [t for t in spec.given if t.when is not None and t.when[0] == flag.name]
     patterns = {tuple(value in t.when[1] for t in governed if t.when) for value in flag.values}
     kind = "presence" if governed and len(patterns) == len(flag.values) else "choice"
     return OpFlag(flag.name, flag.values, flag.default, kind)
@@ -281,14 +315,26 @@ def _plain(shape: Iterable[Size]) -> set[str]:
 def _asked_sizes(
     spec: KernelSpec, tensors: tuple[OpTensor, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Sizes that some accepted layouts leave open when optional inputs are absent; and those no input ever tells."""
+    """Sizes that some accepted layouts leave open when optional inputs are absent; and those no input ever tells.
+
+    A size of optional inputs alone is not asked for: it is 0 where they are absent.
+    """
     inputs = [t for t in tensors if not t.output]
+    needed = {
+        n
+        for t in tensors
+        if t.output or not t.optional
+        for one in t.layouts
+        for size in one.shape
+        if isinstance(size, Expr)
+        for n in size.names()
+    }
     ever = {n for t in inputs for one in t.layouts for n in _plain(one.shape)}
     choices = [[one for one in t.layouts if one.accepted] for t in inputs if not t.optional]
     asked: dict[str, None] = {}
     for combination in itertools.product(*choices):
         told = {n for one in combination for n in _plain(one.shape)}
-        asked.update(dict.fromkeys(n for n in spec.dim_names() if n not in told))
+        asked.update(dict.fromkeys(n for n in spec.dim_names() if n in needed - told))
     if any(not c for c in choices):
         raise UsageError(f"{spec.name} has an input whose layouts no host kernel takes")
     ordered = tuple(n for n in spec.dim_names() if n in asked)

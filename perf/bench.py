@@ -18,6 +18,7 @@ from tilewright.perf import ceilings as limits
 from tilewright.perf import gate
 from tilewright.perf import peers as peer_table
 from tilewright.perf.engine import Effort
+from tilewright.perf.peers.itself import is_flag, itself
 from tilewright.perf.rows import (
     BenchRow,
     Subject,
@@ -245,6 +246,11 @@ def _case_rows(
                 yield _guarded(subject, inputs, partial(_alone, bench, subject))
                 continue
             known = peer_table.find(family, case, inputs, threads)
+            known += [
+                itself(partial(bench.subject, threads=threads), case, inputs, wanted)
+                for wanted in plan.against
+                if is_flag(wanted)
+            ]
             for wanted in plan.against:
                 yield _against(bench, threads, known, wanted)
 
@@ -315,17 +321,19 @@ def _against(
 
 def _known_peers(plan: Plan, family: Family) -> None:
     """Raise UsageError for a peer that the family declares for none of the plan's precisions."""
-    if not plan.against or family.spec.peers is None:
+    flags = {w.partition("=")[0]: w.partition("=")[2] for w in plan.against if is_flag(w)}
+    family.spec.require_flags(flags)
+    if all(is_flag(w) for w in plan.against) or family.spec.peers is None:
         return
     declared: dict[str, None] = {}
     for precision in precisions(plan, family.spec):
-        case = family.spec.case(
-            dict.fromkeys(family.spec.dim_names(), 1), precision.name, plan.flags
-        )
+        case = family.spec.sample_case(precision, plan.flags)
+        if case is None:
+            continue
         found = peer_table.find(family, case, draw(family, case, 0), 1)
         declared.update(dict.fromkeys(peer_table.names(family, found)))
     for wanted in plan.against:
-        if wanted not in declared:
+        if wanted not in declared and not is_flag(wanted):
             raise unknown(f"peer of {family.name} for these precisions", wanted, list(declared))
 
 

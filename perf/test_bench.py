@@ -71,7 +71,7 @@ def test_family(benchmark: Any, name: str, backend: str, case: Case, threads: in
         call = launch.native.run if launch.native is not None else launch.run
         call()
         require(expected.judge(launch.outputs), f"{subject.who} is wrong, so it is not timed")
-        poison(launch.outputs)
+        poison(launch.outputs, inputs)
         benchmark.group = f"{name} {case.precision} {case.shape_text}"
         benchmark.extra_info.update(
             config=dict(choice.config), threads=threads, evidence="measured", seed=SEED

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tilewright.bindings.table import Op, OpArgument
     from tilewright.spec import KernelSpec
 
-SCHEMA = "tilewright/golden/1"
+SCHEMA = "tilewright/golden/2"
 # All calls of a precision: vectors must not dominate a bundle.
 PRECISION_BYTES = 256 << 10
 SEED = 20
@@ -74,33 +74,40 @@ def _store(
         if hasattr(value, "data_ptr"):
             key = f"{number}.{argument.name}"
             tensors[key] = value.contiguous()
-            stored[argument.name] = {"tensor": key, "free": _free_dims(spec, argument.name, case)}
+            stored[argument.name] = {"tensor": key, **_placed(spec, argument.name, case)}
         else:
             stored[argument.name] = value
     outputs = []
     for name, value in reference_outputs(family, case, inputs).items():
-        key = f"{number}.{name}"
+        key = f"{number}.expected.{name}"
         tensors[key] = value.contiguous()
         tensor = next(t for t in spec.outputs if t.name == name)
-        dtype = spec.dtype_of(tensor, case).torch_name
-        outputs.append({"name": name, "tensor": key, "dtype": dtype})
+        outputs.append(
+            {
+                "name": name,
+                "tensor": key,
+                "dtype": spec.dtype_of(tensor, case).torch_name,
+                "inout": tensor.inout,
+                "tolerance": spec.tolerance_of(name, case),
+            }
+        )
     return {
         "name": f"{op.name} {case.precision} {case}",
         "op": op.name,
         **case.as_dict(),
         "seed": seed,
-        "tolerance": spec.tolerance.of(spec, case),
         "args": [stored[a.name] for a, _ in call if not a.keyword_only],
         "kwargs": {a.name: stored[a.name] for a, _ in call if a.keyword_only},
         "outputs": outputs,
     }
 
 
-def _free_dims(spec: KernelSpec, name: str, case: Case) -> int:
-    """How many leading dims of an input the receiver pads, so that the call sees a view of larger memory."""
-    tensor = next(t for t in spec.inputs if t.name == name)
+def _placed(spec: KernelSpec, name: str, case: Case) -> dict[str, int]:
+    """How the receiver places an input: leading dims to pad, so that the call sees a view of larger memory, and alignment."""
+    tensor = next(t for t in spec.given if t.name == name)
     layout = tensor.layout(case)
-    return max(0, len(layout.shape) - layout.blocked) if case.memory == "padded" else 0
+    free = max(0, len(layout.shape) - layout.blocked) if case.memory == "padded" else 0
+    return {"free": free, "align": tensor.align}
 
 
 def arguments(family: Family, op: Op, case: Case, inputs: Inputs) -> list[tuple[OpArgument, Any]]:
@@ -111,7 +118,7 @@ def arguments(family: Family, op: Op, case: Case, inputs: Inputs) -> list[tuple[
     spec = family.spec
     told = {
         size.name
-        for t in spec.inputs
+        for t in spec.given
         if t.present(case)
         for size in t.layout(case).shape
         if isinstance(size, Expr)
@@ -124,6 +131,8 @@ def arguments(family: Family, op: Op, case: Case, inputs: Inputs) -> list[tuple[
                 call.append((argument, inputs.physical[name]))
         elif name in case.flags:
             value: Any = case.flags[name]
+            if argument.type == "float":
+                value = case.number(name)
             call.append((argument, value == "yes" if argument.type == "bool" else value))
         elif name == "out_dtype":
             dtype = spec.dtype_of(spec.outputs[0], case).torch_name

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tilewright.dims import Expr
 from tilewright.errors import UsageError
 from tilewright.spec import Ref
 
@@ -22,6 +24,7 @@ _TYPES = {
     "int[]?": "list[int] | None",
     "str": "str",
     "bool": "bool",
+    "float": "float",
     "ScalarType?": "torch.dtype | None",
 }
 _GENERATED = "Generated; a change here is a change of the bundle and fails verify.py."
@@ -128,9 +131,8 @@ def _op_function(op: Op) -> str:
     positional = [a for a in op.arguments() if not a.keyword_only]
     keywords = [a for a in op.arguments() if a.keyword_only]
     signature = [*(_parameter(a) for a in positional), "*", *(_parameter(a) for a in keywords)]
-    returns = (
-        "Tensor" if len(op.outputs) == 1 else f"tuple[{', '.join('Tensor' for _ in op.outputs)}]"
-    )
+    several = f"tuple[{', '.join('Tensor' for _ in op.outputs)}]" if op.outputs else "None"
+    returns = "Tensor" if len(op.outputs) == 1 else several
     call = [*(a.name for a in positional), *(f"{a.name}={a.name}" for a in keywords)]
     lines = [f"def {op.name}(", *(f"    {p}," for p in signature), f") -> {returns}:"]
     lines += [
@@ -145,7 +147,8 @@ def _op_function(op: Op) -> str:
 
 def _parameter(argument: OpArgument) -> str:
     default = "" if argument.default is None else f" = {argument.default}"
-    return f"{argument.name}: {_TYPES[argument.type]}{default}"
+    kind = re.sub(r"\(\w+!\)", "", argument.type)
+    return f"{argument.name}: {_TYPES[kind]}{default}"
 
 
 def _documentation(op: Op) -> Iterator[str]:
@@ -156,9 +159,15 @@ def _documentation(op: Op) -> Iterator[str]:
             for one in accepted
         )
         role = "returned" if tensor.output else "optional" if tensor.optional else "required"
+        if tensor.inout:
+            role += ", changed in place"
+        if tensor.align:
+            role += f", pages best aligned to {tensor.align} bytes (at least 64)"
         yield f"{tensor.name}: {shapes}, {role}."
     for flag in op.flags:
-        if flag.kind != "presence":
+        if flag.kind == "number":
+            yield f"{flag.name}: a number, {flag.default} by default."
+        elif flag.kind != "presence":
             values = ", ".join(repr(v) for v in flag.values)
             yield f"{flag.name}: one of {values}."
     types = "; ".join(
@@ -173,7 +182,7 @@ def _documentation(op: Op) -> Iterator[str]:
 
 def _packs(family: Family, op: Op) -> Iterator[tuple[str, str, str]]:
     """(tensor, layout, function) of every layout that is packed by a function."""
-    for tensor in family.spec.inputs:
+    for tensor in family.spec.given:
         for name, layout in tensor.layouts.items():
             if layout.pack is not None:
                 yield tensor.name, name, layout.pack.path
@@ -184,15 +193,18 @@ def _function(family: Family, path: str) -> Callable[..., Any]:
 
 
 def _pack_function(family: Family, op: Op, tensor: str, name: str) -> str:
+    spec = next(t for t in family.spec.given if t.name == tensor)
+    shapes = [size for layout in spec.layouts.values() for size in layout.shape]
+    used = {name for size in shapes if isinstance(size, Expr) for name in size.names()}
     layouts = {one: path.rpartition(":")[2] for t, one, path in _packs(family, op) if t == tensor}
     sizes: dict[str, dict[str, int]] = {}
     for precision in op.precisions:
         key = precision.dtypes[tensor].torch_name
-        if sizes.setdefault(key, dict(precision.sizes)) != dict(precision.sizes):
+        wanted = {k: v for k, v in precision.sizes.items() if k in used}
+        if sizes.setdefault(key, wanted) != wanted:
             raise UsageError(
                 f"{op.name}: precisions with {key} '{tensor}' differ in {precision.sizes}"
             )
-    spec = next(t for t in family.spec.inputs if t.name == tensor)
     logical = ", ".join(map(str, spec.dims))
     default = list(layouts)[-1]
     table = "".join(f"        torch.{dtype}: {extra!r},\n" for dtype, extra in sizes.items())

@@ -96,10 +96,10 @@ class Checker:
 
         The launch is that of the random draw.
         """
-        launch = self._once(self.prepare(config, self.inputs))
+        launch = self._once(self.prepare(config, self.inputs), self.inputs)
         failure = self.wrong(config, launch)
         for name, inputs, expected in self.hard if hard and not failure else ():
-            other = self._once(self.prepare(config, inputs))
+            other = self._once(self.prepare(config, inputs), inputs)
             when = f"right on normal inputs and wrong on '{name}' ones: "
             failure = self.wrong(config, other, when, inputs, expected)
             if failure:
@@ -109,11 +109,11 @@ class Checker:
     def again(self, config: Config, launch: Launch) -> Outcome | None:
         """Run once more on poisoned outputs after timing: a kernel that stopped working is caught."""
         when = "right before timing and wrong after it: "
-        return self.wrong(config, self._once(launch), when)
+        return self.wrong(config, self._once(launch, self.inputs), when)
 
     @staticmethod
-    def _once(launch: Launch) -> Launch:
-        poison(launch.outputs)
+    def _once(launch: Launch, inputs: Inputs) -> Launch:
+        poison(launch.outputs, inputs)
         launch.run()
         return launch
 

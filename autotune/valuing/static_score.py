@@ -18,7 +18,7 @@ from tilewright.autotune.valuing.several import BYTES, MEMORY, SIZE
 from tilewright.backends.base import Launch
 from tilewright.errors import CRASHES, Unavailable
 from tilewright.evidence import Evidence
-from tilewright.inputs import Inputs, empty_outputs
+from tilewright.inputs import Inputs, make_outputs
 
 if TYPE_CHECKING:
     from tilewright.aot import CompiledKernel
@@ -143,7 +143,7 @@ class _Interpreted(Checker):
     """Launches through the interpreter, which has no architecture and so no limits of one."""
 
     def prepare(self, config: Config, inputs: Inputs) -> Launch:
-        outputs = empty_outputs(self.family, self.case)
+        outputs = make_outputs(self.family, self.case, inputs)
         tensors = {**inputs.physical, **outputs}
         launch = self.family.module("triton").launch
         return Launch(lambda: launch(tensors, self.case.flags, config, interpret=True), outputs)

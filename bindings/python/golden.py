@@ -23,8 +23,8 @@ from tilewright.bindings.table import op_of
 from tilewright.cases import Case
 from tilewright.errors import CheckFailed, TilewrightError, Unavailable, UsageError
 from tilewright.golden import golden_cases
-from tilewright.inputs import draw, empty_outputs, padded, reference_outputs
-from tilewright.numerics import Comparison, compare
+from tilewright.inputs import Inputs, draw, make_outputs, place, reference_outputs
+from tilewright.numerics import Comparison, compare, worst
 from tilewright.registry import Family
 from tilewright.registry import family as family_named
 
@@ -33,19 +33,20 @@ if TYPE_CHECKING:
 
     from tilewright.spec import Precision
 
-SCHEMA = "tilewright/raw-golden/1"
+SCHEMA = "tilewright/raw-golden/2"
+_EXPECTED = "expected."
 _SEED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """One call: inputs as the kernel takes them (absent ones None), fp64 outputs, and how far an output may be off."""
+    """One call: inputs as the kernel takes them (absent ones None), fp64 outputs, and how far each may be off."""
 
     case: Case
     seed: int
     inputs: Mapping[str, torch.Tensor | None]
     expected: Mapping[str, torch.Tensor]
-    tolerance: float
+    tolerance: Mapping[str, float]
 
 
 def vectors(family: Family, precision: Precision) -> Iterator[Vector]:
@@ -53,13 +54,9 @@ def vectors(family: Family, precision: Precision) -> Iterator[Vector]:
     spec = family.spec
     for number, case in enumerate(golden_cases(spec, precision)):
         inputs = draw(family, case, _SEED + number)
-        yield Vector(
-            case,
-            _SEED + number,
-            inputs.physical,
-            reference_outputs(family, case, inputs),
-            spec.tolerance.of(spec, case),
-        )
+        expected = reference_outputs(family, case, inputs)
+        bounds = {name: spec.tolerance_of(name, case) for name in expected}
+        yield Vector(case, _SEED + number, inputs.physical, expected, bounds)
 
 
 def check(family: Family, vector: Vector, threads: int = 0) -> Comparison:
@@ -73,16 +70,17 @@ def check(family: Family, vector: Vector, threads: int = 0) -> Comparison:
             f"the native module was built without {family.name}; it has no raw kernel"
         )
     op, case = op_of(family), vector.case
-    outputs = empty_outputs(family, case)
+    outputs = make_outputs(family, case, Inputs({}, vector.inputs))
     values = {**vector.inputs, **outputs}
-    flags = {
+    flags: dict[str, Any] = {
         f.name: case.flags[f.name] == "yes" if f.boolean else case.flags[f.name]
         for f in op.flags
         if f.kind != "presence"
     }
+    flags |= {f.name: case.number(f.name) for f in op.flags if f.kind == "number"}
     function(*(values.get(t.name) for t in op.tensors), **flags, threads=threads)
-    found = [compare(outputs[n], ref, vector.tolerance) for n, ref in vector.expected.items()]
-    return max(found, key=lambda c: (not c.ok, c.rel_err, c.worst))
+    bounds = vector.tolerance
+    return worst([compare(outputs[n], ref, bounds[n]) for n, ref in vector.expected.items()])
 
 
 def save(path: Path, family: Family, chosen: Sequence[Vector]) -> None:
@@ -91,10 +89,13 @@ def save(path: Path, family: Family, chosen: Sequence[Vector]) -> None:
 
     tensors: dict[str, torch.Tensor] = {}
     for number, vector in enumerate(chosen):
-        for name, value in {**vector.inputs, **vector.expected}.items():
-            if value is not None:
-                tensors[f"{number}.{name}"] = value.contiguous().clone()
-    described = [{**v.case.as_dict(), "seed": v.seed, "tolerance": v.tolerance} for v in chosen]
+        for prefix, values in (("", vector.inputs), (_EXPECTED, vector.expected)):
+            for name, value in values.items():
+                if value is not None:
+                    tensors[f"{number}.{prefix}{name}"] = value.contiguous().clone()
+    described = [
+        {**v.case.as_dict(), "seed": v.seed, "tolerance": dict(v.tolerance)} for v in chosen
+    ]
     about = {"schema": SCHEMA, "family": family.name, "vectors": json.dumps(described)}
     save_file(tensors, path, about)
 
@@ -123,12 +124,12 @@ def _vector(
     spec = family.spec
     case = spec.case(entry["sizes"], entry["precision"], entry["flags"], entry["memory"])
     inputs: dict[str, torch.Tensor | None] = {}
-    for tensor in spec.inputs:
+    for tensor in spec.given:
         value = tensors.get(f"{number}.{tensor.name}")
-        if value is not None and case.memory == "padded":
-            value = padded(value, tensor.layout(case).blocked)
-        inputs[tensor.name] = value
-    expected = {t.name: tensors[f"{number}.{t.name}"] for t in spec.outputs if t.present(case)}
+        inputs[tensor.name] = None if value is None else place(tensor, case, value)
+    expected = {
+        t.name: tensors[f"{number}.{_EXPECTED}{t.name}"] for t in spec.outputs if t.present(case)
+    }
     return Vector(case, entry["seed"], inputs, expected, entry["tolerance"])
 
 

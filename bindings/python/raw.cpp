@@ -16,9 +16,10 @@ int32_t code_of_format(const std::string& format, const std::string& name) {
   if (format == "d") return TW_FP64;
   if (format == "b") return TW_INT8;
   if (format == "B") return TW_UINT8;
+  if (format == "h") return TW_INT16;
   if (format == "i") return TW_INT32;
   if (format == "l" || format == "q") return TW_INT64;
-  raise("UsageError", name + " is a buffer of format '" + format + "'; accepted: f, e, d, b, B, i, l, q");
+  raise("UsageError", name + " is a buffer of format '" + format + "'; accepted: f, e, d, b, B, h, i, l, q");
 }
 
 border::View of_buffer(const py::buffer_info& info, const std::string& name) {
@@ -64,13 +65,14 @@ border::OpSpec with_kernel(border::OpSpec op) {
 }
 
 void call_raw(const border::OpSpec& op, const std::vector<py::object>& tensors,
-              const std::vector<std::string>& flags, const std::optional<std::vector<int64_t>>& config,
-              int threads) {
+              const std::vector<std::string>& flags, const std::vector<double>& numbers,
+              const std::optional<std::vector<int64_t>>& config, int threads) {
   border::Request request;
   for (size_t i = 0; i < tensors.size(); ++i) {
     request.tensors.push_back(view_of(tensors[i], op.tensors[i].name, op.tensors[i].output));
   }
   request.flags = flags;
+  request.numbers = numbers;
   request.given_sizes.assign(static_cast<size_t>(op.case_sizes), -1);
   request.has_config = config.has_value();
   if (config) request.config = *config;

@@ -17,7 +17,7 @@ border::OpSpec with_kernel(border::OpSpec op);
 // Checks and runs; tensors in the order of the spec, outputs included. Raises UsageError, Refused or
 // TilewrightError.
 void call_raw(const border::OpSpec& op, const std::vector<pybind11::object>& tensors,
-              const std::vector<std::string>& flags, const std::optional<std::vector<int64_t>>& config,
-              int threads);
+              const std::vector<std::string>& flags, const std::vector<double>& numbers,
+              const std::optional<std::vector<int64_t>>& config, int threads);
 
 }  // namespace tw::bindings

@@ -7,6 +7,8 @@ every bundle. The rules are those of `bindings/border.cpp`; a test compares the 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +34,7 @@ def implementation(namespace: str, op: Table) -> Callable[..., Any]:
         given.update(zip((a.name for a in schema.arguments), args, strict=False))
         given.update(kwargs)
         outputs = infer(op, given)
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs) or None
 
     return fake
 
@@ -69,6 +71,10 @@ def _flag(op: Table, flag: Table, given: Mapping[str, Any], present: Mapping[str
             f"{op['name']}: of {names} only some are given, in a combination that means nothing"
         )
     value = given[flag["name"]]
+    if flag["kind"] == "number":
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{op['name']}: {flag['name']} is {value}; accepted: a finite number")
+        return str(value)
     value = ("no", "yes")[value] if isinstance(value, bool) else value
     accepted = flag["values"]
     for tensor in op["tensors"]:
@@ -87,13 +93,18 @@ def _precision(
     flags: Mapping[str, str],
     out_dtype: torch.dtype | None,
 ) -> Table:
-    first_output = next(t["name"] for t in op["tensors"] if t["role"] == "output")
+    first_output = next((t["name"] for t in op["tensors"] if t["role"] == "output"), "")
+    numbers = {f["name"] for f in op["flags"] if f["kind"] == "number"}
     for precision in op["precisions"]:
         dtypes = {name: getattr(torch, text) for name, text in precision["dtypes"].items()}
         if (
             all(value.dtype == dtypes[name] for name, value in present.items())
-            and all(flags[name] in values for name, values in precision["flags"].items())
-            and out_dtype in (None, dtypes[first_output])
+            and all(
+                flags[name] in values
+                for name, values in precision["flags"].items()
+                if name not in numbers
+            )
+            and (out_dtype is None or out_dtype == dtypes[first_output])
         ):
             found: Table = precision
             return found
@@ -142,6 +153,8 @@ def _sizes(
             if text in op["sizes"]:
                 sizes.setdefault(text, size)
     for name in op["sizes"]:
+        if name not in sizes and name not in _used(op, present, flags):
+            sizes[name] = 0
         if name not in sizes:
             raise ValueError(f"{op['name']}: the tensors given do not tell {name}; pass {name}")
     for name, shape in shapes.items():
@@ -153,6 +166,19 @@ def _sizes(
                 ),
             )
     return sizes
+
+
+def _used(op: Table, present: Mapping[str, Any], flags: Mapping[str, str]) -> set[str]:
+    """Sizes in the shape of a tensor of this call, given or made."""
+    found: set[str] = set()
+    for tensor in op["tensors"]:
+        made = tensor["role"] == "output" and (
+            tensor["flag"] is None or flags[tensor["flag"]] in tensor["when"]
+        )
+        if made or tensor["name"] in present:
+            for text in _shape(tensor, flags):
+                found.update(re.findall(r"[A-Za-z_]\w*", text))
+    return found
 
 
 def load(text: str) -> list[Table]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Sequence
 
-from tilewright.bindings.cpp import quoted, tables
+from tilewright.bindings.cpp import flag_text, quoted, tables
 from tilewright.bindings.table import Op, OpArgument
 
 _TYPES = {
@@ -18,6 +19,7 @@ _TYPES = {
     "Tensor?": "const std::optional<Tensor>&",
     "str": "const std::string&",
     "bool": "bool",
+    "float": "double",
     "ScalarType?": "std::optional<ScalarType>",
     "SymInt": "int64_t",
     "SymInt?": "std::optional<int64_t>",
@@ -55,10 +57,8 @@ def source(ops: Sequence[Op], namespace: str, module: str) -> str:
 
 def _function(op: Op) -> str:
     names = {a.name for a in op.arguments()}
-    flags = ", ".join(
-        '""' if f.kind == "presence" else f'{f.name} ? "yes" : "no"' if f.boolean else f.name
-        for f in op.flags
-    )
+    flags = ", ".join(flag_text(f) for f in op.flags)
+    numbers = ", ".join(f.name if f.kind == "number" else "0" for f in op.flags)
     tensors = ", ".join("View{}" if t.output else f"tw::ops::view({t.name})" for t in op.tensors)
     sizes = ", ".join(_given_size(op, name, names) for name in op.sizes)
     like = next(t.name for t in op.inputs if not t.optional)
@@ -67,6 +67,7 @@ def _function(op: Op) -> str:
         "  Request request;",
         f"  request.tensors = {{{tensors}}};",
         f"  request.flags = {{{flags}}};",
+        f"  request.numbers = {{{numbers}}};",
         f"  request.given_sizes = {{{sizes}}};",
     ]
     if op.chooses_out_dtype:
@@ -76,9 +77,10 @@ def _function(op: Op) -> str:
             "  request.has_config = config.has_value();\n  if (config) request.config = *config;"
         )
     lines.append("  request.threads = static_cast<int>(threads);")
-    lines.append(
-        f"  const std::vector<Tensor> outputs = tw::ops::launch({op.name}_op::spec, request, {like});"
-    )
+    run = f"tw::ops::launch({op.name}_op::spec, request, {like});"
+    if not op.outputs:
+        return "\n".join([*lines, f"  {run}", "}\n"])
+    lines.append(f"  const std::vector<Tensor> outputs = {run}")
     results = ", ".join(f"outputs[{i}]" for i in range(len(op.outputs)))
     lines.append(f"  return {results};" if len(op.outputs) == 1 else f"  return {{{results}}};")
     lines.append("}\n")
@@ -86,13 +88,16 @@ def _function(op: Op) -> str:
 
 
 def _returns(op: Op) -> str:
+    if not op.outputs:
+        return "void"
     if len(op.outputs) == 1:
         return "Tensor"
     return f"std::tuple<{', '.join('Tensor' for _ in op.outputs)}>"
 
 
 def _parameter(argument: OpArgument) -> str:
-    return f"{_TYPES[argument.type]} {argument.name}"
+    kind = re.sub(r"\(\w+!\)", "", argument.type)
+    return f"{_TYPES[kind]} {argument.name}"
 
 
 def _given_size(op: Op, name: str, arguments: set[str]) -> str:

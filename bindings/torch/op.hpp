@@ -24,14 +24,15 @@ using torch::stable::Tensor;
 
 constexpr ScalarType kScalarTypes[] = {ScalarType::Float, ScalarType::BFloat16, ScalarType::Half,
                                        ScalarType::Char,  ScalarType::Int,      ScalarType::Long,
-                                       ScalarType::Byte,  ScalarType::Double};
+                                       ScalarType::Byte,  ScalarType::Double,   ScalarType::Short};
+constexpr int32_t kScalarTypeCount = sizeof kScalarTypes / sizeof *kScalarTypes;
 
 // The dtype code of kernels/_host/abi.h; a code that names nothing where kernels do not know the type.
 inline int32_t code_of(ScalarType type) {
-  for (int32_t code = 0; code < 8; ++code) {
+  for (int32_t code = 0; code < kScalarTypeCount; ++code) {
     if (kScalarTypes[code] == type) return code;
   }
-  return 8;
+  return kScalarTypeCount;
 }
 
 inline View view(const Tensor& tensor) {

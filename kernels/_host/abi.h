@@ -21,6 +21,7 @@ typedef enum tw_dtype {
   TW_INT64 = 5,
   TW_UINT8 = 6,
   TW_FP64 = 7,
+  TW_INT16 = 8,
 } tw_dtype;
 
 // A strided view; strides count elements. An optional tensor that is absent has ndim == -1.
@@ -33,7 +34,8 @@ typedef struct tw_tensor {
   int64_t stride[TW_MAX_DIMS];
 } tw_tensor;
 
-// A flag (the index of its value in the spec's list of values) or a field of the config.
+// A flag (the index of its value in the spec's list of values; of a numeric one, the bits of a double) or a
+// field of the config.
 typedef struct tw_attr {
   const char* name;
   int64_t value;

@@ -1,6 +1,7 @@
 // Typed access to a tw_call: tensors and attributes by name, refusals in one sentence.
 #pragma once
 
+#include <bit>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -11,14 +12,14 @@
 namespace tw {
 
 inline const char* dtype_name(int32_t dtype) {
-  constexpr const char* names[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64"};
-  return dtype >= 0 && dtype < 8 ? names[dtype] : "unknown";
+  constexpr const char* names[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64", "int16"};
+  return dtype >= 0 && dtype < 9 ? names[dtype] : "unknown";
 }
 
 // Bytes of one element; 0 for an unknown dtype.
 inline int64_t dtype_size(int32_t dtype) {
-  constexpr int64_t sizes[] = {4, 2, 2, 1, 4, 8, 1, 8};
-  return dtype >= 0 && dtype < 8 ? sizes[dtype] : 0;
+  constexpr int64_t sizes[] = {4, 2, 2, 1, 4, 8, 1, 8, 2};
+  return dtype >= 0 && dtype < 9 ? sizes[dtype] : 0;
 }
 
 // The bytes at element offset `offset` of a tensor's data.
@@ -47,6 +48,11 @@ class Call {
     return fallback;
   }
 
+  // A numeric flag.
+  double number(const char* name, double fallback) const {
+    return std::bit_cast<double>(attr(name, std::bit_cast<int64_t>(fallback)));
+  }
+
   // A tensor that must be there with `ndim` dimensions; refuses and returns null otherwise.
   const tw_tensor* require(const char* name, int32_t ndim) const {
     const tw_tensor* t = tensor(name);
@@ -73,6 +79,23 @@ class Call {
   bool check_dtype(const tw_tensor& t, int32_t dtype) const {
     if (t.dtype == dtype) return true;
     refuse("tensor \"%s\" is %s, expected %s", t.name, dtype_name(t.dtype), dtype_name(dtype));
+    return false;
+  }
+
+  // Refuses unless the address and the stride of the first dimension are multiples of `bytes`.
+  bool check_align(const tw_tensor& t, int64_t bytes) const {
+    if (count(t) == 0) return true;
+    const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(t.data));
+    if (address % bytes != 0) {
+      refuse("tensor \"%s\" starts %lld bytes after a multiple of %lld; accepted: aligned to %lld bytes", t.name,
+             static_cast<long long>(address % bytes), static_cast<long long>(bytes),
+             static_cast<long long>(bytes));
+      return false;
+    }
+    const int64_t stride = t.stride[0] * dtype_size(t.dtype);
+    if (t.shape[0] <= 1 || stride % bytes == 0) return true;
+    refuse("tensor \"%s\" has pages %lld bytes apart; accepted: multiples of %lld", t.name,
+           static_cast<long long>(stride), static_cast<long long>(bytes));
     return false;
   }
 

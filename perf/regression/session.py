@@ -27,7 +27,7 @@ from tilewright import native
 from tilewright.backends.host import view as tensor_view
 from tilewright.cases import Case
 from tilewright.errors import BuildFailed, CheckFailed, Unavailable
-from tilewright.inputs import Inputs, draw, empty_outputs
+from tilewright.inputs import Inputs, draw, make_outputs
 from tilewright.numerics import Comparison
 from tilewright.perf.engine import Effort, Rounds, measure_rounds
 from tilewright.perf.gate import Expected, poison, require
@@ -165,11 +165,11 @@ class Prepared:
         """Run each side on poisoned outputs and compare; raises CheckFailed naming the side that is wrong."""
         verdicts = []
         for name, call in zip(("base", "new"), self.calls, strict=True):
-            poison(self.outputs)
+            poison(self.outputs, self.inputs)
             call.run()
             verdicts.append(self.expected.judge(self.outputs))
             require(verdicts[-1], f"{self.benchmark.who} of {name} is wrong, so it is not timed")
-        poison(self.outputs)
+        poison(self.outputs, self.inputs)
         return verdicts[0], verdicts[1]
 
     def check_left(self) -> None:
@@ -218,7 +218,7 @@ class Session:
         inputs = draw(bench.family, bench.case, bench.seed)
         if index not in self._expected:
             self._expected[index] = Expected.of(bench.family, bench.case, inputs, backend("host"))
-        outputs = empty_outputs(bench.family, bench.case)
+        outputs = make_outputs(bench.family, bench.case, inputs)
         spec = bench.family.spec
         tensors = [tensor_view(t.name, inputs.physical[t.name]) for t in spec.inputs]
         tensors += [tensor_view(t.name, outputs.get(t.name)) for t in spec.outputs]

@@ -261,7 +261,7 @@ class LiveInputs:
     def disturbed(self) -> str | None:
         """The name of an input that is not what we put there, with the memory around it; None if all are."""
         for name, live, truth in self.pairs():
-            if not np.array_equal(_whole(live), _whole(truth)):
+            if not _same_around(live, truth):
                 return name
         return None
 
@@ -285,6 +285,17 @@ def _inverse(
     ):
         return None
     return inverse
+
+
+def _same_around(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two views and what lies around them are the same bytes, as far as both memories reach.
+
+    Alignment may place equal views at other offsets of their memory.
+    """
+    first, second = _whole(one), _whole(other)
+    i, j = (v.storage_offset() * v.element_size() for v in (one, other))
+    before, after = min(i, j), min(first.size - i, second.size - j)
+    return np.array_equal(first[i - before : i + after], second[j - before : j + after])
 
 
 def _whole(value: torch.Tensor) -> npt.NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tilewright.inputs import restore
 from tilewright.perf.watch import secret
 from tilewright.perf.watch.caught import Cheated
 from tilewright.perf.watch.memory import LiveInputs, overlap
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from tilewright.cases import Case
+    from tilewright.inputs import Inputs
     from tilewright.registry import Family
 
 # What an output holds before a call that is checked: what no kernel writes, plausible values that are wrong, or
@@ -71,8 +73,11 @@ def plain_outputs(
     return found
 
 
-def poison(outputs: Mapping[str, torch.Tensor], kind: str) -> None:
-    """Fill outputs by one of POISONS: NaN or the largest integer, or their own values in other places."""
+def poison(outputs: Mapping[str, torch.Tensor], kind: str, inputs: Inputs) -> None:
+    """Fill outputs by one of POISONS: NaN or the largest integer, or their own values in other places.
+
+    Those that are changed in place get back what `inputs` say they held before.
+    """
     import torch
 
     for value in outputs.values():
@@ -82,6 +87,7 @@ def poison(outputs: Mapping[str, torch.Tensor], kind: str) -> None:
         elif kind == "stale" and value.numel() > 1:
             shift = 1 + secret.below(value.numel() - 1)
             torch.Tensor.copy_(value, torch.roll(value.reshape(-1), shift).view(value.shape))
+    restore(outputs, inputs)
 
 
 def copies(outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

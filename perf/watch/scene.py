@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tilewright.inputs import restore
 from tilewright.perf.watch import secret
 from tilewright.perf.watch.memory import Base, LiveInputs
 from tilewright.perf.watch.outputs import Guards, copies
@@ -51,6 +52,7 @@ class Scene:
     def begin(self) -> None:
         """From here on the inputs are those of a secret seed."""
         self.live.set(self.usual)
+        restore(self.outputs, self.usual.values)
         self._before = (self.usual, 0)
 
     def change(self) -> None:
@@ -71,6 +73,7 @@ class Scene:
         assert self.live.base is not None
         self._before = (self.live.base, self.live.mask)
         self.live.set(base)
+        restore(self.outputs, base.values)
 
     def take(self, how: str, poison: str = "none") -> Taken:
         """Copy the outputs as they are now. To be called at once when the call has returned."""

@@ -164,7 +164,7 @@ class WatchedTimer:
         self.scene.redraw(self.scene.usual)
 
     def _checked(self, how: str, kind: str) -> None:
-        poison(self.scene.outputs, kind)
+        poison(self.scene.outputs, kind, self.scene.live.live)
         self.inner.sample(1, 1, self._flush)
         taken = self.scene.take(how, kind)
         time.sleep(0.001)

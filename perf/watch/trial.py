@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tilewright.inputs import Inputs, draw, reference_outputs
@@ -55,7 +56,7 @@ class Trial:
 
     def _check_first(self) -> None:
         """On the public seed, whose failure anybody can have again."""
-        poison(self._outputs)
+        poison(self._outputs, self._live.live)
         self.launch.run()
         require(
             self.expected.judge(self._outputs), f"{self.subject.who} is wrong, so it is not timed"
@@ -106,7 +107,7 @@ class Trial:
                 break
             logical = one.base.logical(one.mask)
             want = reference_outputs(self._family, self._case, logical)
-            verdict = Expected(want, self.expected.tolerance).judge(one.outputs)
+            verdict = replace(self.expected, outputs=want).judge(one.outputs)
             if not verdict.ok:
                 raise Cheated(self.subject.who, self._explain(one, verdict))
             if number == 0:
@@ -129,7 +130,7 @@ class Trial:
 
     def _judged(self, base: Base, mask: int, outputs: Mapping[str, torch.Tensor]) -> bool:
         want = reference_outputs(self._family, self._case, base.logical(mask))
-        return Expected(want, self.expected.tolerance).judge(outputs).ok
+        return replace(self.expected, outputs=want).judge(outputs).ok
 
     def _require_inputs(self) -> None:
         name = self._live.disturbed()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tilewright.bindings.cpp import flag_text
 from tilewright.ship.launcher.entries import read_entries
 from tilewright.ship.launcher.generate import launcher_sources, table_source
 
@@ -23,6 +25,7 @@ _TYPES = {
     "int[]?": "std::optional<std::vector<int64_t>>",
     "str": "std::string",
     "bool": "bool",
+    "float": "double",
     "ScalarType?": "OptionalDtype",
 }
 
@@ -93,14 +96,8 @@ def _function(op: Op) -> str:
     parameters = ", ".join(_parameter(a) for a in arguments)
     names = [a.name for a in arguments]
     inputs = ", ".join(t.name for t in op.inputs)
-    flags = ", ".join(
-        "std::string()"
-        if f.kind == "presence"
-        else f'std::string({f.name} ? "yes" : "no")'
-        if f.boolean
-        else f.name
-        for f in op.flags
-    )
+    flags = ", ".join(f"std::string({flag_text(f)})" for f in op.flags)
+    numbers = ", ".join(f.name if f.kind == "number" else "0" for f in op.flags)
     sizes = ", ".join(
         "-1" if n not in names else n if n in op.required_sizes else f"{n}.value_or(-1)"
         for n in op.sizes
@@ -108,10 +105,18 @@ def _function(op: Op) -> str:
     dtype = "out_dtype" if op.chooses_out_dtype else "std::nullopt"
     count = len(op.outputs)
     returned = "out[0]" if count == 1 else f"{{{', '.join(f'out[{i}]' for i in range(count))}}}"
-    kind = "Tensor" if count == 1 else f"std::tuple<{', '.join(['Tensor'] * count)}>"
+    if count == 0:
+        returned = ""
+    kind = (
+        "void"
+        if count == 0
+        else "Tensor"
+        if count == 1
+        else f"std::tuple<{', '.join(['Tensor'] * count)}>"
+    )
     return (
         f"{kind} {op.name}_cuda({parameters}) {{\n"
-        f"  const auto out = tilewright::device::launch({op.name}_op::spec, {{{{{inputs}}}, {{{flags}}}, {{{sizes}}}, {dtype}}});\n"
+        f"  const auto out = tilewright::device::launch({op.name}_op::spec, {{{{{inputs}}}, {{{flags}}}, {{{numbers}}}, {{{sizes}}}, {dtype}}});\n"
         f"  return {returned};\n"
         "}\n"
     )
@@ -120,4 +125,5 @@ def _function(op: Op) -> str:
 def _parameter(argument: OpArgument) -> str:
     # The config and threads are the host kernels'; a GPU binary has its own.
     unused = "[[maybe_unused]] " if argument.name in ("config", "threads") else ""
-    return f"{unused}{_TYPES[argument.type]} {argument.name}"
+    kind = re.sub(r"\(\w+!\)", "", argument.type)
+    return f"{unused}{_TYPES[kind]} {argument.name}"

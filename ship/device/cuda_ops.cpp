@@ -43,6 +43,7 @@ std::vector<Tensor> launch(const tw::border::OpSpec& op, const Arguments& argume
     if (given) request.tensors.back() = view_of(*given);
   }
   request.flags = arguments.flags;
+  request.numbers = arguments.numbers;
   request.given_sizes = arguments.sizes;
   if (arguments.out_dtype) request.out_dtype = tw::ops::code_of(*arguments.out_dtype);
   const tw::border::Launch resolved = tw::border::resolve(op, request);

@@ -6,8 +6,8 @@ namespace tilewright::launch {
 namespace {
 
 const char* DtypeName(int32_t dtype) {
-  static constexpr const char* kNames[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64"};
-  return dtype >= 0 && dtype < 8 ? kNames[dtype] : "an unknown dtype";
+  static constexpr const char* kNames[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64", "int16"};
+  return dtype >= 0 && dtype < 9 ? kNames[dtype] : "an unknown dtype";
 }
 
 std::string Quoted(const char* name) { return "'" + std::string(name) + "'"; }

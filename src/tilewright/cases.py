@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,10 @@ from tilewright.errors import UsageError
 if TYPE_CHECKING:
     from tilewright.spec import KernelSpec, Precision
 
+_Items = tuple[tuple[str, str], ...]
 MEMORY = ("dense", "padded")
+# Above this many combinations of flags, checks meet all pairs of values instead of all combinations.
+FULL_PRODUCT = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +28,30 @@ class Flag:
     name: str
     values: tuple[str, ...]
     default: str
+    numeric: bool = False
 
     @staticmethod
     def yes_no(name: str, default: str = "no") -> Flag:
         return Flag(name, ("no", "yes"), default)
+
+    @staticmethod
+    def number(name: str, values: tuple[str, ...], default: str) -> Flag:
+        """A flag that takes any finite number; checks cycle through `values`. It reaches compiled kernels as a double."""
+        return Flag(name, values, default, numeric=True)
+
+    def normal(self, value: str) -> str:
+        """The one text of a value: `0.50` and `.5` are the same number. Raises UsageError for what is none."""
+        if not self.numeric:
+            return value
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise UsageError(
+                f"{self.name} is '{value}'; accepted: a finite number, such as {self.default}"
+            )
+        return str(int(number)) if number == int(number) else repr(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +75,10 @@ class Case:
     def shape_text(self) -> str:
         """The sizes in the form `--shape` takes: `M=1,N=577,K=63`."""
         return ",".join(f"{k}={v}" for k, v in self.sizes.items())
+
+    def number(self, flag: str) -> float:
+        """The value of a numeric flag."""
+        return float(self.flags[flag])
 
     @property
     def flags_text(self) -> str:
@@ -97,24 +126,63 @@ class SizeGrid:
     ) -> Iterator[Case]:
         """One case a size, plus as many as it takes to meet every flag combination once.
 
-        With a backend, only the layouts it takes; `accepts` leaves out further flag combinations,
-        judged on the last listed size.
+        Where there are more than `FULL_PRODUCT` combinations, every two values of two flags are met together
+        instead. With a backend, only the layouts it takes; `accepts` leaves out further flag combinations.
+        What the spec's `valid` rules out meets another size, or none.
         """
         combinations = spec.flag_combinations(precision, backend)
-        if accepts is not None:
-            sizes = self.sizes[-1]
-            combinations = [c for c in combinations if accepts(spec.case(sizes, precision.name, c))]
+        combinations = [c for c in combinations if self._taken(spec, precision, c, accepts)]
+        if len(combinations) > FULL_PRODUCT:
+            combinations = pairwise(combinations)
         for i in range(max(len(self.sizes), len(combinations)) if combinations else 0):
             # Both lists are stepped at once, the flags by one more in each round; memory follows a sequence
             # without a period. Otherwise a flag would always meet the same sizes and the same memory.
             flags = combinations[(i + i // len(combinations)) % len(combinations)]
-            sizes = self.sizes[i % len(self.sizes)]
-            yield spec.case(sizes, precision.name, flags, MEMORY[i.bit_count() % 2])
+            memory = MEMORY[i.bit_count() % 2]
+            for step in range(len(self.sizes)):
+                sizes = self.sizes[(i + step) % len(self.sizes)]
+                if spec.why_invalid(sizes, precision.name, flags) is None:
+                    yield spec.case(sizes, precision.name, flags, memory)
+                    break
+
+    def _taken(
+        self,
+        spec: KernelSpec,
+        precision: Precision,
+        flags: dict[str, str],
+        accepts: Callable[[Case], bool] | None,
+    ) -> bool:
+        """Whether flags go with a listed size, the last such one tried with `accepts`."""
+        for sizes in reversed(self.sizes):
+            if spec.why_invalid(sizes, precision.name, flags) is None:
+                return accepts is None or accepts(spec.case(sizes, precision.name, flags))
+        return False
 
     def defaults(self, spec: KernelSpec, precision: Precision) -> Iterator[Case]:
         """One dense case a size, flags at their defaults."""
         for sizes in self.sizes:
             yield spec.case(sizes, precision.name)
+
+
+def pairwise(combinations: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """A few of the combinations in which every two values of two flags that meet in any still meet.
+
+    Greedy: the one with the most new pairs next, the first of equals (the covering arrays of Cohen et al.,
+    The AETG system, IEEE TSE 1997).
+    """
+    return [dict(c) for c in _pairwise(tuple(tuple(c.items()) for c in combinations))]
+
+
+@cache
+def _pairwise(combinations: tuple[_Items, ...]) -> tuple[_Items, ...]:
+    pairs = [frozenset(itertools.combinations(sorted(c), 2)) for c in combinations]
+    missing = set().union(*pairs)
+    chosen: list[_Items] = []
+    while missing:
+        best = max(range(len(pairs)), key=lambda i: len(pairs[i] & missing))
+        missing -= pairs[best]
+        chosen.append(combinations[best])
+    return tuple(chosen)
 
 
 def grid(**sizes: tuple[int, ...]) -> SizeGrid:

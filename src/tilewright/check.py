@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tilewright.backends import Backend, Cell, Launch, State, all_backends, backend
 from tilewright.errors import CRASHES, Refused, TilewrightError, Unavailable, UsageError
 from tilewright.inputs import Inputs, draw, reference_outputs
-from tilewright.numerics import Comparison, compare
+from tilewright.numerics import Comparison, compare, worst
 from tilewright.space import Config
 from tilewright.targets import Target, target
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tilewright.cases import Case
     from tilewright.registry import Family
-    from tilewright.spec import Precision
+    from tilewright.spec import KernelSpec, Precision
 
 
 REFUSED, UNAVAILABLE = "refused", "unavailable"
@@ -139,10 +139,8 @@ def _cases(
 
     Where it takes none with the given flags or config there is one all the same: its refusal is the answer.
     """
-    if any(
-        v not in family.spec.flag_values(family.spec.flag(k), precision)
-        for k, v in (flags or {}).items()
-    ):
+    spec, given = family.spec, flags or {}
+    if not all(spec.takes(name, value, precision) for name, value in given.items()):
         return []
     if sizes is not None:
         return [one.case(family, sizes, precision, flags, config, where)]
@@ -150,16 +148,35 @@ def _cases(
     def accepts(case: Case) -> bool:
         return one.refuses(family, case, config, where) is None
 
+    numbers = {name: value for name, value in given.items() if spec.flag(name).numeric}
     found = [
         case
-        for case in family.spec.check_cases(precision, one.name, accepts)
-        if family.spec.flops_of(case) <= one.check_flops
-        and all(case.flags[k] == v for k, v in (flags or {}).items())
+        for case in with_numbers(spec, spec.check_cases(precision, one.name, accepts), numbers)
+        if spec.flops_of(case) <= one.check_flops
+        and accepts(case)
+        and all(case.flags[k] == v for k, v in given.items() if k not in numbers)
     ]
     if found or not (flags or given_config):
         return found
-    refused = max(family.spec.check_cases(precision), key=family.spec.flops_of)
+    refused = max(spec.check_cases(precision), key=spec.flops_of)
     return [one.case(family, refused.sizes, precision, flags, config, where)]
+
+
+def with_numbers(
+    spec: KernelSpec, cases: Iterable[Case], numbers: Mapping[str, str]
+) -> Iterator[Case]:
+    """The cases with these numeric flags, each once, where they go with the case's sizes."""
+    if not numbers:
+        yield from cases
+        return
+    seen: set[Case] = set()
+    for case in cases:
+        flags = {**case.flags, **numbers}
+        if spec.why_invalid(case.sizes, case.precision, flags) is None:
+            changed = spec.case(case.sizes, case.precision, flags, case.memory)
+            if changed not in seen:
+                seen.add(changed)
+                yield changed
 
 
 def why_nothing(
@@ -189,17 +206,23 @@ def launch(job: Job, inputs: Inputs) -> Launch:
     return job.backend.prepare(job.family, job.case, inputs, job.config, job.target, job.threads)
 
 
-def tolerance(family: Family, case: Case, one: Backend) -> float:
-    """What outputs are compared under: the spec's bound, and what the backend's hardware adds to it."""
-    return family.spec.tolerance.of(family.spec, case) + one.added_error(family, case)
+def tolerance(family: Family, case: Case, one: Backend, output: str | None = None) -> float:
+    """What an output (None: the first) is compared under: the spec's bound, and what the hardware adds to it.
+
+    Hardware adds nothing to what must be exact.
+    """
+    bound = family.spec.tolerance_of(output, case)
+    return bound + one.added_error(family, case) if bound else 0.0
 
 
 def compare_outputs(job: Job, inputs: Inputs, outputs: Any) -> Comparison:
-    """The worst comparison over all outputs."""
-    limit = tolerance(job.family, job.case, job.backend)
+    """The worst comparison over all outputs; of equals, the one nearest its own tolerance."""
     expected = reference_outputs(job.family, job.case, inputs)
-    results = [compare(outputs[name], ref, limit) for name, ref in expected.items()]
-    return max(results, key=lambda c: (not c.ok, c.rel_err, c.worst))
+    found = [
+        compare(outputs[name], ref, tolerance(job.family, job.case, job.backend, name))
+        for name, ref in expected.items()
+    ]
+    return worst(found)
 
 
 def run(job: Job, inputs: Inputs | None = None, failures: Path | None = None) -> CheckRow:

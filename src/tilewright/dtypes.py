@@ -46,8 +46,9 @@ INT32 = DType("int32", 4, 4, 0.0, "int32")
 INT64 = DType("int64", 8, 5, 0.0, "int64")
 UINT8 = DType("uint8", 1, 6, 0.0, "uint8")
 FP64 = DType("fp64", 8, 7, 2.0**-53, "float64")
+INT16 = DType("int16", 2, 8, 0.0, "int16")
 
-ALL = {d.name: d for d in (FP32, BF16, FP16, INT8, INT32, INT64, UINT8, FP64)}
+ALL = {d.name: d for d in (FP32, BF16, FP16, INT8, INT32, INT64, UINT8, FP64, INT16)}
 
 
 def dtype(name: str) -> DType:

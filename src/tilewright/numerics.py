@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,6 +52,11 @@ def dot_product_error(length: Expr | int) -> Tolerance:
     return Tolerance(bound, f"u(output) + 4 sqrt({length}) u(accumulator) + one fp32 rounding")
 
 
+def exact() -> Tolerance:
+    """No error at all: codes, masks and moved bytes."""
+    return Tolerance(lambda spec, case: 0.0, "exact")
+
+
 def rounding_error(roundings: int = 1) -> Tolerance:
     """Elementwise work of a few roundings in the output's type."""
 
@@ -77,6 +82,16 @@ class Comparison:
     worst_index: tuple[int, ...]
     tolerance: float
     reason: str
+
+
+def worst(found: Sequence[Comparison]) -> Comparison:
+    """Of an op's outputs, one that fails, or else the one that comes nearest to its tolerance."""
+
+    def badness(one: Comparison) -> tuple[bool, float, float]:
+        share = one.rel_err / one.tolerance if one.tolerance > 0 else one.rel_err
+        return not one.ok, share, one.worst
+
+    return max(found, key=badness)
 
 
 def compare(out: torch.Tensor, ref: torch.Tensor, tolerance: float) -> Comparison:

@@ -158,4 +158,4 @@ def load(path: Path) -> tuple[Job, Inputs]:
     logical = {k.removeprefix("input."): v for k, v in stored.items() if k.startswith("input.")}
     if not logical:
         return job, draw(found, case, job.seed)
-    return job, from_logical(found, case, {t.name: logical.get(t.name) for t in found.spec.inputs})
+    return job, from_logical(found, case, {t.name: logical.get(t.name) for t in found.spec.given})

@@ -63,7 +63,11 @@ class Tensor:
 
     `when=("bias", ("yes",))` makes the tensor present only if that flag has one of those values.
     `init` says how inputs are drawn: "normal", "uniform" (integers over their whole range) or
-    "scale" (positive, around 0.01).
+    "scale" (positive, around 0.01). `layout_flag` is the flag that chooses the layout, which tensors may
+    share. An output with `inout` holds something before the call: it is drawn like an input, the kernel
+    changes it in place, and the reference takes its logical value by name and returns the new one.
+    `align` is what the address and the stride of the first dim are multiples of, in bytes. `tolerance`
+    is an output's own, where the spec's does not fit it.
     """
 
     name: str
@@ -71,6 +75,10 @@ class Tensor:
     layouts: Mapping[str, Layout]
     when: tuple[str, tuple[str, ...]] | None
     init: str
+    inout: bool
+    align: int
+    tolerance: Tolerance | None
+    _layout_flag: str | None
 
     def __init__(
         self,
@@ -79,12 +87,22 @@ class Tensor:
         layouts: Mapping[str, Layout] | None = None,
         when: tuple[str, tuple[str, ...]] | None = None,
         init: str = "normal",
+        layout_flag: str | None = None,
+        inout: bool = False,
+        align: int = 0,
+        tolerance: Tolerance | None = None,
     ) -> None:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "dims", dims)
         object.__setattr__(self, "layouts", MappingProxyType(dict(layouts or {})))
         object.__setattr__(self, "when", when)
         object.__setattr__(self, "init", init)
+        object.__setattr__(self, "inout", inout)
+        object.__setattr__(self, "align", align)
+        object.__setattr__(self, "tolerance", tolerance)
+        object.__setattr__(
+            self, "_layout_flag", (layout_flag or f"{name}_layout") if layouts else None
+        )
 
     @property
     def optional(self) -> bool:
@@ -92,16 +110,18 @@ class Tensor:
 
     @property
     def layout_flag(self) -> str | None:
-        """The flag that chooses the layout, `<name>_layout`; None where there is only one."""
-        return f"{self.name}_layout" if self.layouts else None
+        """The flag that chooses the layout, `<name>_layout` or a shared one; None where there is only one."""
+        return self._layout_flag
 
     def present(self, case: Case) -> bool:
         return self.when is None or case.flags[self.when[0]] in self.when[1]
 
     def layout(self, case: Case) -> Layout:
-        if not self.layouts:
+        if self._layout_flag is None:
             return Layout(self.dims)
-        return self.layouts[case.flags[f"{self.name}_layout"]]
+        if self._layout_flag not in case.flags and len(self.layouts) == 1:
+            return next(iter(self.layouts.values()))
+        return self.layouts[case.flags[self._layout_flag]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +150,7 @@ class KernelSpec:
     precisions: tuple[Precision, ...]
     cases: SizeGrid
     tolerance: Tolerance
-    flops: Expr
+    flops: Expr | Callable[[KernelSpec, Case], float]
     space: Mapping[str, Space]
     default: Mapping[str, Config]
     reference: Ref
@@ -139,10 +159,19 @@ class KernelSpec:
     peers: Ref | None = None
     bench_cases: SizeGrid | None = None
     default_precision: str = ""
+    # Bytes that must move at least once, where that is not every present tensor once.
+    bytes: Callable[[KernelSpec, Case], float] | None = None
+    # Why sizes and flags do not go together, in one sentence; None where they do.
+    valid: Callable[[KernelSpec, Case], str | None] | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         return self.inputs + self.outputs
+
+    @property
+    def given(self) -> tuple[Tensor, ...]:
+        """What a call is given values for: the inputs, and the outputs that are changed in place."""
+        return self.inputs + tuple(t for t in self.outputs if t.inout)
 
     def precision(self, name: str | None) -> Precision:
         """Look one up; the first is the default. Raises UsageError naming the accepted ones."""
@@ -172,12 +201,21 @@ class KernelSpec:
     def dtype_of(self, tensor: Tensor, case: Case) -> DType:
         return self.precision(case.precision).dtypes[tensor.name]
 
+    def tolerance_of(self, output: str | None, case: Case) -> float:
+        """The bound on an output's relative error: its own, or the spec's."""
+        own = next((t.tolerance for t in self.outputs if t.name == output), None)
+        return (own or self.tolerance).of(self, case)
+
     def flops_of(self, case: Case) -> float:
         """Floating point (or integer) operations of one call."""
-        return float(evaluate(self.flops, self.sizes_of(case)))
+        if isinstance(self.flops, Expr):
+            return float(evaluate(self.flops, self.sizes_of(case)))
+        return float(self.flops(self, case))
 
     def bytes_of(self, case: Case) -> float:
-        """Bytes that must move at least once: every present tensor, read or written once."""
+        """Bytes that must move at least once: every present tensor, read or written once, or what `bytes` says."""
+        if self.bytes is not None:
+            return float(self.bytes(self, case))
         total = 0.0
         for tensor in self.tensors:
             if tensor.present(case):
@@ -196,9 +234,14 @@ class KernelSpec:
     def require_flags(self, flags: Mapping[str, str]) -> None:
         """Raise UsageError for a flag, or a value of one, that the family does not have."""
         for name, value in flags.items():
-            accepted = self.flag(name).values
-            if value not in accepted:
-                raise unknown(f"value of {name}", value, list(accepted))
+            flag = self.flag(name)
+            if flag.normal(value) not in flag.values and not flag.numeric:
+                raise unknown(f"value of {name}", value, list(flag.values))
+
+    def takes(self, name: str, value: str, precision: Precision) -> bool:
+        """Whether a flag may have a value under a precision."""
+        flag = self.flag(name)
+        return flag.numeric or value in self.flag_values(flag, precision)
 
     def flag_values(
         self, flag: Flag, precision: Precision, backend: str | None = None
@@ -208,14 +251,12 @@ class KernelSpec:
         for tensor in self.tensors:
             if backend is not None and tensor.layout_flag == flag.name:
                 values = tuple(
-                    v for v in values if backend in (tensor.layouts[v].backends or (backend,))
+                    v
+                    for v in values
+                    if v not in tensor.layouts
+                    or backend in (tensor.layouts[v].backends or (backend,))
                 )
         return values
-
-    def attribute_flags(self) -> tuple[Flag, ...]:
-        """Flags that reach a kernel as an attribute; the others say which tensors are present."""
-        presence = {t.when[0] for t in self.tensors if t.when is not None}
-        return tuple(f for f in self.flags if f.name not in presence)
 
     def dim_names(self) -> tuple[str, ...]:
         """Names of the free sizes: in the order the cases list them, then of appearance."""
@@ -241,17 +282,35 @@ class KernelSpec:
         negative = [n for n, v in sizes.items() if v < 0]
         if negative:
             raise UsageError(f"{negative[0]}={sizes[negative[0]]} is negative; sizes are 0 or more")
+        case = self._case(sizes, chosen, flags or {}, memory)
+        reason = self.valid(self, case) if self.valid else None
+        if reason:
+            raise UsageError(f"{self.name} {case}: {reason}")
+        return case
+
+    def why_invalid(
+        self, sizes: Mapping[str, int], precision: str, flags: Mapping[str, str]
+    ) -> str | None:
+        """Why these sizes and flags do not go together; None if they do."""
+        if self.valid is None:
+            return None
+        return self.valid(self, self._case(sizes, self.precision(precision), flags, "dense"))
+
+    def _case(
+        self, sizes: Mapping[str, int], precision: Precision, flags: Mapping[str, str], memory: str
+    ) -> Case:
         values: dict[str, str] = {}
         for flag in self.flags:
-            accepted = self.flag_values(flag, chosen)
+            accepted = self.flag_values(flag, precision)
             default = flag.default if flag.default in accepted else accepted[0]
-            values[flag.name] = str((flags or {}).get(flag.name, default))
-            if values[flag.name] not in accepted:
-                raise unknown(f"{flag.name} for {chosen.name}", values[flag.name], list(accepted))
-        for name in flags or {}:
+            value = flag.normal(str(flags.get(flag.name, default)))
+            if not self.takes(flag.name, value, precision):
+                raise unknown(f"{flag.name} for {precision.name}", value, list(accepted))
+            values[flag.name] = value
+        for name in flags:
             self.flag(name)
         ordered = {n: int(sizes[n]) for n in self.dim_names()}
-        return Case.make(ordered, chosen.name, values, memory)
+        return Case.make(ordered, precision.name, values, memory)
 
     def flag_combinations(
         self, precision: Precision, backend: str | None = None
@@ -260,6 +319,13 @@ class KernelSpec:
         names = [flag.name for flag in self.flags]
         values = [self.flag_values(flag, precision, backend) for flag in self.flags]
         return [dict(zip(names, point, strict=True)) for point in itertools.product(*values)]
+
+    def sample_case(self, precision: Precision, flags: Mapping[str, str]) -> Case | None:
+        """A case of the last listed sizes that go with the flags, for asking whether something is taken at all."""
+        for sizes in reversed(self.cases.sizes):
+            if self.why_invalid(sizes, precision.name, flags) is None:
+                return self.case(sizes, precision.name, flags)
+        return None
 
     def check_cases(
         self,

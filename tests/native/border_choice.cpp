@@ -32,7 +32,7 @@ int main() {
     Launch launch;
     launch.precision = &op.precisions[static_cast<size_t>(precision)];
     launch.flags.resize(flags);
-    for (int& flag : launch.flags) std::cin >> flag;
+    for (int64_t& flag : launch.flags) std::cin >> flag;
     std::cin >> level >> limit;
     launch.sizes.resize(static_cast<size_t>(op.case_sizes));
     for (int64_t& size : launch.sizes) std::cin >> size;

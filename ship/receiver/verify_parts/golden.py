@@ -20,11 +20,15 @@ _DTYPES = {
     "I32": torch.int32,
     "I8": torch.int8,
     "U8": torch.uint8,
+    "I16": torch.int16,
 }
 
 
 class Call(NamedTuple):
-    """One stored call: how to make it, what fp64 arithmetic gives, and how close is close enough."""
+    """One stored call: how to make it, what fp64 arithmetic gives, and how close is close enough.
+
+    Outputs in `changed` are arguments that the call changes in place; the others are returned.
+    """
 
     name: str
     op: str
@@ -35,7 +39,8 @@ class Call(NamedTuple):
     outputs: tuple[str, ...]
     expected: tuple[torch.Tensor, ...]
     dtypes: tuple[torch.dtype, ...]
-    tolerance: float
+    tolerances: tuple[float, ...]
+    changed: tuple[str, ...] = ()
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -73,7 +78,8 @@ def read_calls(root: Path) -> Iterator[Call]:
                 tuple(o["name"] for o in case["outputs"]),
                 tuple(tensors[o["tensor"]] for o in case["outputs"]),
                 tuple(getattr(torch, o["dtype"]) for o in case["outputs"]),
-                case["tolerance"],
+                tuple(o["tolerance"] for o in case["outputs"]),
+                tuple(o["name"] for o in case["outputs"] if o["inout"]),
             )
 
 
@@ -83,16 +89,41 @@ def _value(stored: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if "dtype" in stored:
         return getattr(torch, stored["dtype"])
     value = tensors[stored["tensor"]]
-    return larger_view(value, stored["free"]) if stored["free"] else value
+    if stored["free"] or stored["align"]:
+        return placed(value, stored["free"], stored["align"])
+    return value
 
 
-def larger_view(value: torch.Tensor, free: int) -> torch.Tensor:
-    """The same values as a view into memory larger in `free` leading dims: NaN (77 for integers) around it."""
+def placed(value: torch.Tensor, free: int, align: int = 0) -> torch.Tensor:
+    """The same values as a view into memory larger in `free` leading dims: NaN (77 for integers) around it.
+
+    With `align`, the address and the stride of the first dim are multiples of that many bytes.
+    """
     larger = [size + 3 if i < free else size for i, size in enumerate(value.shape)]
-    room = torch.empty(larger, dtype=value.dtype)
+    unit = math.lcm(align or 1, value.element_size()) // value.element_size()
+    strides = [1] * value.dim()
+    for i in reversed(range(value.dim() - 1)):
+        strides[i] = strides[i + 1] * max(1, larger[i + 1])
+    if strides:
+        strides[0] = -(-strides[0] // unit) * unit
+    before = sum(strides[:free])
+    count = larger[0] * strides[0] if strides else 1
+    room = torch.empty(count + unit, dtype=value.dtype)
     room.fill_(math.nan if value.dtype.is_floating_point else 77)
-    view = room[
-        tuple(slice(1, 1 + s) if i < free else slice(None) for i, s in enumerate(value.shape))
-    ]
+    address = room.data_ptr() + before * value.element_size()
+    shift = -address % align // value.element_size() if align else 0
+    view = room.as_strided(value.shape, strides, shift + before)
     view.copy_(value)
     return view
+
+
+def own(value: torch.Tensor) -> torch.Tensor:
+    """A copy with the same strides and the same alignment, for a call that changes it."""
+    span = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
+    unit = 512 // value.element_size()
+    room = torch.empty(span + 2 * unit, dtype=value.dtype)
+    wanted = value.data_ptr() % 512
+    shift = (wanted - room.data_ptr()) % 512 // value.element_size()
+    copy = room.as_strided(value.shape, value.stride(), shift)
+    copy.copy_(value)
+    return copy

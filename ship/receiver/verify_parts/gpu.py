@@ -168,7 +168,11 @@ def choose(loaded: Loaded, call: Call, device: Device) -> tuple[int, str]:
     tensors = (_Tensor * len(op["tensors"]))(
         *(_tensor(given.get(t["name"])) for t in op["tensors"])
     )
-    flags = [(f["name"], f["values"].index(call.flags[f["name"]])) for f in op["flags"]]
+    flags = [
+        (f["name"], f["values"].index(call.flags[f["name"]]))
+        for f in op["flags"]
+        if f["kind"] != "number"
+    ]
     attrs = (_Attr * max(1, len(flags)))(*(_Attr(name.encode(), value) for name, value in flags))
     error, entry = ctypes.create_string_buffer(1024), ctypes.create_string_buffer(1024)
     room = ctypes.cast(error, ctypes.c_char_p)

@@ -5,7 +5,8 @@ target)`, `launch(tensors, case, config, target, lib_path, ...)`, `count(case, c
 lib_path, ...)` (the same without data), `floor(case, config, target, result, cores)` and, where the
 hardware's arithmetic adds an error of its own, `added_error(case)`. For modelled times it may have
 `representatives(case, config, target)` (blocks that stand for all), `on_cores(case, config, target,
-cores)` and `validated_by(case, config)`. Both runs take `kernel_library`,
+cores)` and `validated_by(case, config)`; `limits(precision, target)` says in words which sizes are
+refused, for the matrix. Both runs take `kernel_library`,
 `threads` and `trace` by keyword and hand them to `tilewright.ascendc.twin.runner.run`.
 """
 
@@ -18,9 +19,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewright.backends.base import Backend, Cell, Launch, State
+from tilewright.cases import pairwise
 from tilewright.errors import IMPORT_CRASHES, Refused, TilewrightError, UsageError
 from tilewright.evidence import Evidence
-from tilewright.inputs import Inputs, empty_outputs
+from tilewright.inputs import Inputs, make_outputs
 from tilewright.targets import ALL
 
 if TYPE_CHECKING:
@@ -153,7 +155,7 @@ class AscendC(Backend):
             self.adapter(family)
         except UsageError as error:
             return absent(str(error))
-        combinations = family.spec.flag_combinations(precision, self.name)
+        combinations = pairwise(family.spec.flag_combinations(precision, self.name))
         reasons = [self._cell_reason(family, target, precision, flags) for flags in combinations]
         taken = [flags for flags, why in zip(combinations, reasons, strict=True) if why is None]
         if not taken:
@@ -162,13 +164,17 @@ class AscendC(Backend):
         text = "runs on the host twin; no time is measured"
         if refused:
             text += f"; not {refused_values(refused, taken)}"
+        limits = getattr(self.adapter(family), "limits", None)
+        if limits:
+            text += f"; {limits(precision.name, target)}"
         return self._cell(family, target, precision, State.TWIN, text)
 
     def _cell_reason(
         self, family: Family, target: Target, precision: Precision, flags: dict[str, str]
     ) -> str | None:
-        sizes = dict.fromkeys(family.spec.dim_names(), 1)
-        case = family.spec.case(sizes, precision.name, flags)
+        case = family.spec.sample_case(precision, flags)
+        if case is None:
+            return "no case of the spec has these flags"
         return self.refuses(family, case, family.spec.default_config(target), target)
 
     def refuses(self, family: Family, case: Case, config: Config, target: Target) -> str | None:
@@ -239,7 +245,7 @@ class AscendC(Backend):
         reason = self.refuses(family, case, config, target)
         if reason:
             raise Refused(f"ascendc refuses {family.name} {case}: {reason}")
-        outputs = empty_outputs(family, case)
+        outputs = make_outputs(family, case, inputs)
         tensors = {**inputs.physical, **outputs}
         twin, kernels = native.library("twin"), kernel_library(family)
         adapter = self.adapter(family)

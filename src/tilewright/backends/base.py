@@ -103,7 +103,7 @@ class Backend(ABC):
         for tensor in family.spec.tensors:
             layout = tensor.layout(case)
             if layout.backends is not None and self.name not in layout.backends:
-                value = case.flags[f"{tensor.name}_layout"]
+                value = case.flags[tensor.layout_flag or ""]
                 return f"{tensor.layout_flag}={value} is for {', '.join(layout.backends)} only"
         space = family.spec.space_for(target)
         return space.illegal(family.spec, case, config, target) if space else None
@@ -126,6 +126,8 @@ class Backend(ABC):
         if self.refuses(family, wanted, config, target) is None:
             return wanted
         for other in spec.flag_combinations(precision, self.name):
+            if spec.why_invalid(sizes, precision.name, {**other, **(flags or {})}):
+                continue
             case = spec.case(sizes, precision.name, {**other, **(flags or {})})
             if self.refuses(family, case, config, target) is None:
                 return case

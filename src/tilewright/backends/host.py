@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tilewright.backends.base import Backend, Cell, Launch, State
 from tilewright.dtypes import from_torch
 from tilewright.errors import Refused
-from tilewright.inputs import Inputs, empty_outputs
+from tilewright.inputs import Inputs, make_outputs
 
 if TYPE_CHECKING:
     import torch
 
-    from tilewright.cases import Case
+    from tilewright.cases import Case, Flag
     from tilewright.registry import Family
     from tilewright.space import Config
     from tilewright.spec import KernelSpec, Precision
@@ -36,9 +37,15 @@ def view(name: str, value: torch.Tensor | None) -> TensorView:
 
 
 def attributes(spec: KernelSpec, case: Case, config: Mapping[str, int]) -> dict[str, int]:
-    """Flags as the index of their value, then the config's fields."""
-    flags = {f.name: f.values.index(case.flags[f.name]) for f in spec.attribute_flags()}
-    return {**flags, **config}
+    """Flags as the index of their value (numeric ones as the bits of a double), then the config's fields."""
+    return {**{f.name: _code(f, case) for f in spec.flags}, **config}
+
+
+def _code(flag: Flag, case: Case) -> int:
+    if not flag.numeric:
+        return flag.values.index(case.flags[flag.name])
+    (bits,) = struct.unpack("<q", struct.pack("<d", case.number(flag.name)))
+    return int(bits)
 
 
 class Host(Backend):
@@ -73,7 +80,7 @@ class Host(Backend):
         reason = self.refuses(family, case, config, target)
         if reason:
             raise Refused(f"host refuses {family.name} {case}: {reason}")
-        outputs = empty_outputs(family, case)
+        outputs = make_outputs(family, case, inputs)
         tensors = [view(t.name, inputs.physical[t.name]) for t in family.spec.inputs]
         tensors += [view(t.name, outputs.get(t.name)) for t in family.spec.outputs]
         prepared = native.module().prepare(

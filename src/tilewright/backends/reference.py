@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tilewright.backends.base import Backend, Cell, Launch, State
-from tilewright.inputs import Inputs, empty_outputs, reference_outputs
+from tilewright.inputs import Inputs, make_outputs, reference_outputs
 
 if TYPE_CHECKING:
     from tilewright.cases import Case
@@ -38,7 +38,7 @@ class Reference(Backend):
         target: Target,
         threads: int = 0,
     ) -> Launch:
-        outputs = empty_outputs(family, case)
+        outputs = make_outputs(family, case, inputs)
 
         def run() -> None:
             for name, value in reference_outputs(family, case, inputs).items():

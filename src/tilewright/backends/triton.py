@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from tilewright import toolchains
 from tilewright.backends.base import Backend, Cell, Launch, State
 from tilewright.errors import Refused, Unavailable
-from tilewright.inputs import Inputs, empty_outputs
+from tilewright.inputs import Inputs, make_outputs
 from tilewright.targets import ALL
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Triton(Backend):
         if cell.state is State.ABSENT:
             raise Unavailable(cell.reason)
         launch = family.module("triton").launch
-        outputs = empty_outputs(family, case)
+        outputs = make_outputs(family, case, inputs)
         interpret = cell.state is State.INTERPRET
         if interpret:
             tensors = {**inputs.physical, **outputs}

@@ -39,7 +39,8 @@ def run(
         typer.Option(
             "--against",
             metavar="PEER,...",
-            help="Peers of the family, such as torch, torch-mkldnn, torch-best.",
+            help="Peers of the family, such as torch, torch-mkldnn, torch-best, or a flag of our own: "
+            "batch_invariant=yes times the kernel beside itself.",
         ),
     ] = None,
     cold: Annotated[

@@ -146,9 +146,7 @@ def _precisions(family: Family, names: list[str], flags: Mapping[str, str]) -> l
     spec = family.spec
     spec.require_flags(flags)
     chosen = spec.select_precisions(names)
-    found = [
-        p for p in chosen if all(v in spec.flag_values(spec.flag(k), p) for k, v in flags.items())
-    ]
+    found = [p for p in chosen if all(spec.takes(k, v, p) for k, v in flags.items())]
     if not found:
         text = ",".join(f"{k}={v}" for k, v in flags.items())
         raise UsageError(f"--flags {text} do not go with {', '.join(p.name for p in chosen)}")

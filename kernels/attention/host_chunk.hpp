@@ -1,0 +1,64 @@
+// One thread's work: some rows of one sequence and key head over all keys they see.
+#pragma once
+
+#include "_host/workspace.hpp"
+#include "attention/host_run.hpp"
+
+namespace tw::attention {
+
+// Rows [begin, end) of one sequence and key head; row r is query r / group of the group's head r % group.
+struct Task {
+  int64_t batch, key_head;
+  int64_t first_query, queries, first_key, keys;
+  int64_t begin, end;
+
+  int64_t rows() const { return end - begin; }
+};
+
+// Sizes of a problem that follow from its kind and tiles, and where things are in a thread's memory.
+class Plan {
+ public:
+  Plan(const Problem& p, int64_t most_rows);
+
+  int64_t groups, dv;         // padded
+  int64_t key_bytes;          // of a packed key
+  int64_t value_bytes;        // of a packed group of keys of V
+  int64_t tile_m, tile_n, unit;
+  int64_t rows;               // most rows of a task, whole blocks
+  Layout layout;
+  int64_t q, o, m, l, low, high, place, slope, k, v, room, s, weights, special, pointers, finish;
+};
+
+class Chunk {
+ public:
+  Chunk(const Problem& p, const Plan& plan, const Task& task, char* memory);
+  void run();
+
+ private:
+  // What the rows of a block see, together.
+  struct Sight {
+    int64_t least_low, most_low, least_high, most_high;
+  };
+
+  void place_rows();
+  void take_rows(int64_t block);
+  int64_t block_rows(int64_t block) const;
+  void pass_over(int64_t key0, int64_t keys, int64_t block);
+  int64_t pack(int64_t key0, int64_t keys);
+  void finish(int64_t block);
+  void point(const View& view, int64_t block, int64_t bytes, char** rows) const;
+
+  template <class T>
+  T* in(int64_t offset, int64_t row = 0) const {
+    return reinterpret_cast<T*>(memory_ + offset) + row;
+  }
+
+  const Problem& p_;
+  const Plan& plan_;
+  const Task& task_;
+  char* memory_;
+  int64_t group_, blocks_;
+  int64_t specials_ = 0;
+};
+
+}  // namespace tw::attention

@@ -1,0 +1,47 @@
+// The computing half of the host attention; compiled once per ISA level with -DTW_ISA=<level>.
+#include "_host/simd/simd.hpp"
+#include "attention/host_lanes.hpp"
+#if TW_LEVEL == TW_LEVEL_amx
+#include "attention/host_tiles.hpp"
+#endif
+
+namespace tw::attention::TW_ISA {
+namespace {
+
+constexpr KernelTable make_table() {
+  KernelTable t{};
+  t.dots[kF32] = true;
+  t.d_unit[kF32] = 1;
+  t.key_unit[kF32] = 32;
+  t.pack_q[kF32] = pack_q_f32;
+  t.pack_k[kF32] = pack_k_f32;
+  t.pack_v[kF32] = pack_v_f32;
+  t.block[kF32] = block_lanes<StepF32, kF32>;
+  t.finish = finish_rows;
+  t.key_unit[kBF16] = 32;
+  t.dots[kBF16] = kHasDpbf16;
+#if TW_LEVEL == TW_LEVEL_amx
+  t.d_unit[kBF16] = kChunk;
+  t.pack_q[kBF16] = pack_q_tiles;
+  t.pack_k[kBF16] = pack_k_tiles;
+  t.pack_v[kBF16] = pack_v_tiles;
+  t.block[kBF16] = block_tiles;
+  t.begin[kBF16] = tiles_begin;
+  t.end[kBF16] = tiles_end;
+#elif TW_LEVEL >= TW_LEVEL_avx512
+  t.d_unit[kBF16] = 2;
+  t.pack_q[kBF16] = pack_q_bf16;
+  t.pack_k[kBF16] = pack_k_bf16;
+  t.pack_v[kBF16] = pack_v_bf16;
+  t.block[kBF16] = block_lanes<StepBF16, kBF16>;
+#endif
+  return t;
+}
+
+constexpr KernelTable kTable = make_table();
+
+}  // namespace
+
+const KernelTable& kernels() { return kTable; }
+
+}  // namespace tw::attention::TW_ISA

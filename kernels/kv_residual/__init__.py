@@ -1,0 +1,1 @@
+"""Quantised KV pages with residuals: see `spec.py`."""

@@ -1,0 +1,1 @@
+"""KV pages in the NZ layout: see `spec.py`."""

@@ -1,0 +1,1 @@
+"""Attention of a few queries over a paged KV cache: see `spec.py`."""

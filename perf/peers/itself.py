@@ -1,0 +1,60 @@
+"""Our own kernel under another flag as a peer: what `batch_invariant` costs, what int8 saves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from tilewright.errors import Unavailable
+from tilewright.inputs import from_logical
+
+if TYPE_CHECKING:
+    from tilewright.cases import Case
+    from tilewright.inputs import Inputs
+    from tilewright.perf.rows import Subject
+
+_AS_GIVEN: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Itself:
+    """The same call with one flag changed; see `tilewright.perf.peers.Peer`."""
+
+    name: str
+    summary: str
+    prepare: Callable[[], Callable[[], Any]]
+    flags: Mapping[str, str] = field(default_factory=lambda: _AS_GIVEN)
+
+
+def is_flag(wanted: str) -> bool:
+    """Whether a name given to `--against` is a flag of our own, such as `batch_invariant=yes`."""
+    return "=" in wanted
+
+
+def itself(
+    subject_of: Callable[[Case], Subject], case: Case, inputs: Inputs, wanted: str
+) -> Itself:
+    """The kernel of a subject under the flag `NAME=VALUE`, on the same logical inputs."""
+
+    def prepare() -> Callable[[], Any]:
+        name, _, value = wanted.partition("=")
+        family = subject_of(case).family
+        other = family.spec.case(
+            case.sizes, case.precision, {**case.flags, name: value}, case.memory
+        )
+        launch = subject_of(other).prepare(from_logical(family, other, inputs.logical))
+        wanted_outputs = [t.name for t in family.spec.outputs if t.present(case)]
+        missing = [n for n in wanted_outputs if n not in launch.outputs]
+        if missing:
+            raise Unavailable(f"with {wanted} there is no output {missing[0]} to compare")
+        outputs = tuple(launch.outputs[n] for n in wanted_outputs)
+
+        def call() -> Any:
+            launch.run()
+            return outputs
+
+        return call
+
+    return Itself(wanted, f"the same kernel with {wanted}", prepare)
