@@ -55,6 +55,8 @@ def _cache(
         else (pages, PAGE, problem.kv_heads, d)
     )
     array = _array(tensors, name, dtype, shape)
+    if array.size == 0:
+        return array, PAGE * problem.kv_heads * d
     dense = np.empty((1, *array.shape[1:]), array.dtype).strides[1:]
     inner = all(
         s == w or n == 1 for s, w, n in zip(array.strides[1:], dense, array.shape[1:], strict=True)
@@ -66,7 +68,7 @@ def _cache(
     address = int(array.__array_interface__["data"][0])
     bytes_ = stride * array.itemsize
     _need(
-        array.size == 0 or (address % ALIGN == 0 and (bytes_ % ALIGN == 0 or array.shape[0] == 1)),
+        address % ALIGN == 0 and (bytes_ % ALIGN == 0 or array.shape[0] == 1),
         f"{name}: address {address:#x} and page stride {bytes_} must be multiples of {ALIGN} bytes",
     )
     return array, stride

@@ -336,22 +336,25 @@ class Keys {
     }
   }
 
-  // Nibble j of lane i is channel j * d/4 + i: shifted to the top and back, with its sign, on int16 lanes.
+  // Nibble j of lane i is channel j * d/4 + i: shifted to the top of a lane, and back with its sign.
   __aicore__ inline void AddResiduals(const LocalTensor<half>& tile, const LocalTensor<int16_t>& nibbles,
                                       int32_t pitch) {
     if (found_ == 0) return;
     const int32_t per = d_ / 64;  // blocks of a vector's lanes, and of 16 channels for each nibble
-    const LocalTensor<int16_t> signs = work_.template ReinterpretCast<int16_t>();
+    // As unsigned: a shift to the left of a signed lane would keep its sign.
+    const LocalTensor<uint16_t> tops = work_.template ReinterpretCast<uint16_t>(),
+                                packed = nibbles.template ReinterpretCast<uint16_t>();
     for (int32_t block = 0; block < d_ / kFractal; ++block) {
-      const int16_t up = static_cast<int16_t>(12 - 4 * (block / per));
+      const uint16_t up = static_cast<uint16_t>(12 - 4 * (block / per));
       for (int32_t k = 0; k < found_; k += kBlock) {
         const uint64_t lanes = static_cast<uint64_t>(Min(kBlock, found_ - k) * kFractal);
-        AscendC::ShiftLeft(signs[(block * found_ + k) * kFractal],
-                           nibbles[k * d_ / 4 + block % per * kFractal], up, lanes, 1,
+        AscendC::ShiftLeft(tops[(block * found_ + k) * kFractal],
+                           packed[k * d_ / 4 + block % per * kFractal], up, lanes, 1,
                            AscendC::UnaryRepeatParams(1, static_cast<uint16_t>(per), 8, 8));
       }
     }
     const int32_t all = found_ * d_;
+    const LocalTensor<int16_t> signs = work_.template ReinterpretCast<int16_t>();
     VectorBarrier();
     AscendC::ShiftRight(signs, signs, static_cast<int16_t>(12), all);
     VectorBarrier();
