@@ -39,7 +39,7 @@ def time_beside(
     ours = trial.timer(timer_of(trial.launch, through_python=True), effort)
     if theirs.result is not None:
         values = theirs.result if isinstance(theirs.result, tuple) else (theirs.result,)
-        poison({str(i): value for i, value in enumerate(values)})
+        poison(dict(zip(expected.outputs, values, strict=True)), inputs)
     result = measure_pair(ours, theirs, effort, subject.cold)
     verdict = trial.verdict()
     left = expected.judge_result(theirs.result)

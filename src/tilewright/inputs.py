@@ -172,7 +172,7 @@ def restore(outputs: Mapping[str, torch.Tensor], inputs: Inputs) -> None:
 
     for name, value in outputs.items():
         before = inputs.physical.get(name)
-        if before is not None:
+        if before is not None and before.shape == value.shape:
             torch.Tensor.copy_(value, before)
 
 
