@@ -79,7 +79,9 @@ def launch(
     partial = None
     if splits > 1:
         partial = torch.empty(splits * tq * hq * (dv + 2), dtype=torch.float32, device=q.device)
-    (tiles,) = (Grid(_GRID.format(**config)).evaluate({"TQ": tq, "HQ": hq, "NS": sequences, "HKV": hkv})[:1])
+    (tiles,) = Grid(_GRID.format(**config)).evaluate(
+        {"TQ": tq, "HQ": hq, "NS": sequences, "HKV": hkv}
+    )[:1]
     options = {name: config[name] for name in ("num_warps", "num_stages")}
     interpreter.launch(
         kernel,
