@@ -170,7 +170,8 @@ SPEC = KernelSpec(
     flops=_flops,
     bytes=_bytes,
     # split_pages: pages of one split, 0 chooses by the threads; batch_invariant chooses itself.
-    space={"cpu": Space(split_pages=(0, 8, 16, 32, 64, 128, 256), prefetch_pages=(0, 1, 2, 3, 4))},
-    default={"cpu": Config(split_pages=0, prefetch_pages=2)},
+    # prefetch_kib: how far ahead of the page at hand memory is asked for.
+    space={"cpu": Space(split_pages=(0, 8, 16, 32, 64, 128, 256), prefetch_kib=(0, 16, 32, 64, 128))},
+    default={"cpu": Config(split_pages=0, prefetch_kib=64)},
     peers=Ref("peers:peers"),
 )
