@@ -20,7 +20,7 @@ def flag_text(flag: OpFlag) -> str:
     """A C++ expression for the text of a flag in a Request, of the argument of its name."""
     if flag.kind in ("presence", "number"):
         return '""'
-    return f'{flag.name} ? "yes" : "no"' if flag.boolean else flag.name
+    return f'{flag.argument} ? "yes" : "no"' if flag.boolean else flag.argument
 
 
 def tables(op: Op, kernel: str) -> str:

@@ -54,12 +54,16 @@ class OpTensor:
 
 @dataclass(frozen=True, slots=True)
 class OpFlag:
-    """A flag of the spec. `kind`: "layout", "choice" or "number" are arguments, "presence" follows from the tensors given."""
+    """A flag of the spec. `kind`: "layout", "choice" or "number" are arguments, "presence" follows from the tensors given.
+
+    `argument` is its name as an argument: the flag's own, or `return_<name>` where an output has that name.
+    """
 
     name: str
     values: tuple[str, ...]
     default: str
     kind: str
+    argument: str
 
     @property
     def boolean(self) -> bool:
@@ -185,11 +189,11 @@ class Op:
 
     def flag_arguments(self) -> tuple[OpArgument, ...]:
         return tuple(
-            OpArgument(f.name, "bool", "True" if f.default == "yes" else "False", True)
+            OpArgument(f.argument, "bool", "True" if f.default == "yes" else "False", True)
             if f.boolean
-            else OpArgument(f.name, "float", repr(float(f.default)), True)
+            else OpArgument(f.argument, "float", _number(f.default), True)
             if f.kind == "number"
-            else OpArgument(f.name, "str", f'"{f.default}"', True)
+            else OpArgument(f.argument, "str", f'"{f.default}"', True)
             for f in self.flags
             if f.kind != "presence"
         )
@@ -233,7 +237,13 @@ class Op:
                 for t in self.tensors
             ],
             "flags": [
-                {"name": f.name, "values": list(f.values), "default": f.default, "kind": f.kind}
+                {
+                    "name": f.name,
+                    "values": list(f.values),
+                    "default": f.default,
+                    "kind": f.kind,
+                    "argument": f.argument,
+                }
                 for f in self.flags
             ],
             "precisions": [
@@ -290,6 +300,11 @@ def _tensor(tensor: Tensor, output: bool) -> OpTensor:
     )
 
 
+def _number(text: str) -> str:
+    """A number as torch prints it in a schema: `0.`, `0.5`."""
+    return repr(float(text)).removesuffix("0") if float(text) == int(float(text)) else text
+
+
 def _alias(index: int) -> str:
     """The names of aliases in a schema: a, b, ... z, a1, b1, ..."""
     return chr(ord("a") + index % 26) + (str(index // 26) if index >= 26 else "")
@@ -298,14 +313,16 @@ def _alias(index: int) -> str:
 def _flag(spec: KernelSpec, index: int) -> OpFlag:
     """Decide whether a flag is an argument or follows from which optional inputs are given."""
     flag = spec.flags[index]
+    taken = any(t.name == flag.name for t in spec.tensors)
+    argument = f"return_{flag.name}" if taken else flag.name
     if any(t.layout_flag == flag.name for t in spec.tensors):
-        return OpFlag(flag.name, flag.values, flag.default, "layout")
+        return OpFlag(flag.name, flag.values, flag.default, "layout", argument)
     if flag.numeric:
-        return OpFlag(flag.name, flag.values, flag.default, "number")
+        return OpFlag(flag.name, flag.values, flag.default, "number", argument)
     governed = [t for t in spec.given if t.when is not None and t.when[0] == flag.name]
     patterns = {tuple(value in t.when[1] for t in governed if t.when) for value in flag.values}
     kind = "presence" if governed and len(patterns) == len(flag.values) else "choice"
-    return OpFlag(flag.name, flag.values, flag.default, kind)
+    return OpFlag(flag.name, flag.values, flag.default, kind, argument)
 
 
 def _plain(shape: Iterable[Size]) -> set[str]:

@@ -123,16 +123,17 @@ def arguments(family: Family, op: Op, case: Case, inputs: Inputs) -> list[tuple[
         for size in t.layout(case).shape
         if isinstance(size, Expr)
     }
+    flags = {f.argument: f.name for f in op.flags}
     call: list[tuple[OpArgument, Any]] = []
     for argument in op.arguments():
         name = argument.name
         if name in inputs.physical:
             if inputs.physical[name] is not None:
                 call.append((argument, inputs.physical[name]))
-        elif name in case.flags:
-            value: Any = case.flags[name]
+        elif name in flags:
+            value: Any = case.flags[flags[name]]
             if argument.type == "float":
-                value = case.number(name)
+                value = case.number(flags[name])
             call.append((argument, value == "yes" if argument.type == "bool" else value))
         elif name == "out_dtype":
             dtype = spec.dtype_of(spec.outputs[0], case).torch_name

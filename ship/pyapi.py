@@ -166,10 +166,10 @@ def _documentation(op: Op) -> Iterator[str]:
         yield f"{tensor.name}: {shapes}, {role}."
     for flag in op.flags:
         if flag.kind == "number":
-            yield f"{flag.name}: a number, {flag.default} by default."
+            yield f"{flag.argument}: a number, {flag.default} by default."
         elif flag.kind != "presence":
             values = ", ".join(repr(v) for v in flag.values)
-            yield f"{flag.name}: one of {values}."
+            yield f"{flag.argument}: one of {values}."
     types = "; ".join(
         f"{p.name}: " + ", ".join(f"{t.name} {p.dtypes[t.name].torch_name}" for t in op.tensors)
         for p in op.precisions

@@ -55,9 +55,9 @@ def doc(op: Op) -> str:
         lines.append(f"{tensor.name}: {shapes}, {role}")
     for flag in op.flags:
         if flag.kind == "number":
-            lines.append(f"{flag.name}: a number")
+            lines.append(f"{flag.argument}: a number")
         elif flag.kind != "presence":
-            lines.append(f"{flag.name}: {' | '.join(op.accepted(flag))}")
+            lines.append(f"{flag.argument}: {' | '.join(op.accepted(flag))}")
     if op.config:
         lines.append(f"config: {', '.join(c.name for c in op.config)}")
     lines.append(f"precisions: {', '.join(p.name for p in op.precisions)}")
@@ -81,7 +81,7 @@ _TYPES = {
 def _function(op: Op) -> str:
     arguments = ", ".join(f"{_TYPES[a.type]} {a.name}" for a in op.raw_arguments())
     flags = ", ".join(flag_text(f) for f in op.flags)
-    numbers = ", ".join(f.name if f.kind == "number" else "0" for f in op.flags)
+    numbers = ", ".join(f.argument if f.kind == "number" else "0" for f in op.flags)
     config = "config" if op.config else "std::nullopt"
     tensors = ", ".join(t.name for t in op.tensors)
     return (

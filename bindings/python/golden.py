@@ -73,11 +73,11 @@ def check(family: Family, vector: Vector, threads: int = 0) -> Comparison:
     outputs = make_outputs(family, case, Inputs({}, vector.inputs))
     values = {**vector.inputs, **outputs}
     flags: dict[str, Any] = {
-        f.name: case.flags[f.name] == "yes" if f.boolean else case.flags[f.name]
+        f.argument: case.flags[f.name] == "yes" if f.boolean else case.flags[f.name]
         for f in op.flags
         if f.kind != "presence"
     }
-    flags |= {f.name: case.number(f.name) for f in op.flags if f.kind == "number"}
+    flags |= {f.argument: case.number(f.name) for f in op.flags if f.kind == "number"}
     function(*(values.get(t.name) for t in op.tensors), **flags, threads=threads)
     bounds = vector.tolerance
     return worst([compare(outputs[n], ref, bounds[n]) for n, ref in vector.expected.items()])

@@ -70,7 +70,7 @@ def _flag(op: Table, flag: Table, given: Mapping[str, Any], present: Mapping[str
         raise ValueError(
             f"{op['name']}: of {names} only some are given, in a combination that means nothing"
         )
-    value = given[flag["name"]]
+    value = given[flag["argument"]]
     if flag["kind"] == "number":
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{op['name']}: {flag['name']} is {value}; accepted: a finite number")

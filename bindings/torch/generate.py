@@ -58,7 +58,7 @@ def source(ops: Sequence[Op], namespace: str, module: str) -> str:
 def _function(op: Op) -> str:
     names = {a.name for a in op.arguments()}
     flags = ", ".join(flag_text(f) for f in op.flags)
-    numbers = ", ".join(f.name if f.kind == "number" else "0" for f in op.flags)
+    numbers = ", ".join(f.argument if f.kind == "number" else "0" for f in op.flags)
     tensors = ", ".join("View{}" if t.output else f"tw::ops::view({t.name})" for t in op.tensors)
     sizes = ", ".join(_given_size(op, name, names) for name in op.sizes)
     like = next(t.name for t in op.inputs if not t.optional)

@@ -97,7 +97,7 @@ def _function(op: Op) -> str:
     names = [a.name for a in arguments]
     inputs = ", ".join(t.name for t in op.inputs)
     flags = ", ".join(f"std::string({flag_text(f)})" for f in op.flags)
-    numbers = ", ".join(f.name if f.kind == "number" else "0" for f in op.flags)
+    numbers = ", ".join(f.argument if f.kind == "number" else "0" for f in op.flags)
     sizes = ", ".join(
         "-1" if n not in names else n if n in op.required_sizes else f"{n}.value_or(-1)"
         for n in op.sizes

@@ -260,7 +260,7 @@ class KernelSpec:
 
     def dim_names(self) -> tuple[str, ...]:
         """Names of the free sizes: in the order the cases list them, then of appearance."""
-        return _dim_names(self.cases, self.tensors)
+        return _dim_names(self.cases, self.tensors, self.precisions)
 
     def case(
         self,
@@ -358,13 +358,16 @@ class KernelSpec:
 _DIM_NAMES: dict[int, tuple[SizeGrid, tuple[str, ...]]] = {}
 
 
-def _dim_names(cases: SizeGrid, tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
+def _dim_names(
+    cases: SizeGrid, tensors: tuple[Tensor, ...], precisions: tuple[Precision, ...]
+) -> tuple[str, ...]:
     known = _DIM_NAMES.get(id(cases))
     if known is None:
+        fixed = {name for precision in precisions for name in precision.sizes}
         names: dict[str, None] = dict.fromkeys(cases.sizes[0] if cases.sizes else ())
         for tensor in tensors:
             for size in tensor.dims:
                 if isinstance(size, Expr):
                     names.update(dict.fromkeys(sorted(size.names())))
-        known = _DIM_NAMES[id(cases)] = (cases, tuple(names))
+        known = _DIM_NAMES[id(cases)] = (cases, tuple(n for n in names if n not in fixed))
     return known[1]
