@@ -71,7 +71,7 @@ def launch(
     nz = flags.get("kv_layout") == "nz"
     hkv = k.shape[1] if nz else k.shape[2]
     pages = config["split_pages"]
-    splits = -(-width // pages) if pages else 1
+    splits = max(1, -(-width // pages)) if pages else 1
     constexprs = _constexprs(config, flags, dk, dv, k.element_size()) | {
         "SPLIT_PAGES": pages if splits > 1 else 0,
         "COMPUTE": _compute(str(q.dtype).removeprefix("torch."), interpret),

@@ -328,9 +328,9 @@ def merge(
     for split in range(0, splits):
         own = tl.load(stats + split * rows * 2)
         # A split without keys has written nothing but its statistics.
-        seen = own != float("-inf")
+        width = tl.where(own == float("-inf"), 0, DV)
         factor = tl.exp2(own - reference)
-        sums = tl.load(partial + (split * rows + row) * DV + lanes, mask=(lanes < DV) & seen, other=0)
+        sums = tl.load(partial + (split * rows + row) * DV + lanes, mask=lanes < width, other=0)
         acc += sums * factor
         total += tl.load(stats + split * rows * 2 + 1) * factor
     token = row // HQ
