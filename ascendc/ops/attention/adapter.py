@@ -8,8 +8,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from tilewright.cases import Case
 from tilewright.errors import Refused
 from tilewright.targets import Target
@@ -129,7 +127,7 @@ def count(
         raise Refused(f"ascendc refuses attention {case}: {error}") from None
     return host.run(
         ready,
-        unbacked(problem, ready.workspace_bytes),
+        planning.unbacked(problem, ready.workspace_bytes),
         target.arch,
         lib_path,
         kernel_library,
@@ -137,31 +135,6 @@ def count(
         trace,
         skip_data=True,
     )
-
-
-def unbacked(problem: Problem, workspace_bytes: int) -> list[runner.Buffer]:
-    """The kernel's arguments without data, but for what the walk over the sequences reads."""
-    p = problem
-    queries, keys = sum(p.queries), sum(p.keys)
-
-    def ends(name: str, lengths: Any) -> runner.Buffer:
-        cuts = np.cumsum([0, *lengths]).astype(np.int32) if p.ragged else None
-        return runner.Buffer.of(name, cuts)
-
-    def of(name: str, elements: int, size: int = BYTES) -> runner.Buffer:
-        return runner.Buffer.unbacked(name, elements * size)
-
-    return [
-        of("q", queries * p.hq * p.dk),
-        of("k", keys * p.hkv * p.dk),
-        of("v", keys * p.hkv * p.dv),
-        ends("cu_q", p.queries),
-        ends("cu_k", p.keys),
-        runner.Buffer.of("alibi", np.ones(p.hq, np.float32) if p.alibi else None),
-        of("o", queries * p.hq * p.dv),
-        of("lse", queries * p.hq * p.lse, 4),
-        of("workspace", workspace_bytes, 1),
-    ]
 
 
 def floor(
@@ -172,22 +145,24 @@ def floor(
     Each has two vector cores, whose copies are counted for themselves.
     """
     written = result.bytes_written
-    loads = written.get("MTE2", {})
+    loads: Mapping[str, int] = written.get("MTE2", {})
 
-    def only(mte2: Mapping[str, int], pipes: tuple[str, ...]) -> Mapping[str, Mapping[str, int]]:
+    def only(
+        mte2: dict[str, int], *pipes: str
+    ) -> MappingProxyType[str, MappingProxyType[str, int]]:
         kept = {name: of for name, of in written.items() if name in pipes}
-        return MappingProxyType({**kept, "MTE2": MappingProxyType(dict(mte2))})
+        return MappingProxyType({**kept, "MTE2": MappingProxyType(mte2)})
 
     cube = replace(
         result,
-        bytes_written=only({m: n for m, n in loads.items() if m != "ub"}, ("MTE1", "FIX")),
+        bytes_written=only({m: n for m, n in loads.items() if m != "ub"}, "MTE1", "FIX"),
     )
     vector = replace(
         result,
         macs=0,
         counts=MappingProxyType({}),
         blocks=2 * result.blocks,
-        bytes_written=only({m: n for m, n in loads.items() if m == "ub"}, ("MTE3",)),
+        bytes_written=only({m: n for m, n in loads.items() if m == "ub"}, "MTE3"),
     )
     one, two = bound(cube, BYTES, cores), bound(vector, BYTES, 2 * cores)
     busiest = one if one.cycles >= two.cycles else two
