@@ -202,4 +202,5 @@ SPEC = KernelSpec(
         "hip": Config(tile_m=32, tile_n=32, num_warps=4, num_stages=2),
         "ascend": Config(tile_m=32, tile_n=32, stages=2),
     },
+    peers=Ref("peers:peers"),
 )

@@ -8,8 +8,6 @@
 
 namespace tw::paged::TW_ISA {
 
-using Stage = void (*)(const Work&, const Block&, int64_t local);
-
 // Rows of a head are ordered by query, then by query head.
 TW_INLINE void load_queries(const Work& w) {
   const Problem& p = w.p;
@@ -19,7 +17,7 @@ TW_INLINE void load_queries(const Work& w) {
       const int64_t head = (w.task.head + h) * p.group + r % p.group;
       float* out = w.q(h, r);
       const char* src = p.q.at(query, head);
-      if (p.q.step[2] == dtype_bytes(p.q.dtype)) {
+      if (p.q.step[2] == (p.q.dtype == TW_FP32 ? 4 : 2)) {
         kv::TW_ISA::widen(src, p.q.dtype, p.dk, out);
       } else {
         for (int64_t c = 0; c < p.dk; ++c) kv::TW_ISA::widen(p.q.at(query, head, c), p.q.dtype, 1, out + c);
