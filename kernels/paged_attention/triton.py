@@ -41,6 +41,7 @@ FIXED_SIZES: tuple[Mapping[str, int], ...] = tuple(
 )
 _LANE_BYTES = 32  # of one block of an nz page
 
+
 def launch(
     tensors: Mapping[str, torch.Tensor | None],
     flags: Mapping[str, str],
@@ -82,7 +83,9 @@ def launch(
     partial = None
     if splits > 1:
         partial = torch.empty(splits * tq * hq * (dv + 2), dtype=torch.float32, device=q.device)
-    (tiles,) = (Grid(_GRID.format(**config)).evaluate({"TQ": tq, "HQ": hq, "NS": sequences, "HKV": hkv})[:1])
+    (tiles,) = Grid(_GRID.format(**config)).evaluate(
+        {"TQ": tq, "HQ": hq, "NS": sequences, "HKV": hkv}
+    )[:1]
     options = {name: config[name] for name in ("num_warps", "num_stages")}
     interpreter.launch(
         kernel,
