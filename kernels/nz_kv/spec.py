@@ -79,7 +79,7 @@ SPEC = KernelSpec(
     tolerance=exact(),
     flops=_no_operations,
     bytes=_bytes,
-    space={"cpu": Space(stream=(0, 1, 2))},
+    space={"cpu": Space(stream=(0, 1, 2)), "cuda": _GPU, "hip": _GPU},
     # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
-    default={"cpu": Config(stream=2)},
+    default={"cpu": Config(stream=2), "cuda": _GPU_DEFAULT, "hip": _GPU_DEFAULT},
 )
