@@ -300,7 +300,9 @@ def kernel(
     inverse = flash.inverse(total)
     put(o, acc * inverse[:, None], rows64, stride_os, stride_od, row_ok, 0, V_HEAD, DV)
     if V_TAIL > 0:
-        put(o, acc_tail * inverse[:, None], rows64, stride_os, stride_od, row_ok, V_HEAD, V_TAIL, DV)
+        put(
+            o, acc_tail * inverse[:, None], rows64, stride_os, stride_od, row_ok, V_HEAD, V_TAIL, DV
+        )
     if lse is not None:
         wanted = row_ok & (lse.to(tl.int64) != 0)
         at = batch * stride_lse_b + (from_q + rows64) * stride_lse_s + head64 * stride_lse_h

@@ -122,6 +122,10 @@ SPEC = KernelSpec(
     bytes=_bytes,
     valid=_valid,
     space={"cpu": Space(stream=(0, 1, 2)), "cuda": _GPU, "hip": _GPU},
-    # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
-    default={"cpu": Config(stream=2), "cuda": _GPU_DEFAULT, "hip": _GPU_DEFAULT},
+    default={
+        # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
+        "cpu": Config(stream=2),
+        "cuda": _GPU_DEFAULT,
+        "hip": _GPU_DEFAULT,
+    },
 )

@@ -32,25 +32,24 @@ def keys_of(
         k_cache, page, token, head, stored, stride_page, stride_token, stride_head, stride_block,
         FIRST, COUNT, WIDTH, KV == cache.KV4, C0,
     )  # fmt: skip
-    if KV == cache.FLOAT or (KV != cache.KV4 and RESIDUAL == 0):
-        return x.to(COMPUTE)
-    scale = k_channel_scale
-    if KV == cache.C8D:
-        scale = k_token_scale
-    if KV == cache.KV4:
-        scale = k_page_scale
-    y = cache.values(
-        x, scale, k_page_zero, page, token, head, stored, HKV,
-        k_mask, k_rank, k_pool, k_pool_scale, k_fmask, k_frank, k_fpool,
-        FIRST, COUNT, WIDTH, KV, RESIDUAL, True,
-    )  # fmt: skip
+    if KV != cache.FLOAT and (KV == cache.KV4 or RESIDUAL != 0):
+        scale = k_channel_scale
+        if KV == cache.C8D:
+            scale = k_token_scale
+        if KV == cache.KV4:
+            scale = k_page_scale
+        x = cache.values(
+            x, scale, k_page_zero, page, token, head, stored, HKV,
+            k_mask, k_rank, k_pool, k_pool_scale, k_fmask, k_frank, k_fpool,
+            FIRST, COUNT, WIDTH, KV, RESIDUAL, True,
+        )  # fmt: skip
     if KV == cache.KV4:
         lanes = FIRST + tl.arange(0, COUNT)
         at = (((sequence * 16 + token) * HKV + head) * WIDTH)[:, None] + lanes[None, :]
         mask = (ok & is_open)[:, None] & (lanes < WIDTH)[None, :]
-        x = tl.load(k_open + at, mask=mask, other=0).to(tl.float32)
-        y = tl.where(is_open[:, None], x, y)
-    return y.to(COMPUTE)
+        own = tl.load(k_open + at, mask=mask, other=0).to(tl.float32)
+        x = tl.where(is_open[:, None], own, x)
+    return x.to(COMPUTE)
 
 
 @triton.jit
@@ -67,17 +66,16 @@ def values_of(
         v_cache, page, token, head, ok, stride_page, stride_token, stride_head, stride_block,
         FIRST, COUNT, WIDTH, KV == cache.KV4, C0,
     )  # fmt: skip
-    if KV == cache.FLOAT or FOLDED:
-        return x.to(COMPUTE)
-    scale = v_channel_scale
-    if KV != cache.C8S:
-        scale = v_token_scale
-    y = cache.values(
-        x, scale, v_token_zero, page, token, head, ok, HKV,
-        v_mask, v_rank, v_pool, v_pool_scale, v_fmask, v_frank, v_fpool,
-        FIRST, COUNT, WIDTH, KV, RESIDUAL, False,
-    )  # fmt: skip
-    return y.to(COMPUTE)
+    if KV != cache.FLOAT and not FOLDED:
+        scale = v_channel_scale
+        if KV != cache.C8S:
+            scale = v_token_scale
+        x = cache.values(
+            x, scale, v_token_zero, page, token, head, ok, HKV,
+            v_mask, v_rank, v_pool, v_pool_scale, v_fmask, v_frank, v_fpool,
+            FIRST, COUNT, WIDTH, KV, RESIDUAL, False,
+        )  # fmt: skip
+    return x.to(COMPUTE)
 
 
 @triton.jit
@@ -91,7 +89,7 @@ def queries(
     x = tl.load(q + places[:, None] + lanes[None, :], mask=mask, other=0)
     if FOLD:
         s = tl.load(k_channel_scale + head * WIDTH + lanes, mask=lanes < WIDTH, other=0)
-        return (x.to(tl.float32) * s[None, :]).to(COMPUTE)
+        x = x.to(tl.float32) * s[None, :]
     return x.to(COMPUTE)
 
 
@@ -194,7 +192,9 @@ def kernel(
         ok = (keys >= low) & (keys < stop)
         is_open = keys >= full_end
         token = keys % 16
-        page = tl.load(block_table + sequence * stride_bt + keys // 16, mask=ok, other=0).to(tl.int64)
+        page = tl.load(block_table + sequence * stride_bt + keys // 16, mask=ok, other=0).to(
+            tl.int64
+        )
         y = keys_of(
             k_cache, k_channel_scale, k_token_scale, k_page_scale, k_page_zero, k_open,
             k_mask, k_rank, k_pool, k_pool_scale, k_fmask, k_frank, k_fpool,
@@ -224,7 +224,9 @@ def kernel(
         weights = weights.to(COMPUTE)
         # Where rows differ in what they see, infinities and NaN wait for `spoil`.
         end = at + TILE_N
-        differ = ((low < low_end) & (at < low_end) & (end > low)) | ((high < high_end) & (end > high))
+        differ = ((low < low_end) & (at < low_end) & (end > low)) | (
+            (high < high_end) & (end > high)
+        )
         if not (LATENT and V_HEAD == K_HEAD):
             y = values_of(
                 v_cache, v_channel_scale, v_token_scale, v_token_zero,
@@ -311,12 +313,13 @@ def spoil(
 
 @triton.jit
 def merge(
-    partial, o, lse, HQ, splits, stride_ot, stride_oh, stride_lse_t, stride_lse_h,
-    DV: tl.constexpr, WIDTH: tl.constexpr,
+    partial, o, lse, HQ, MP, stride_ot, stride_oh, stride_lse_t, stride_lse_h,
+    DV: tl.constexpr, WIDTH: tl.constexpr, SPLIT_PAGES: tl.constexpr,
 ):  # fmt: skip
     """One row of `o` and `lse` from the sums of its splits, in the order of the splits."""
     row = tl.program_id(0).to(tl.int64)
     rows = tl.num_programs(0).to(tl.int64)
+    splits = tl.maximum(tl.cdiv(MP, SPLIT_PAGES), 1)
     stats = partial + splits * rows * DV + row * 2
     top = tl.full((), float("-inf"), tl.float32)
     for split in range(0, splits):
@@ -328,15 +331,17 @@ def merge(
     for split in range(0, splits):
         own = tl.load(stats + split * rows * 2)
         # A split without keys has written nothing but its statistics.
-        seen = own != float("-inf")
+        width = tl.where(own == float("-inf"), 0, DV)
         factor = tl.exp2(own - reference)
-        sums = tl.load(partial + (split * rows + row) * DV + lanes, mask=(lanes < DV) & seen, other=0)
+        sums = tl.load(partial + (split * rows + row) * DV + lanes, mask=lanes < width, other=0)
         acc += sums * factor
         total += tl.load(stats + split * rows * 2 + 1) * factor
     token = row // HQ
     head = row % HQ
     x = acc * flash.inverse(total)
-    tl.store(o + token * stride_ot + head * stride_oh + lanes, x.to(o.dtype.element_ty), mask=lanes < DV)
+    tl.store(
+        o + token * stride_ot + head * stride_oh + lanes, x.to(o.dtype.element_ty), mask=lanes < DV
+    )
     if lse is not None:
         wanted = lse.to(tl.int64) != 0
         at = lse + token * stride_lse_t + head * stride_lse_h
