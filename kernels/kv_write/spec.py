@@ -118,7 +118,11 @@ SPEC = KernelSpec(
     flops=_operations,
     bytes=_bytes,
     valid=_valid,
-    space={"cpu": Space(stream=(0, 1, 2))},
+    # tile_elements: of 16 tokens of some heads, one at least, that are worked on at a time.
+    space={
+        "cpu": Space(stream=(0, 1, 2)),
+        "ascend": Space(tile_elements=(2048, 4096, 8192, 10240)),
+    },
     # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
-    default={"cpu": Config(stream=2)},
+    default={"cpu": Config(stream=2), "ascend": Config(tile_elements=8192)},
 )
