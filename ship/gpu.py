@@ -25,6 +25,8 @@ from tilewright.targets import target as target_named
 # Below this a pool of processes takes longer to start than it saves.
 FEW_JOBS = 12
 FOLDER = "binaries"
+# What the launcher can fill kernel parameters with; see `tilewright.aot.source.KernelArg`.
+LAUNCHABLE = ("data", "size", "stride", "scratch")
 _SUFFIX = {"cuda": "cubin", "hip": "hsaco"}
 
 
@@ -70,14 +72,13 @@ def compile_gpu(
     jobs: list[Job] = []
     for target in targets:
         for family in families:
-            if family.has("triton.py"):
+            why = _unlaunchable(family, target)
+            if why is None:
                 config = family.spec.default_config(target)
                 jobs += _tuned_jobs(family, target, precisions)
                 jobs += _jobs(family, target, config, precisions)
             else:
-                part.refused.append(
-                    _refusal(family.name, target.name, "the family has no triton.py")
-                )
+                part.refused.append(_refusal(family.name, target.name, why))
     by_name = {family.name: family for family in families}
     for job, kernel in zip(jobs, _compile(jobs, workers or usable_cores()), strict=True):
         part.toolchain = part.toolchain or kernel.toolchain
@@ -93,6 +94,28 @@ def compile_gpu(
         ]
         part.binaries[path] = kernel.binary
     return part
+
+
+def _unlaunchable(family: Family, target: Target) -> str | None:
+    """Why the bundle's launcher cannot start a family's Triton kernel on a target; None if it can."""
+    if not family.has("triton.py"):
+        return "the family has no triton.py"
+    spec, module = family.spec, cast(TritonModule, family.module("triton"))
+    config = spec.default_config(target)
+    for precision in spec.precisions:
+        for flags in spec.flag_combinations(precision, "triton"):
+            try:
+                source = module.aot(precision.name, flags, config, target.name)
+            except Refused:
+                continue
+            if source.then:
+                return f"the op is {1 + len(source.then)} kernels; the launcher starts one"
+            if source.sizes:
+                fixed = ", ".join(source.sizes)
+                return f"the kernel is compiled for one {fixed}; the launcher takes any"
+            unknown = [a.source for a in source.args if a.source.split(":")[0] not in LAUNCHABLE]
+            return f"the launcher has nothing to fill {unknown[0]!r}" if unknown else None
+    return "Triton refuses every combination of flags"
 
 
 def _tuned_jobs(family: Family, target: Target, precisions: Sequence[str]) -> Iterator[Job]:

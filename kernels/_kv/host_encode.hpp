@@ -1,8 +1,8 @@
-// Encoders of the formats in formats.py, on rows of fp32; compiled once per instruction level. Every operation
-// rounds once and none is contracted, so codes are the same bits at every level.
+// Encoders of the formats in formats.py, on rows of fp32; compiled once per instruction level. Every
+// operation rounds once and none is contracted, so codes are the same bits at every level.
 //
-// Rows have kSlack elements of room behind their `d` elements; what stands there is of the row itself or of no
-// account.
+// Rows have kSlack elements of room behind their `d` elements; what stands there is of the row itself or of
+// no account.
 #pragma once
 
 #include <cstdint>
@@ -121,9 +121,7 @@ TW_INLINE void store_bytes(int8_t* to, VI a) {
   const __m128i bytes = _mm_and_si128(words(a), _mm_set1_epi16(0xff));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(bytes, bytes));
 }
-TW_INLINE void store_words(int16_t* to, VI a) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words(a));
-}
+TW_INLINE void store_words(int16_t* to, VI a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words(a)); }
 #endif
 
 TW_INLINE float highest(VF v) {
@@ -161,9 +159,11 @@ TW_INLINE float widened(const char* at, int32_t element) {
   if (element == kRowF32 && lane == 4) {
     for (; i + kLanes <= d; i += kLanes) store(to + i, load(reinterpret_cast<const float*>(from) + i));
   } else if (element == kRowBF16 && lane == 2) {
-    for (; i + kLanes <= d; i += kLanes) store(to + i, load_bf16(reinterpret_cast<const uint16_t*>(from) + i));
+    for (; i + kLanes <= d; i += kLanes)
+      store(to + i, load_bf16(reinterpret_cast<const uint16_t*>(from) + i));
   } else if (element == kRowF16 && lane == 2) {
-    for (; i + kLanes <= d; i += kLanes) store(to + i, load_fp16(reinterpret_cast<const uint16_t*>(from) + i));
+    for (; i + kLanes <= d; i += kLanes)
+      store(to + i, load_fp16(reinterpret_cast<const uint16_t*>(from) + i));
   }
   for (; i < d; ++i) to[i] = widened(from + i * lane, element);
   for (; i < padded(d); ++i) to[i] = to[0];
@@ -201,8 +201,8 @@ TW_INLINE void codes8(const float* row, int64_t d, const Scaling& scaling, int8_
   }
 }
 
-// Codes of kv4, four to a lane: `to` has room for padded(d / 4) lanes, `row` (and what scales it by channel) for
-// a vector behind its end.
+// Codes of kv4, four to a lane: `to` has room for padded(d / 4) lanes, `row` (and what scales it by channel)
+// for a vector behind its end.
 template <class Scaling>
 TW_INLINE void codes4(const float* row, int64_t d, const Scaling& scaling, int16_t* to) {
   const int64_t quarter = d / 4;
@@ -216,7 +216,8 @@ TW_INLINE void codes4(const float* row, int64_t d, const Scaling& scaling, int16
   }
 }
 
-// Nibbles as numbers times `factor`: 0..15, or -8..7 when kSigned. `to` has room for a vector behind `d` elements.
+// Nibbles as numbers times `factor`: 0..15, or -8..7 when kSigned. `to` has room for a vector behind `d`
+// elements.
 template <bool kSigned>
 TW_INLINE void nibbles_to_floats(const int16_t* from, int64_t d, float* to, float factor) {
   const int64_t quarter = d / 4;
@@ -248,6 +249,7 @@ struct Range4 {
 constexpr uint16_t kHalfOne = 0x3c00;
 
 TW_INLINE Range4 token_range4(const float* row, int64_t d) {
+  if (d == 0) return {kHalfOne, 0};
   VF low = load(row), high = low;
   for (int64_t i = kLanes; i < d; i += kLanes) {
     const VF x = load(row + i);

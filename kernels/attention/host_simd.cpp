@@ -1,9 +1,6 @@
 // The computing half of the host attention; compiled once per ISA level with -DTW_ISA=<level>.
 #include "_host/simd/simd.hpp"
-#include "attention/host_lanes.hpp"
-#if TW_LEVEL == TW_LEVEL_amx
-#include "attention/host_tiles.hpp"
-#endif
+#include "attention/host_int8.hpp"
 
 namespace tw::attention::TW_ISA {
 namespace {
@@ -21,7 +18,7 @@ constexpr KernelTable make_table() {
   t.key_unit[kBF16] = 32;
   t.dots[kBF16] = kHasDpbf16;
 #if TW_LEVEL == TW_LEVEL_amx
-  t.d_unit[kBF16] = kChunk;
+  t.d_unit[kBF16] = kChunk<kBF16>;
   t.pack_q[kBF16] = pack_q_tiles;
   t.pack_k[kBF16] = pack_k_tiles;
   t.pack_v[kBF16] = pack_v_tiles;
@@ -34,6 +31,17 @@ constexpr KernelTable make_table() {
   t.pack_k[kBF16] = pack_k_bf16;
   t.pack_v[kBF16] = pack_v_bf16;
   t.block[kBF16] = block_lanes<StepBF16, kBF16>;
+#endif
+  t.key_unit[kI8] = kI8KeyUnit;
+  t.d_unit[kI8] = kI8DUnit;
+  t.dots[kI8] = true;
+  t.pack_q[kI8] = pack_q_i8;
+  t.pack_k[kI8] = pack_k_i8;
+  t.pack_v[kI8] = pack_v_i8;
+  t.block[kI8] = block_i8;
+#if TW_LEVEL == TW_LEVEL_amx
+  t.begin[kI8] = tiles_begin;
+  t.end[kI8] = tiles_end;
 #endif
   return t;
 }

@@ -210,6 +210,10 @@ void finish_rows(const Finish& f) {
     const float *m = f.m + panel * kPanelRows, *l = f.l + panel * kPanelRows;
     alignas(64) float factor[kPanelRows];
     for (int r = 0; r < kPanelRows; ++r) factor[r] = m[r] == -kInf && l[r] == 0.0f ? 0.0f : 1.0f / l[r];
+    for (int r = 0; r < kPanelRows && panel * kPanelRows + r < f.count; ++r) {
+      const char* row = f.rows[panel * kPanelRows + r];
+      for (int64_t i = 0; i < f.dv_used * kElementBytes[f.element]; i += 64) __builtin_prefetch(row + i, 1, 3);
+    }
     for (int64_t i = 0; i < f.dv; i += 8) {
       for (int half = 0; half < 2; ++half) {
         transpose8x8(reinterpret_cast<const char*>(o + i * kPanelRows + half * 8), kPanelBytes,

@@ -93,7 +93,8 @@ void encode_page(const Part& p, const Scalings& scaling_of) {
   char* page = job.codes.data + p.page * job.codes.page_bytes;
   const int64_t row_bytes = job.codes.row_bytes;
   if (job.nz) {
-    rows_to_nz<false>(page + p.h * blocks_of(row_bytes) * kBlock, 0, kPage, p.s.codes, p.s.code_pitch, row_bytes);
+    rows_to_nz<false>(page + p.h * blocks_of(row_bytes) * kBlock, 0, kPage, p.s.codes, p.s.code_pitch,
+                      row_bytes);
     return;
   }
   for (int64_t t = 0; t < kPage; ++t) {
@@ -156,7 +157,7 @@ void write_part(const Part& p) {
     char* to = job.fpool.at(p.fpool_row(t));
     gather_elements(to, from, job.rows.s3, job.d, job.element_size);
   }
-  if (job.d > 0) encode(p);
+  encode(p);
   put(job.mask.at(p.page, p.h), static_cast<uint16_t>(p.place.mask));
   put(job.fmask.at(p.page, p.h), static_cast<uint16_t>(p.place.fmask));
   put(job.rank.at(p.page, p.h), p.place.rank);
@@ -224,7 +225,7 @@ void read_part(const Part& p) {
       std::memcpy(p.s.code(t), page + (t * job.heads + p.h) * row_bytes, static_cast<size_t>(row_bytes));
     }
   }
-  if (job.d > 0) decode(p);
+  decode(p);
   for (int64_t t = 0; t < kPage; ++t) {
     narrow_row(p.s.row(t), job.d, job.element, job.rows.at(p.n, t, p.h), job.rows.s3);
   }

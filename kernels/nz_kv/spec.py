@@ -34,6 +34,9 @@ def _no_operations(spec: KernelSpec, case: Case) -> float:
     return 0.0
 
 
+_GPU = Space(tile_t=(1, 2, 4, 8, 16, 32), num_warps=(1, 2, 4, 8), num_stages=(1, 2))
+_GPU_DEFAULT = Config(tile_t=16, num_warps=4, num_stages=1)
+
 SPEC = KernelSpec(
     name="nz_kv",
     summary="x[T,HKV,D] to NZ pages by slots (write), or back to y[T,HKV,D] (read)",
