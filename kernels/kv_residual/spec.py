@@ -22,7 +22,6 @@ from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, UINT8, DType
 from tilewright.kernels._kv import formats
 from tilewright.kernels._kv.formats import HKV, KV_LAYOUT, PAGE, P
 from tilewright.numerics import Tolerance, exact
-from tilewright.space import Config, Space
 from tilewright.spec import KernelSpec, Precision, Ref, Tensor
 
 N, D, R, F = dims("N D R F")
@@ -124,6 +123,6 @@ SPEC = KernelSpec(
     flops=_operations,
     bytes=_bytes,
     valid=_valid,
-    space={"cpu": Space(stream=(0, 1, 2))},
-    default={"cpu": Config(stream=2)},
+    space={},
+    default={},
 )

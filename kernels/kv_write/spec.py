@@ -119,6 +119,6 @@ SPEC = KernelSpec(
     bytes=_bytes,
     valid=_valid,
     space={"cpu": Space(stream=(0, 1, 2))},
-    # stream: stores past the caches: 0 never, 1 always, 2 where the batch exceeds the last cache.
+    # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
     default={"cpu": Config(stream=2)},
 )
