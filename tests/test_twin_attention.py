@@ -192,7 +192,7 @@ def test_rows_without_visible_keys() -> None:
 @pytest.mark.parametrize("window", ("0", "50"))
 @pytest.mark.parametrize("chosen", (config(), config(**TUNED), config(tile_m=64, tile_n=128)))
 def test_batch_invariant_bits(window: str, chosen: Config) -> None:
-    """A sequence among others, at another place, cut into chunks: the bits of its rows stay."""
+    """A sequence among others, at another place, cut into chunks, in another config: the same bits."""
     heads = (2, 1)
     alone = case(133, 150, heads, window=window, batch_invariant="yes", lse="yes")
     inputs = draw(FAMILY, alone, 1)
@@ -215,9 +215,11 @@ def test_batch_invariant_bits(window: str, chosen: Config) -> None:
         )  # fmt: skip
         return one, from_logical(FAMILY, one, tensors)
 
-    for begin, end in ((0, 133), (0, 70), (70, 133), (132, 133)):
+    for (begin, end), tile_m in zip(
+        ((0, 133), (0, 70), (70, 133), (132, 133)), (128, 64, 32, 128), strict=True
+    ):
         one, together = packed(begin, end)
-        outputs, _ = run(one, chosen, together)
+        outputs, _ = run(one, config(tile_m=tile_m, tile_n=64, stagger=1), together)
         for name in ("o", "lse"):
             assert torch.equal(outputs[name][:, 40:], expected[name][:, begin:end]), (name, begin)
 
@@ -268,6 +270,18 @@ def refused_ends(one: Case, drawn: Inputs, name: str, ends: list[int]) -> None:
 def test_refusals_have_reasons(one: Case, reason: str) -> None:
     why = adapter.refuses(one, config(), TARGET)
     assert why is not None and reason in why
+
+
+def test_every_tile_has_room_for_what_batch_invariance_settles() -> None:
+    for d in LANES:
+        for tile_m in (32, 64, 128):
+            chosen = planning.Config(tile_m)
+            if not planning.illegal(chosen, *d):
+                settled = planning.settled(chosen, *d)
+                assert not planning.illegal(settled, *d)
+                assert planning.chunk(settled, *d, find("910b1")) == planning.chunk(
+                    replace(settled, tile_m=32), *d, find("910b1")
+                )
 
 
 def test_the_space_holds_what_the_kernel_takes() -> None:

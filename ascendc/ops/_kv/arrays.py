@@ -41,7 +41,9 @@ def span(name: str, array: np.ndarray) -> Buffer:
     last = array.itemsize
     for size, stride in zip(array.shape, array.strides, strict=True):
         if size > 1 and not 0 < stride <= INT32_MAX:
-            raise ValueError(f"{name} has a stride of {stride} bytes, the kernel takes 1..{INT32_MAX}")
+            raise ValueError(
+                f"{name} has a stride of {stride} bytes, the kernel takes 1..{INT32_MAX}"
+            )
         last += (size - 1) * stride
     return Buffer(name, int(array.__array_interface__["data"][0]), last, array)
 
@@ -56,7 +58,9 @@ def strides(name: str, array: np.ndarray) -> tuple[int, ...]:
         found.append((dense if size <= 1 else stride) // array.itemsize)
         dense = found[-1] * array.itemsize * max(size, 1)
     if array.size and found and found[0] != 1:
-        raise ValueError(f"{name} has a stride of {found[0]} elements along its last dim, the kernel takes 1")
+        raise ValueError(
+            f"{name} has a stride of {found[0]} elements along its last dim, the kernel takes 1"
+        )
     return tuple(reversed(found))[:-1]
 
 

@@ -44,17 +44,25 @@ def check_open_pages(slots: np.ndarray, rows: np.ndarray, row_count: int) -> Non
         at = int(there[int(np.argmax(wrong))])
         raise ValueError(f"open_row[{at}] is {int(rows[at])}; accepted: 0..{row_count - 1}")
     page, before = slots[there] // PAGE, np.roll(there, 1)
-    starts = (there != before + 1) | (slots[there] != slots[before] + 1) | (page != slots[before] // PAGE)
+    starts = (
+        (there != before + 1)
+        | (slots[there] != slots[before] + 1)
+        | (page != slots[before] // PAGE)
+    )
     starts[0] = True
     run = np.cumsum(starts) - 1
     first = there[starts]
     differs = rows[there] != rows[first][run]
     if differs.any():
         at = int(there[int(np.argmax(differs))])
-        raise ValueError(f"open_row[{at}] is {int(rows[at])}, another than its page's tokens have before it")
+        raise ValueError(
+            f"open_row[{at}] is {int(rows[at])}, another than its page's tokens have before it"
+        )
     twice = _repeated(page[starts])
     if twice is not None:
-        raise ValueError(f"page {twice} comes in two runs of tokens; its tokens must be neighbours in order")
+        raise ValueError(
+            f"page {twice} comes in two runs of tokens; its tokens must be neighbours in order"
+        )
     partial = np.bincount(run) < PAGE
     twice = _repeated(rows[first][partial])
     if twice is not None:

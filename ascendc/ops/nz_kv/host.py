@@ -31,7 +31,9 @@ def launch(
     tokens, heads, dim = rows.shape
     lanes = 32 // rows.itemsize
     if pages.shape[1:] != (heads, -(-dim // lanes), PAGE, lanes) or slots.shape != (tokens,):
-        raise ValueError(f"{name} {rows.shape}, slots {slots.shape} and pages {pages.shape} do not fit together")
+        raise ValueError(
+            f"{name} {rows.shape}, slots {slots.shape} and pages {pages.shape} do not fit together"
+        )
     check_slots(slots, pages.shape[0], unique=write)
     page, head = page_strides("pages", pages)
     if rows.size == 0:
