@@ -124,6 +124,7 @@ SPEC = KernelSpec(
     flops=_operations,
     bytes=_bytes,
     valid=_valid,
-    space={"cpu": Space(stream=(0, 1, 2))},
-    default={"cpu": Config(stream=2)},
+    # tile_elements: of 16 tokens of some heads, one at least, that are worked on at a time.
+    space={"ascend": Space(tile_elements=(2048, 4096, 8192))},
+    default={"ascend": Config(tile_elements=8192)},
 )

@@ -114,10 +114,9 @@ int64_t place_scratch(const Plan& plan, const Problem& p, char* base, Scratch* s
   s->o = floats(h * r * dv);
   s->top = floats(h * r);
   s->sum = floats(h * r);
-  s->logits = floats(r * kBlock);
-  s->decay = floats(r);
-  s->weights = place<char>(base, layout.add(r * kBlock * 2));
-  s->weight_scale = floats(r);
+  s->logits = floats(h * r * kBlock);
+  s->weights = place<char>(base, layout.add(h * r * kBlock * 2));
+  s->weight_scale = floats(h * r);
   s->tile = floats(kPage * wide);
   s->row = floats(wide);
   s->channel_k = floats(h * dk);

@@ -72,7 +72,7 @@ struct Problem {
   Plane q, o, lse, alibi;  // [TQ,HQ,D], [TQ,HQ,DV], [TQ,HQ], [HQ]
   Plane cu_q, seq_lens, block_table;
   Side k, v;
-  int64_t split_pages, prefetch_pages;
+  int64_t split_pages, prefetch_kib;
   int threads;
 };
 
@@ -95,10 +95,10 @@ struct Scratch {
   float* o;         // [heads][rows][dv]
   float* top;       // [heads][rows]: largest logit so far, times log2(e)
   float* sum;       // [heads][rows]
-  float* logits;    // [rows][kBlock], then weights
-  float* decay;     // [rows]
-  char* weights;    // [rows][2 * kBlock]
-  float* weight_scale;  // [rows]
+  float* logits;    // [heads][rows][kBlock], then weights
+
+  char* weights;    // [heads][rows][2 * kBlock]
+  float* weight_scale;  // [heads][rows]
   float* tile;          // [kPage][max(dk, dv)]
   float* row;           // [max(dk, dv)]
   float* channel_k;     // [heads][dk]

@@ -210,11 +210,11 @@ bool read_flags(const Call& call, Problem* p, bool* nz) {
 
 bool read_config(const Call& call, Problem* p) {
   p->split_pages = call.attr("split_pages", 0);
-  p->prefetch_pages = call.attr("prefetch_pages", 2);
+  p->prefetch_kib = call.attr("prefetch_kib", 64);
   p->threads = resolve_threads(call.threads());
-  if (p->split_pages >= 0 && p->prefetch_pages >= 0 && p->prefetch_pages <= 64) return true;
-  call.refuse("split_pages=%lld, prefetch_pages=%lld; accepted: 0 or more, 0 to 64",
-              static_cast<long long>(p->split_pages), static_cast<long long>(p->prefetch_pages));
+  if (p->split_pages >= 0 && p->prefetch_kib >= 0) return true;
+  call.refuse("split_pages=%lld, prefetch_kib=%lld; accepted: 0 or more", static_cast<long long>(p->split_pages),
+              static_cast<long long>(p->prefetch_kib));
   return false;
 }
 

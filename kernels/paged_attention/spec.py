@@ -89,6 +89,15 @@ def _error(spec: KernelSpec, case: Case) -> float:
     return roundings * compute + (4 * terms + 8) * 2.0**-24
 
 
+_GPU = Space(
+    tile_m=(16, 32, 64, 128),
+    tile_n=(16, 32, 64, 128),
+    split_pages=(0, 8, 16, 32, 64, 128, 256),
+    num_warps=(1, 2, 4, 8),
+    num_stages=(1, 2, 3, 4),
+)
+_GPU_DEFAULT = Config(tile_m=16, tile_n=32, split_pages=32, num_warps=4, num_stages=2)
+
 _SMALL = {
     "TQ": 5,
     "HQ": 6,
@@ -170,7 +179,19 @@ SPEC = KernelSpec(
     flops=_flops,
     bytes=_bytes,
     # split_pages: pages of one split, 0 chooses by the threads; batch_invariant chooses itself.
-    space={"cpu": Space(split_pages=(0, 8, 16, 32, 64, 128, 256), prefetch_pages=(0, 1, 2, 3, 4))},
-    default={"cpu": Config(split_pages=0, prefetch_pages=2)},
+    # prefetch_kib: how far ahead of the page at hand memory is asked for.
+    space={
+        "cpu": Space(
+            split_pages=(0, 8, 16, 32, 64, 128, 256), prefetch_kib=(0, 16, 32, 64, 128, 256)
+        ),
+        "cuda": _GPU,
+        "hip": _GPU,
+    },
+    # On a GPU splits have split_pages pages, 0: one split and no merge.
+    default={
+        "cpu": Config(split_pages=0, prefetch_kib=64),
+        "cuda": _GPU_DEFAULT,
+        "hip": _GPU_DEFAULT,
+    },
     peers=Ref("peers:peers"),
 )

@@ -17,14 +17,15 @@ from typing import Any
 from tilewright.aot import cache, worker
 from tilewright.aot.judge import judge
 from tilewright.aot.metrics import Metrics, read_metrics
-from tilewright.aot.source import AotSource, KernelArg, Requirement, TritonModule
+from tilewright.aot.source import AotSource, KernelArg, Requirement, TritonModule, source_of
 from tilewright.errors import BuildFailed, Refused, Unavailable
 from tilewright.evidence import Evidence
 from tilewright.targets import Target
 from tilewright.targets import target as find_target
 
 FP_FUSION = True
-"""Whether a*b+c may become one rounding. Always passed, since Triton's default is due to change."""
+"""Whether a*b+c may become one rounding. Always passed, since Triton's default is due to change; a family whose
+codes must be exact says no by the option `enable_fp_fusion`."""
 
 _BINARY = {"cuda": "cubin", "hip": "hsaco"}
 # Fields of a row that say nothing where there is no binary.
@@ -32,6 +33,8 @@ _OF_THE_BINARY = (
     *("regs", "spill_bytes", "shared_bytes", "tmem_columns", "matrix_instructions", "async_copies"),
     *("blocks_per_sm", "occupancy", "threads", "dynamic_shared_bytes", "binary_sha256"),
 )
+# What a row says of each kernel after the first.
+_OF_A_STEP = ("kernel_symbol", "ok", "error", *_OF_THE_BINARY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,9 @@ class CompiledKernel:
 
     If `ok` is False `error` says why, and the metrics are those of the binary if there is one.
     `parameters` is the kernel's whole parameter list with Triton's hidden trailing ones; the block
-    is `(threads, 1, 1)`, the dynamic shared memory `dynamic_shared_bytes`.
+    is `(threads, 1, 1)`, the dynamic shared memory `dynamic_shared_bytes`. `sizes`, `free` and `workspace`
+    are the source's; `then` are the kernels that the op starts after this one, and `ok` and `error` are
+    of all of them.
     """
 
     family: str
@@ -71,15 +76,20 @@ class CompiledKernel:
     fp_fusion: bool = FP_FUSION
     cached: bool = False
     evidence: Evidence = Evidence.COMPILED
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    free: tuple[str, ...] = ()
+    then: tuple[CompiledKernel, ...] = ()
+    workspace: tuple[str | int, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """The fields of a JSON row: everything but the binary and what only a launcher reads."""
-        hidden = {"binary", "grid", "parameters", "requirements"}
+        hidden = {"binary", "grid", "parameters", "requirements", "free", "then", "workspace"}
         row = {
             f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in hidden
         }
-        for name in ("config", "flags", "matrix_instructions", "async_copies"):
+        for name in ("config", "flags", "sizes", "matrix_instructions", "async_copies"):
             row[name] = dict(row[name])
+        row["then"] = [{n: step.row()[n] for n in _OF_A_STEP} for step in self.then]
         row |= {"dtype": self.precision, "notes": list(self.notes), "evidence": str(self.evidence)}
         # On-chip memories of Ascend; the GPU targets compiled here have none of them.
         row |= dict.fromkeys(("l0c_bytes", "l1_bytes", "ub_bytes"))
@@ -107,9 +117,12 @@ def compile_config(
     target: str,
     *,
     aligned: bool = True,
+    sizes: Mapping[str, int] | None = None,
     cache_dir: Path | None = None,
 ) -> CompiledKernel:
     """Compile one config of a family for a target such as `cuda:sm_90`.
+
+    Of `sizes` those count that the family's binaries fix, see `tilewright.aot.source.source_of`.
 
     A config the family refuses, the compiler rejects or the target cannot launch comes back with
     `ok=False` and the sentence; an unknown target or precision raises UsageError, a missing or
@@ -117,7 +130,7 @@ def compile_config(
     """
     found = find_target(target)
     try:
-        source = module.aot(precision, flags, config, target, aligned=aligned)
+        source = source_of(module, precision, flags, config, target, aligned=aligned, sizes=sizes)
     except Refused as error:
         family = module.__name__.rsplit(".", 2)[-2] if hasattr(module, "__name__") else ""
         return CompiledKernel(
@@ -128,6 +141,16 @@ def compile_config(
 
 def compile_source(source: AotSource, *, cache_dir: Path | None = None) -> CompiledKernel:
     """Compile, read the metrics and judge them. See `compile_config` for what raises."""
+    first = _compile_one(source, cache_dir)
+    then = tuple(compile_source(step, cache_dir=cache_dir) for step in source.then)
+    failed = next((step for step in then if not step.ok), None)
+    if first.ok and failed is not None:
+        symbol = failed.kernel_symbol or "a later kernel"
+        first = dataclasses.replace(first, ok=False, error=f"{symbol}: {failed.error}")
+    return dataclasses.replace(first, then=then)
+
+
+def _compile_one(source: AotSource, cache_dir: Path | None) -> CompiledKernel:
     target = find_target(source.target)
     if target.kind not in _BINARY:
         raise Unavailable(f"triton compiles for cuda and hip targets, not for {target.name}")
@@ -141,6 +164,10 @@ def compile_source(source: AotSource, *, cache_dir: Path | None = None) -> Compi
         grid=source.grid.postfix(),
         requirements=source.all_requirements,
         toolchain=toolchain(),
+        fp_fusion=_fusing(source),
+        sizes=dict(source.sizes),
+        free=source.free,
+        workspace=source.workspace.postfix()[0] if source.workspace else (),
     )
     folder = cache.root(cache_dir) / _key(source, target)
     stored = cache.load(folder)
@@ -186,6 +213,7 @@ def compile_pool(
     targets: Sequence[str],
     *,
     aligned: bool = True,
+    sizes: Mapping[str, int] | None = None,
     workers: int = 1,
     progress: Callable[[CompiledKernel, int, int], None] | None = None,
     cache_dir: Path | None = None,
@@ -199,11 +227,14 @@ def compile_pool(
     for name in dict.fromkeys(targets):
         find_target(name)
     rows = (
-        worker.spread(module, precision, flags, jobs, aligned, workers, cache_dir)
+        worker.spread(module, precision, flags, jobs, aligned, sizes, workers, cache_dir)
         if workers > 1 and len(jobs) > 1
         else (
             compile_config(
-                module, precision, flags, config, target, aligned=aligned, cache_dir=cache_dir
+                *(module, precision, flags, config, target),
+                aligned=aligned,
+                sizes=sizes,
+                cache_dir=cache_dir,
             )
             for config, target in jobs
         )
@@ -259,9 +290,13 @@ def _key(source: AotSource, target: Target) -> str:
         sorted((place, str(attr)) for place, attr in source.attrs.items()),
         dict(source.options),
         source.target,
-        FP_FUSION,
+        _fusing(source),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _fusing(source: AotSource) -> bool:
+    return bool(source.options.get("enable_fp_fusion", FP_FUSION))
 
 
 def _jit(source: AotSource) -> Any:
@@ -289,7 +324,7 @@ def _build(source: AotSource, target: Target) -> cache.Stored:
     from tilewright.interpret import language_lock
 
     ast = ASTSource(_jit(source), source.signature, dict(source.constexprs), source.attrs)
-    options = {**source.options, "enable_fp_fusion": FP_FUSION}
+    options = {**source.options, "enable_fp_fusion": _fusing(source)}
     errors = _compiler_errors()
     with (
         language_lock,

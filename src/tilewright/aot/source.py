@@ -20,6 +20,7 @@ TRITON_TYPES: Mapping[str, str] = MappingProxyType(
         "bf16": "bf16",
         "fp16": "fp16",
         "int8": "i8",
+        "int16": "i16",
         "uint8": "u8",
         "int32": "i32",
         "int64": "i64",
@@ -33,8 +34,10 @@ class KernelArg:
 
     `type` is Triton's (`*fp16`, `i32`, `i64`, `fp32`). `source` says what a launcher puts there:
     `data:a` the address of tensor a (null if absent and `nullable`), `size:a:0` its shape[0],
-    `stride:a:1` its stride[1] in elements, `scratch` a device buffer of `scratch_bytes` per program
-    (null if 0). `multiple_of` is the divisor (bytes for addresses) the binary was specialised for.
+    `stride:a:1` its stride[1] in elements, `number:f` the value of the numeric flag f (rounded up for an
+    integer), `flag:f` the place of flag f's value among its values, `workspace` the memory that the op's
+    kernels share, `scratch` a device buffer of `scratch_bytes` per program (null if 0). `multiple_of` is
+    the divisor (bytes for addresses) the binary was specialised for.
     """
 
     name: str
@@ -60,7 +63,7 @@ class Requirement:
     """What must hold before this binary may run: `source` equals, or is a multiple of, `value`.
 
     A `stride:` requirement is void where that dimension has at most one element, and every
-    requirement is void for an absent tensor.
+    requirement is void for an absent tensor. `dense:a` is 1 where tensor a lies row by row without gaps.
     """
 
     source: str
@@ -76,6 +79,10 @@ class AotSource:
     rest (absent tensors are None), `options` what the compiler takes (`num_warps`, `num_stages`).
     `requirements` are the conditions on tensors that are baked in as constexprs, such as unit
     strides; those that follow from `KernelArg.multiple_of` are added by `all_requirements`.
+
+    `sizes` are dims of the spec that are fixed in the binary, `free` the flags whose every value it takes
+    as an argument. An op of several kernels has the others in `then`: they start in this order after the
+    first, on the same stream, and share `workspace` bytes of device memory (a formula over dims).
     """
 
     family: str
@@ -89,6 +96,10 @@ class AotSource:
     options: Mapping[str, int]
     grid: Grid
     requirements: tuple[Requirement, ...] = field(default=())
+    sizes: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    free: tuple[str, ...] = ()
+    then: tuple[AotSource, ...] = ()
+    workspace: Grid | None = None
 
     def __post_init__(self) -> None:
         names = list(self.fn.arg_names)
@@ -169,4 +180,34 @@ class TritonModule(Protocol):
         *,
         aligned: bool = True,
     ) -> AotSource:
-        """What to compile; `aligned` specialises it to 16-byte rows and addresses."""
+        """What to compile; `aligned` specialises it to 16-byte rows and addresses.
+
+        A module with `FIXED_SIZES`, a tuple of dicts of dims that its binaries fix, the usual one first, takes
+        such a dict as the keyword `sizes` too.
+        """
+
+
+def fixed_sizes(module: TritonModule) -> tuple[Mapping[str, int], ...]:
+    """The combinations of dims that a family's binaries are made for; one empty one where they fix none."""
+    found: tuple[Mapping[str, int], ...] = getattr(module, "FIXED_SIZES", ({},))
+    return found
+
+
+def source_of(
+    module: TritonModule,
+    precision: str,
+    flags: Mapping[str, str],
+    config: Mapping[str, int],
+    target: str,
+    *,
+    aligned: bool = True,
+    sizes: Mapping[str, int] | None = None,
+) -> AotSource:
+    """`module.aot` with those of `sizes` that its binaries fix; the usual ones where they are not given."""
+    usual = fixed_sizes(module)[0]
+    if not usual:
+        return module.aot(precision, flags, config, target, aligned=aligned)
+    chosen = {name: (sizes or {}).get(name, value) for name, value in usual.items()}
+    with_sizes: Any = module.aot
+    source: AotSource = with_sizes(precision, flags, config, target, aligned=aligned, sizes=chosen)
+    return source

@@ -27,6 +27,7 @@ def spread(
     flags: Mapping[str, str],
     jobs: Sequence[tuple[Mapping[str, int], str]],
     aligned: bool,
+    sizes: Mapping[str, int] | None,
     workers: int,
     cache_dir: Path | None,
 ) -> Iterator[CompiledKernel]:
@@ -41,6 +42,7 @@ def spread(
         "precision": precision,
         "flags": dict(flags),
         "aligned": aligned,
+        "sizes": None if sizes is None else dict(sizes),
         "cache_dir": cache_dir,
     }
     # Spawned, not forked: a fork would inherit the locks of torch's and LLVM's threads.
@@ -87,5 +89,6 @@ def _compile(job: tuple[dict[str, int], str]) -> CompiledKernel:
         config,
         target,
         aligned=_settings["aligned"],
+        sizes=_settings["sizes"],
         cache_dir=_settings["cache_dir"],
     )

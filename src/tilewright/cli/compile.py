@@ -76,6 +76,7 @@ def run(
       tilewright compile gemm --target cuda:sm_90 --config '{"tile_m":128}'
       tilewright compile gemm --target cuda:sm_80 --pool --limit 50 --json pool.json
       tilewright compile gemm --target ascend:910b1 --config '{"tile_m":128,"l1_buffers":1}'
+      tilewright compile attention --target cuda:sm_90 --shape DK=64,DV=64
     """
     from tilewright.cli import compile_tables
     from tilewright.errors import UsageError
@@ -85,7 +86,7 @@ def run(
     found = family_named(family)
     chosen = targets_named(target)
     precisions = _precisions(found, options.names(dtype), options.flags(flags) or {})
-    if shape is not None and not pool:
+    if shape is not None and not pool and not _fixed_sizes(found):
         raise UsageError("--shape decides which configs --pool takes; a single config needs none")
     _refuse_what_has_no_compiler(found, chosen)
     jobs: list[tuple[Precision, Target, list[Config]]] = [
@@ -99,7 +100,9 @@ def run(
     with progress("compile", sum(len(c) for _, _, c in jobs), json) as step:
         try:
             for precision, where, configs in jobs:
-                for row in _compile(found, precision, where, configs, flags, not any_size, workers):
+                for row in _compile(
+                    found, precision, where, configs, flags, not any_size, workers, shape
+                ):
                     rows.append(row)
                     step(f"{row.target} {row.precision}")
         except KeyboardInterrupt:
@@ -137,6 +140,13 @@ def _refuse_what_has_no_compiler(family: Family, targets: tuple[Target, ...]) ->
         from tilewright.aot.ascend import TOOLCHAIN
 
         toolchains.require(TOOLCHAIN)
+
+
+def _fixed_sizes(family: Family) -> bool:
+    """Whether a binary of the family is for sizes, which --shape then chooses."""
+    from tilewright.aot.source import fixed_sizes
+
+    return fixed_sizes(family.module("triton")) != ({},)
 
 
 def _precisions(family: Family, names: list[str], flags: Mapping[str, str]) -> list[Precision]:
@@ -224,6 +234,7 @@ def _compile(
     flags: str | None,
     aligned: bool,
     workers: int,
+    shape: str | None,
 ) -> Iterator[CompiledKernel] | Iterator[LoweredKernel]:
     from tilewright.aot import compile_pool
     from tilewright.aot.ascend import lower_pool
@@ -236,9 +247,13 @@ def _compile(
     }
     values |= options.flags(flags) or {}
     module = family.module("triton")
+    sizes = options.shape(shape)
     if where.kind == "ascend":
         return lower_pool(
-            module, precision.name, values, configs, where.name, aligned=aligned, workers=workers
+            *(module, precision.name, values, configs, where.name),
+            aligned=aligned,
+            sizes=sizes,
+            workers=workers,
         )
     return compile_pool(
         module,
@@ -247,5 +262,6 @@ def _compile(
         configs,
         [where.name],
         aligned=aligned,
+        sizes=sizes,
         workers=workers,
     )

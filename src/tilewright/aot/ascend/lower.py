@@ -15,7 +15,7 @@ from tilewright.aot.ascend import failure
 from tilewright.aot.ascend.hivm import INLINE_ASSEMBLY, Plan, read_plan
 from tilewright.aot.ascend.kernel_text import kernel_text
 from tilewright.aot.ascend.session import TIMEOUT_S, Session, worker_command
-from tilewright.aot.source import AotSource, TritonModule
+from tilewright.aot.source import AotSource, TritonModule, source_of
 from tilewright.errors import CRASHES, BuildFailed, TilewrightError, UsageError
 from tilewright.evidence import Evidence
 from tilewright.space import Config
@@ -107,6 +107,7 @@ def lower_pool(
     target: str,
     *,
     aligned: bool = True,
+    sizes: Mapping[str, int] | None = None,
     workers: int = 1,
     timeout_s: float = TIMEOUT_S,
     command: Sequence[str] | None = None,
@@ -129,7 +130,7 @@ def lower_pool(
     def one(session: Session, config: Mapping[str, int]) -> LoweredKernel:
         row = _blank(module, precision, flags, config, found)
         try:
-            source = _source(module, precision, flags, config, found, aligned)
+            source = _source(module, precision, flags, config, found, aligned, sizes)
             row = dataclasses.replace(row, family=source.family)
             if id(source.fn) not in texts:
                 texts[id(source.fn)] = kernel_text(source.fn)
@@ -196,9 +197,12 @@ def _source(
     config: Mapping[str, int],
     target: Target,
     aligned: bool,
+    sizes: Mapping[str, int] | None,
 ) -> AotSource:
     try:
-        return module.aot(precision, flags, config, target.name, aligned=aligned)
+        return source_of(
+            module, precision, flags, config, target.name, aligned=aligned, sizes=sizes
+        )
     except TilewrightError:
         raise
     except CRASHES as error:

@@ -1,0 +1,1 @@
+"""Jitted functions that Triton kernels of several families share."""
