@@ -17,6 +17,7 @@ from tilewright.kernels._triton.kv import (
     reciprocal,
     rint,
     scale8,
+    token_range,
 )
 
 
@@ -51,20 +52,6 @@ def put_int8(
             r = reciprocal(scale)[:, None]
         code = rint(x * r, -127.0, 127.0).to(tl.int8)
         tl.store(place[:, None] + lane[None, :], code, mask=move)
-
-
-@triton.jit
-def token_range(row, held, D, TILE_T: tl.constexpr, BLOCK: tl.constexpr):
-    """The least and the largest element of each row; +-infinity where there is none."""
-    low = tl.full((TILE_T,), float("inf"), tl.float32)
-    high = tl.full((TILE_T,), float("-inf"), tl.float32)
-    for start in range(0, D, BLOCK):
-        channel = start + tl.arange(0, BLOCK)
-        move = held[:, None] & (channel < D)[None, :]
-        x = tl.load(row[:, None] + channel[None, :], mask=move, other=0).to(tl.float32)
-        low = tl.minimum(low, tl.min(tl.where(move, x, float("inf")), axis=1))
-        high = tl.maximum(high, tl.max(tl.where(move, x, float("-inf")), axis=1))
-    return low, high
 
 
 @triton.jit
