@@ -335,15 +335,20 @@ def test_a_page_twice() -> None:
 
 
 @pytest.mark.parametrize(("rank", "pool"), [("rank", "pool"), ("frank", "fpool")])
-def test_masks_that_lead_out_of_their_pool(rank: str, pool: str) -> None:
-    asked = job("kv_residual", "fp16-c8s", RESIDUAL, {"direction": "read"})
-    for change in (lambda bits: bits.fill_(-1), lambda bits: bits.fill_(-(2**15))):
-        _refused(
-            asked, rank, lambda ranks: ranks.fill_(20), f"{rank} of page .*; {pool} has 20 rows"
-        )
-        _refused(
-            asked, "f" * (rank[0] == "f") + "mask", change, f"{pool} has 20 rows|in mask and in"
-        )
+def test_ranks_that_lead_out_of_their_pool(rank: str, pool: str) -> None:
+    asked = job("kv_residual", "fp16-c8s", {**RESIDUAL, "P": 2}, {"direction": "read"})
+    for row in (20, -1, 2**31 - 1):
+        _refused(asked, rank, _put(..., row), f"{rank} of page .*; {pool} has 20 rows")
+
+
+def test_a_vector_in_both_masks() -> None:
+    asked = job("kv_residual", "fp16-c8s", {**RESIDUAL, "P": 2}, {"direction": "read"})
+    drawn = draw(asked.family, asked.case, 0)
+    tensors = {**drawn.physical, **make_outputs(asked.family, asked.case, drawn)}
+    tensors |= {"mask": torch.full((2, 2), -(2**15), dtype=torch.int16)}
+    tensors |= {"fmask": tensors["mask"], "rank": torch.zeros((2, 2), dtype=torch.int32)}
+    with pytest.raises(Refused, match="in mask and in fmask"):
+        _launch(asked, {**tensors, "frank": tensors["rank"]})
 
 
 @pytest.mark.parametrize(
@@ -432,3 +437,12 @@ def test_whole_pages_move_at_the_modelled_speed_of_hbm(direction: str) -> None:
     moved = asked.family.spec.bytes_of(asked.case)
     assert moved / found.predicted_us / 1e6 >= 0.75 * rate
     assert found.slowest["v"] < 0.25 * found.cycles  # turning is not what takes the time
+
+
+@pytest.mark.parametrize(("name", "precision", "sizes", "flags"), ORDERS)
+def test_no_flag_is_set_before_it_was_waited_for(
+    name: str, precision: str, sizes: dict[str, int], flags: dict[str, str]
+) -> None:
+    asked = job(name, precision, sizes, flags)
+    found = model_family.predict(asked.family, asked.case, asked.config, TARGET)
+    assert found.unresolved == 0 and found.findings == 0 and found.predicted_us > 0

@@ -10,7 +10,7 @@ import numpy as np
 from ...soc import find
 from ...twin import runner
 from ...twin.runner import Buffer, TwinResult
-from .._kv.arrays import PAGE, VECTOR_CORES, Dense, as_array, page_strides, span, strides
+from .._kv.arrays import PAGE, VECTOR_CORES, Dense, as_array, page_strides, span, token_strides
 from .._kv.checks import check_open_pages, check_slots
 from . import planning
 from .planning import Launch, Side
@@ -89,7 +89,7 @@ def _side(prefix: str, arrays: Mapping[str, np.ndarray], kv: str, nz: bool) -> S
     expected = nz_shape if nz else nd_shape
     if cache.shape[1:] != expected:
         raise ValueError(f"{prefix}_cache has pages of {cache.shape[1:]}, they must be {expected}")
-    return Side(dim, *strides(prefix, x), *page_strides(f"{prefix}_cache", cache))
+    return Side(dim, *token_strides(prefix, x), *page_strides(f"{prefix}_cache", cache))
 
 
 def count(
@@ -118,8 +118,9 @@ def _run(
     part = find(soc)
     cores = config.get("cores", VECTOR_CORES * part.cube_cores)
     elements = config["tile_elements"]
+    names: tuple[str, ...] = ("k", "v", "slots", "k_cache", "v_cache")
     if ready.kv == "float":
-        kernel, names = "kv_write_float", ("k", "v", "slots", "k_cache", "v_cache")
+        kernel = "kv_write_float"
         tiling, blocks = planning.moving(ready, elements, cores, part.ub)
     else:
         kernel = f"kv_write_{precision}"
