@@ -208,7 +208,9 @@ SPEC = KernelSpec(
     },
     default={
         "cpu": Config(tile_m=32, tile_n=32),
-        "cuda": Config(tile_m=32, tile_n=32, num_warps=4, num_stages=2),
+        # Warp-group and tensor-memory instructions (sm_90, sm_100) take 64 rows or more.
+        "cuda": Config(tile_m=64, tile_n=32, num_warps=4, num_stages=2),
+        "cuda:sm_80": Config(tile_m=32, tile_n=32, num_warps=4, num_stages=2),
         "hip": Config(tile_m=32, tile_n=32, num_warps=4, num_stages=2),
         "ascend": Config(tile_m=32, tile_n=32, preload=1, stagger=0),
     },

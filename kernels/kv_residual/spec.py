@@ -22,6 +22,7 @@ from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, UINT8, DType
 from tilewright.kernels._kv import formats
 from tilewright.kernels._kv.formats import HKV, KV_LAYOUT, PAGE, P
 from tilewright.numerics import Tolerance, exact
+from tilewright.space import Config, Space
 from tilewright.spec import KernelSpec, Precision, Ref, Tensor
 
 N, D, R, F = dims("N D R F")
@@ -123,6 +124,7 @@ SPEC = KernelSpec(
     flops=_operations,
     bytes=_bytes,
     valid=_valid,
-    space={},
-    default={},
+    # tile_elements: of 16 tokens of some heads, one at least, that are worked on at a time.
+    space={"ascend": Space(tile_elements=(2048, 4096, 8192))},
+    default={"ascend": Config(tile_elements=8192)},
 )

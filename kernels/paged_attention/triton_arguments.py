@@ -34,19 +34,23 @@ class Arguments:
     compute: str
     stored: str
     flags: Mapping[str, str]
-    extras: bool
     aligned: bool
 
     def kernel(self, split: bool) -> tuple[KernelArg, ...]:
         """Of the first kernel: with `split` it writes into the workspace."""
         latent = self.flags.get("values") == "latent"
-        values = argument("v_cache", f"*{self.stored}", f"data:{'k' if latent else 'v'}_cache", self._by(16))
+        values = argument(
+            "v_cache", f"*{self.stored}", f"data:{'k' if latent else 'v'}_cache", self._by(16)
+        )
         return (
             argument("q", f"*{self.compute}", "data:q", self._by(16)),
             *(argument(n, "*int32", f"data:{n}") for n in ("cu_q", "seq_lens", "block_table")),
             argument("k_cache", f"*{self.stored}", "data:k_cache", self._by(16)),
             values,
-            *(argument(n, f"*{self._kind(n)}", f"data:{n}", nullable=n == "alibi") for n in self._dense()),
+            *(
+                argument(n, f"*{self._kind(n)}", f"data:{n}", nullable=n == "alibi")
+                for n in self._dense()
+            ),
             *self._outputs(),
             *((argument("partial", "*fp32", "workspace", 16),) if split else ()),
             argument("scale", "fp32", "number:scale"),
@@ -99,12 +103,10 @@ class Arguments:
 
     def _dense(self) -> tuple[str, ...]:
         residual = self.flags.get("residual", "none")
-        names = set(_OF_FORMAT[self.flags["kv"]])
+        names = {"alibi", *_OF_FORMAT[self.flags["kv"]]}
         if residual != "none":
             pools = [name for name in _POOLS if name != "pool_scale" or residual == "e3m0"]
             names |= {f"{prefix}_{name}" for prefix in "kv" for name in pools}
-        if self.extras:
-            names.add("alibi")
         return tuple(name for name in DENSE if name in names)
 
     def _kind(self, name: str) -> str:

@@ -25,7 +25,9 @@ def check(tensors: Mapping[str, torch.Tensor | None], kv4: bool) -> None:
     most = table.shape[1] * PAGE
     for i, count in enumerate(counts):
         if not 0 <= count <= most:
-            raise Refused(f"seq_lens[{i}] is {count}; accepted: 0 to {most}, the tokens of a table row")
+            raise Refused(
+                f"seq_lens[{i}] is {count}; accepted: 0 to {most}, the tokens of a table row"
+            )
     used, read = set[int](), set[int]()
     for i, count in enumerate(counts):
         own = table[i, : -(-count // PAGE)].tolist()
