@@ -28,7 +28,8 @@ def score_scale(case: Case) -> float:
 
 def _int8_error(case: Case) -> float:
     """What int8 adds for normal inputs: scores (both factors), weights in 1/255 of the largest, values."""
-    scores = math.sqrt(2.0) * _INT8_STEP * score_scale(case) * math.sqrt(case.sizes["DK"])
+    deviation = abs(score_scale(case)) * math.sqrt(case.sizes["DK"])
+    scores = math.sqrt(2.0) * _INT8_STEP * deviation
     # Weights of normal scores have an rms near 0.06 of the largest at a thousand keys.
     weights = 1.0 / 255.0 / math.sqrt(12.0) / 0.06
     return scores + weights + _INT8_STEP
