@@ -9,11 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate
 from types import MappingProxyType
 
 from ...soc import Soc, find
-from ...twin.runner import Buffer
 
 _INT32_MAX = 2**31 - 1
 _EXACT = 2**24  # positions are compared as floats
@@ -337,28 +335,3 @@ def plan(
     )
     blocks = _blocks(p, config, part)
     return Plan(KERNELS[precision], blocks, words, blocks * workspace_bytes(config, p.dv))
-
-
-def unbacked(problem: Problem, workspace_bytes: int) -> list[Buffer]:
-    """The kernel's arguments without data, but for what the walk over the sequences reads."""
-    p = problem
-    queries, keys = sum(p.queries), sum(p.keys)
-
-    def ends(name: str, lengths: Sequence[int]) -> Buffer:
-        cuts = struct.pack(f"<{len(lengths) + 1}i", 0, *accumulate(lengths))
-        return Buffer.of_bytes(name, cuts) if p.ragged else Buffer(name, 0, 0)
-
-    def of(name: str, elements: int, size: int = BYTES) -> Buffer:
-        return Buffer.unbacked(name, elements * size)
-
-    return [
-        of("q", queries * p.hq * p.dk),
-        of("k", keys * p.hkv * p.dk),
-        of("v", keys * p.hkv * p.dv),
-        ends("cu_q", p.queries),
-        ends("cu_k", p.keys),
-        of("alibi", p.hq * p.alibi, 4),
-        of("o", queries * p.hq * p.dv),
-        of("lse", queries * p.hq * p.lse, 4),
-        of("workspace", workspace_bytes, 1),
-    ]
