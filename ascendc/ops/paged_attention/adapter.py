@@ -11,6 +11,7 @@ from tilewright.errors import Refused
 from tilewright.targets import Target
 
 from ...soc import find
+from ...twin import runner
 from ...twin.bounds import Bound, bound
 from ...twin.runner import TwinResult
 from . import planning
@@ -85,3 +86,47 @@ def floor(
 ) -> Bound:
     """The lower bound on the launch's time that its instructions imply on `cores` cube cores."""
     return bound(result, problem(case).cube_item, min(cores, max(result.blocks, 1)))
+
+
+def sequences(case: Case) -> tuple[list[int], list[int]]:
+    """Starts of queries and lengths of a case that is counted without data: the first as long as the
+    table allows, the others as long as the spec's draws are on average."""
+    n, longest = case.sizes["NS"], case.sizes["MP"] * planning.PAGE
+    starts = [i * case.sizes["TQ"] // max(n, 1) for i in range(n + 1)]
+    return starts, [longest if i == 0 else longest * 7 // 16 for i in range(n)]
+
+
+def count(
+    case: Case, config: Mapping[str, int], target: Target, lib_path: Path, **options: Any
+) -> TwinResult:
+    """Issue the case's instructions without data: checks, counts and peaks at any size."""
+    from . import host
+
+    if case.sizes["TQ"] == 0:
+        return runner.empty_result(target.arch)
+    starts, lengths = sequences(case)
+    try:
+        return host.count(
+            problem(case),
+            starts,
+            lengths,
+            config=planning.Config.of(config),
+            soc=target.arch,
+            lib_path=lib_path,
+            **options,
+        )
+    except ValueError as error:
+        raise Refused(f"ascendc refuses paged_attention {case}: {error}") from None
+
+
+def on_cores(
+    case: Case, config: Mapping[str, int], target: Target, cores: int
+) -> Mapping[str, int]:
+    """The config on at most `cores` cube cores."""
+    chosen = config.get("cores", 0) or find(target.arch).cube_cores
+    return {**config, "cores": min(cores, chosen)}
+
+
+def validated_by(case: Case, config: Mapping[str, int]) -> str:
+    """What published timings stand behind a modelled time of this case: none."""
+    return "nothing: no timing of attention over pages on a 910B is published"

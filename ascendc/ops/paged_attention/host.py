@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ...twin import runner
 from ..gemm.host import as_array
-from .planning import PAGE, Config, Plan, Problem, plan
+from .dealing import Plan, plan
+from .planning import PAGE, Config, Problem
 
 ALIGN = 512  # bytes, of a cache and of its pages
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "uint16"}
@@ -114,9 +116,7 @@ def check_residuals(
     mask, fmask = parts["mask"].view(np.uint16), parts["fmask"].view(np.uint16)
     both = np.argwhere((mask & fmask)[used] != 0)
     if both.size:
-        raise ValueError(
-            f"{prefix}mask and {prefix}fmask of page {used[both[0][0]]} share a token"
-        )
+        raise ValueError(f"{prefix}mask and {prefix}fmask of page {used[both[0][0]]} share a token")
     for bits, rank, pool in ((mask, "rank", "pool"), (fmask, "frank", "fpool")):
         rows = np.unpackbits(bits[..., None].view(np.uint8), axis=-1).sum(-1)[used].astype(np.int64)
         first = parts[rank][used].astype(np.int64)
@@ -196,15 +196,17 @@ def launch(
         lse = _array(tensors, "lse", "float32", (q.shape[0], problem.heads))
     alibi = _array(tensors, "alibi", "float32", (problem.heads,)) if problem.alibi else None
     check_sequences(cu_q, seq_lens, table, q.shape[0], pages)
-    used = np.unique(
-        table[np.arange(problem.table_width)[None, :] < -(-seq_lens // PAGE)[:, None]]
-    )
+    used = np.unique(table[np.arange(problem.table_width)[None, :] < -(-seq_lens // PAGE)[:, None]])
     keys, values = (_formats(tensors, problem, p, pages, used) for p in ("k_", "v_"))
     if q.shape[0] == 0:
         return runner.empty_result(soc)
     chosen = config if isinstance(config, Config) else Config.of(config)
     ready = plan(
-        _with_pages(problem, k_page, v_page), cu_q.tolist(), seq_lens.tolist(), chosen, soc
+        replace(problem, k_page=k_page, v_page=v_page),
+        cu_q.tolist(),
+        seq_lens.tolist(),
+        chosen,
+        soc,
     )
     out, lse_out = _output(o), None if lse is None else _output(lse)
     result = _run(
@@ -225,12 +227,6 @@ def launch(
     return result
 
 
-def _with_pages(problem: Problem, k_page: int, v_page: int) -> Problem:
-    from dataclasses import replace
-
-    return replace(problem, k_page=k_page, v_page=v_page)
-
-
 def _run(
     ready: Plan,
     head: list[runner.Buffer],
@@ -238,11 +234,92 @@ def _run(
     rest: list[runner.Buffer],
     outputs: list[runner.Buffer],
     soc: str,
+    *,
+    lib_path: Any,
+    skip_data: bool = False,
     **options: Any,
 ) -> runner.TwinResult:
-    workspace = runner.Buffer.of("workspace", np.empty(max(ready.workspace, 1), np.uint8))
     words = runner.Buffer.of_bytes("plan", ready.words())
+    workspace = runner.Buffer.unbacked("workspace", ready.workspace)
+    if not skip_data:
+        workspace = runner.Buffer.of("workspace", np.empty(ready.workspace, np.uint8))
     args = [*head, words, *caches, *rest, *outputs, workspace]
     return runner.run(
-        options.pop("lib_path"), ready.kernel, ready.block_dim, args, ready.tiling, soc, **options
+        lib_path,
+        ready.kernel,
+        ready.block_dim,
+        args,
+        ready.tiling,
+        soc,
+        skip_data=skip_data,
+        **options,
+    )
+
+
+def _counted_formats(
+    problem: Problem, prefix: str, pages: int, selected: float
+) -> list[runner.Buffer]:
+    """Scales and residuals of a cache of which only masks and ranks hold anything."""
+    none = runner.Buffer.unbacked
+    d = problem.dk if prefix == "k_" else problem.dv
+    scales = {"float": 0, "c8s": problem.kv_heads * d, "c8d": pages * PAGE * problem.kv_heads}
+    found = [none(f"{prefix}scale", 4 * scales[problem.kind])]
+    if not problem.residual:
+        return found + [none(prefix + name, 0) for name in _RESIDUALS]
+    shape = (pages, problem.kv_heads)
+    bits = np.random.default_rng(0).random((*shape, PAGE)) < selected
+    mask = np.packbits(bits, axis=-1, bitorder="little").view(np.int16)[..., 0]
+    counts = bits.sum(-1)
+    rank = (np.cumsum(counts) - counts.ravel()).reshape(shape).astype(np.int32)
+    return [
+        *found,
+        runner.Buffer.of(prefix + "mask", np.ascontiguousarray(mask)),
+        runner.Buffer.of(prefix + "rank", rank),
+        none(prefix + "pool", int(counts.sum()) * d // 2),
+        runner.Buffer.of(prefix + "fmask", np.zeros(shape, np.int16)),
+        none(prefix + "frank", 4 * pages * problem.kv_heads),
+        none(prefix + "fpool", 0),
+    ]
+
+
+def count(
+    problem: Problem,
+    cu_q: Sequence[int],
+    seq_lens: Sequence[int],
+    *,
+    config: Config,
+    soc: str,
+    lib_path: Any,
+    selected: float = 0.05,
+    **options: Any,
+) -> runner.TwinResult:
+    """The instructions of a launch without data. Every sequence has pages of its own, one in `selected`
+    vectors a residual. Raises ValueError for configs that can not run."""
+    counts = [-(-n // PAGE) for n in seq_lens]
+    width, pages = max(problem.table_width, 1), max(sum(counts), 1)
+    table = np.zeros((len(counts), width), np.int32)
+    first = 0
+    for row, used in zip(table, counts, strict=True):
+        row[:used] = np.arange(first, first + used)
+        first += used
+    page = [PAGE * problem.kv_heads * d for d in (problem.dk, problem.dv)]
+    ready = plan(replace(problem, k_page=page[0], v_page=page[1]), cu_q, seq_lens, config, soc)
+    item, rows = 1 if problem.codes else problem.item, cu_q[-1] * problem.heads
+    none = runner.Buffer.unbacked
+    keys, values = (_counted_formats(problem, p, pages, selected) for p in ("k_", "v_"))
+    return _run(
+        ready,
+        [none("q", rows * problem.dk * problem.item), runner.Buffer.of("block_table", table)],
+        [
+            none("k_cache", pages * page[0] * item),
+            none("v_cache", pages * page[1] * item),
+            keys[0],
+            values[0],
+        ],
+        [*keys[1:], *values[1:], none("alibi", 4 * problem.heads * problem.alibi)],
+        [none("o", rows * problem.dv * problem.item), none("lse", 4 * rows * problem.lse)],
+        soc,
+        lib_path=lib_path,
+        skip_data=True,
+        **options,
     )

@@ -42,17 +42,17 @@ __aicore__ inline void Run(const Arguments& a, GM_ADDR tiling) {
 
 }  // namespace
 
-#define TW_PAGED_KERNEL(name, T, codes)                                                                     \
-  extern "C" __global__ __aicore__ void name(                                                               \
-      GM_ADDR q, GM_ADDR block_table, GM_ADDR plan, GM_ADDR k_cache, GM_ADDR v_cache, GM_ADDR k_scale,      \
-      GM_ADDR v_scale, GM_ADDR k_mask, GM_ADDR k_rank, GM_ADDR k_pool, GM_ADDR k_fmask, GM_ADDR k_frank,    \
-      GM_ADDR k_fpool, GM_ADDR v_mask, GM_ADDR v_rank, GM_ADDR v_pool, GM_ADDR v_fmask, GM_ADDR v_frank,    \
-      GM_ADDR v_fpool, GM_ADDR alibi, GM_ADDR o, GM_ADDR lse, GM_ADDR workspace, GM_ADDR tiling) {          \
-    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                      \
-    Run<T, codes>({q,       block_table, plan,   k_cache, v_cache, k_scale, v_scale, k_mask,                \
-                   k_rank,  k_pool,      k_fmask, k_frank, k_fpool, v_mask,  v_rank,  v_pool,               \
-                   v_fmask, v_frank,     v_fpool, alibi,   o,       lse,     workspace},                    \
-                  tiling);                                                                                  \
+#define TW_PAGED_KERNEL(name, T, codes)                                                                  \
+  extern "C" __global__ __aicore__ void name(                                                            \
+      GM_ADDR q, GM_ADDR block_table, GM_ADDR plan, GM_ADDR k_cache, GM_ADDR v_cache, GM_ADDR k_scale,   \
+      GM_ADDR v_scale, GM_ADDR k_mask, GM_ADDR k_rank, GM_ADDR k_pool, GM_ADDR k_fmask, GM_ADDR k_frank, \
+      GM_ADDR k_fpool, GM_ADDR v_mask, GM_ADDR v_rank, GM_ADDR v_pool, GM_ADDR v_fmask, GM_ADDR v_frank, \
+      GM_ADDR v_fpool, GM_ADDR alibi, GM_ADDR o, GM_ADDR lse, GM_ADDR workspace, GM_ADDR tiling) {       \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIC_1_2);                                                   \
+    Run<T, codes>({q,       block_table, plan,    k_cache, v_cache, k_scale, v_scale,  k_mask,           \
+                   k_rank,  k_pool,      k_fmask, k_frank, k_fpool, v_mask,  v_rank,   v_pool,           \
+                   v_fmask, v_frank,     v_fpool, alibi,   o,       lse,     workspace},                 \
+                  tiling);                                                                               \
   }
 
 TW_PAGED_KERNEL(paged_attention_fp32, float, false)

@@ -11,7 +11,8 @@ constexpr int32_t kSumEvent = 2;  // of M and FIX, besides two tiles of scores
 constexpr int32_t kBuffers = 2;
 constexpr int32_t kSmall = 10;  // fractals of C below which Mmads onto one tile need a barrier
 
-// T: what the cube multiplies; `kCodes`: the caches hold codes, and tiles come dequantised from the workspace.
+// T: what the cube multiplies; `kCodes`: the caches hold codes, and tiles come dequantised from the
+// workspace.
 template <typename T, bool kCodes>
 class Cube {
  public:
@@ -146,8 +147,8 @@ class Cube {
                                 int32_t first, int32_t rows, int32_t d, int32_t page_size) {
     constexpr int32_t kC0 = tw_gemm::C0<T>();
     const int32_t pages = rows / kPage, columns = t_.tile_heads * d;
-    const int64_t row = static_cast<int64_t>(s.task.sequence) * t_.table_width + s.task.page +
-                        (s.begin + first) / kPage;
+    const int64_t row =
+        static_cast<int64_t>(s.task.sequence) * t_.table_width + s.task.page + (s.begin + first) / kPage;
     for (int32_t i = 0; i < pages; ++i) {
       const int64_t page = static_cast<int64_t>(table_.GetValue(row + i)) * page_size;
       if (t_.nz != 0) {
@@ -168,8 +169,8 @@ class Cube {
     const int64_t slot = static_cast<int64_t>(s.number % kKeySlots) * key_slot_;
     const int64_t values = load_.of_values ? static_cast<int64_t>(t_.tile_heads) * t_.step_tokens * t_.dk : 0;
     const AscendC::DataCopyParams p(static_cast<uint16_t>(t_.tile_heads * d / kC0),
-                                    static_cast<uint16_t>(rows),
-                                    static_cast<uint16_t>(t_.step_tokens - rows), 0);
+                                    static_cast<uint16_t>(rows), static_cast<uint16_t>(t_.step_tokens - rows),
+                                    0);
     AscendC::DataCopy(dst, keys_[slot + values + static_cast<int64_t>(first) * kC0], p);
   }
 

@@ -6,7 +6,7 @@
 
 namespace tw_paged {
 
-constexpr float kNone = -1e37f;     // the maximum of no score; above kMasked, so that exp(kMasked - it) is 0
+constexpr float kNone = -1e37f;  // the maximum of no score; above kMasked, so that exp(kMasked - it) is 0
 constexpr float kMasked = -3e38f;
 constexpr float kTiny = 1e-37f;
 // Event ids: two passes of scores 0 and 1, values and results 2; paged_keys.h has the others.
@@ -210,7 +210,8 @@ class Vector {
       const int32_t to = together && t_.has_alibi == 0 ? last : Min((from / t_.group + 1) * t_.group, last);
       const LocalTensor<float> rows = x[(from - row) * pitch];
       if (t_.has_alibi != 0) {
-        Bias(rows, slope_[(own + from - row) * kBlock], static_cast<float>(s.begin - s.task.position - query), to - from, s.count);
+        Bias(rows, slope_[(own + from - row) * kBlock], static_cast<float>(s.begin - s.task.position - query),
+             to - from, s.count);
       }
       FillFrom(rows, together ? s.count : s.Visible(query), kMasked, to - from, whole, pitch);
       from = to;

@@ -20,7 +20,7 @@ using tw_gemm::CeilDiv;
 using tw_gemm::Min;
 using tw_gemm::RoundUp;
 
-constexpr int32_t kPage = 16;    // tokens
+constexpr int32_t kPage = 16;  // tokens
 constexpr int32_t kFractal = 16;
 constexpr uint32_t kUnit = 512;  // bytes, of workspace offsets
 // Between a cube core and its two vector cores: scores are in the workspace, weights are, values are, keys
