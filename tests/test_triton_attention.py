@@ -122,19 +122,13 @@ def test_extremes_equal_logits_huge_scores_and_rows_without_keys() -> None:
     # 50 queries over 20 keys: the first 30 stand before every key.
     assert torch.equal(got["o"][0, :30], torch.zeros(30, 1, 64))
     assert torch.equal(got["lse"][0, :30], torch.full((30, 1), -math.inf))
-    assert row(
-        "attention", case.sizes, "fp32", case.flags, inputs=from_logical(found, case, logical)
-    ).ok
-    case = found.spec.case(
-        sizes(3, 40, 1, 1, 64, 64), "fp32", {**PLAIN, "mask": "full", "lse": "yes"}
-    )
+    assert row("attention", case.sizes, "fp32", case.flags, inputs=from_logical(found, case, logical)).ok
+    case = found.spec.case(sizes(3, 40, 1, 1, 64, 64), "fp32", {**PLAIN, "mask": "full", "lse": "yes"})
     logical = dict(draw(found, case, 0).logical)
     assert logical["q"] is not None and logical["v"] is not None
     logical["q"].zero_()
     got = outputs(case, "attention", from_logical(found, case, logical))
-    assert torch.allclose(
-        got["o"], logical["v"].mean(1, keepdim=True).expand_as(got["o"]), atol=1e-6
-    )
+    assert torch.allclose(got["o"], logical["v"].mean(1, keepdim=True).expand_as(got["o"]), atol=1e-6)
     assert torch.allclose(got["lse"], torch.tensor(math.log(40.0)))
 
 
@@ -144,9 +138,7 @@ def test_against_torchs_own_attention() -> None:
     inputs = draw(found, case, 3)
     got = outputs(case, "attention", inputs)["o"]
     q, k, v = (t.transpose(1, 2) for t in (inputs.logical[n] for n in "qkv") if t is not None)
-    want = torch.nn.functional.scaled_dot_product_attention(
-        q, k, v, is_causal=True, enable_gqa=True
-    )
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     assert torch.allclose(got, want.transpose(1, 2), atol=2e-6)
 
 
@@ -173,7 +165,9 @@ def test_batch_invariant_bits_depend_on_the_sequence_alone(
     assume(cut < alone)
     found = family("attention")
     flags = {**PLAIN, "batch_invariant": "yes", "lse": "yes", "lengths": "ragged", "window": window}
-    own = found.spec.case(sizes(alone, alone + earlier, 2, 1, 32, 32, NS1=2), precision, flags)
+    own = found.spec.case(
+        sizes(alone, alone + earlier, 2, 1, 32, 32, NS1=2), precision, flags
+    )
     first = dict(draw(found, own, 1).logical)
     first |= starts([(alone, alone + earlier)])
     want = outputs(own, "attention", from_logical(found, own, first))
@@ -199,9 +193,7 @@ def test_batch_invariant_bits_depend_on_the_sequence_alone(
     assert first["q"] is not None
     last["q"] = first["q"][:, cut:]
     got = outputs(chunk, "attention", from_logical(found, chunk, last))
-    assert torch.equal(got["o"], want["o"][:, cut:]) and torch.equal(
-        got["lse"], want["lse"][:, cut:]
-    )
+    assert torch.equal(got["o"], want["o"][:, cut:]) and torch.equal(got["lse"], want["lse"][:, cut:])
 
 
 def starts(lengths: list[tuple[int, int]]) -> dict[str, torch.Tensor]:
@@ -278,8 +270,8 @@ def test_precisions_and_ints_are_refused_by_name(cache_dir: Path) -> None:
 @pytest.mark.usefixtures("ascend_ir")
 def test_it_lowers_for_ascend() -> None:
     config = {"tile_m": 32, "tile_n": 32}
-    (found,) = lower_pool(
-        attention, "fp16", {}, [config], "ascend:910b1", sizes={"DK": 64, "DV": 64}
-    )
+    (found,) = lower_pool(attention, "fp16", {}, [config], "ascend:910b1", sizes={"DK": 64, "DV": 64})
     assert found.ok and found.cores == "mix", found.error
     assert found.cube_ops and found.vector_ops and found.workspace_bytes
+
+

@@ -307,13 +307,7 @@ def kernel(
     share = inverse(total)
     put(o, acc * share[:, None], rows64, stride_os, stride_od, row_ok, 0, V_HEAD, DV)
     if V_TAIL > 0:
-<<<<<<< HEAD
-        put(
-            o, acc_tail * inverse[:, None], rows64, stride_os, stride_od, row_ok, V_HEAD, V_TAIL, DV
-        )
-=======
         put(o, acc_tail * share[:, None], rows64, stride_os, stride_od, row_ok, V_HEAD, V_TAIL, DV)
->>>>>>> main
     if lse is not None:
         wanted = row_ok & (lse.to(tl.int64) != 0)
         at = batch * stride_lse_b + (from_q + rows64) * stride_lse_s + head64 * stride_lse_h
