@@ -127,6 +127,15 @@ SPEC = KernelSpec(
     flops=_operations,
     bytes=_bytes,
     valid=_valid,
-    space={"cuda": _GPU, "hip": _GPU},
-    default={"cuda": _GPU_DEFAULT, "hip": _GPU_DEFAULT},
+    space={
+        "cuda": _GPU,
+        "hip": _GPU,
+        # tile_elements: of 16 tokens of some heads, one at least, that are worked on at a time.
+        "ascend": Space(tile_elements=(2048, 4096, 8192)),
+    },
+    default={
+        "cuda": _GPU_DEFAULT,
+        "hip": _GPU_DEFAULT,
+        "ascend": Config(tile_elements=8192),
+    },
 )

@@ -121,11 +121,18 @@ SPEC = KernelSpec(
     flops=_operations,
     bytes=_bytes,
     valid=_valid,
-    space={"cpu": Space(stream=(0, 1, 2)), "cuda": _GPU, "hip": _GPU},
+    space={
+        "cpu": Space(stream=(0, 1, 2)),
+        "cuda": _GPU,
+        "hip": _GPU,
+        "ascend": Space(tile_elements=(2048, 4096, 8192, 10240)),
+    },
     default={
         # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
         "cpu": Config(stream=2),
         "cuda": _GPU_DEFAULT,
         "hip": _GPU_DEFAULT,
+        # tile_elements: of 16 tokens of some heads, one at least, that are worked on at a time.
+        "ascend": Config(tile_elements=8192),
     },
 )

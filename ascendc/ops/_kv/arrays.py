@@ -64,6 +64,12 @@ def strides(name: str, array: np.ndarray) -> tuple[int, ...]:
     return tuple(reversed(found))[:-1]
 
 
+def token_strides(name: str, array: np.ndarray) -> tuple[int, int]:
+    """``strides`` of an array [tokens, heads, channels]."""
+    token, head = strides(name, array)
+    return token, head
+
+
 def page_strides(name: str, array: np.ndarray) -> tuple[int, int]:
     """Bytes from one page to the next and within a page along its first dim; a page is dense and aligned.
 

@@ -171,11 +171,14 @@ class Side {
     if (place + run.count < kPage) {
       const Shape s = ShapeFor(run.count);
       LoadRows(in, XAt(run.token), s, Apart(), s.width());
+      SetFlag<HardEvent::MTE2_V>(slot_);
       SetFlag<HardEvent::MTE2_MTE3>(slot_);
       WaitFlag<HardEvent::MTE2_MTE3>(slot_);
       StoreRows(kept[static_cast<uint64_t>(place) * width], in, s, open, s.width());
       SetFlag<HardEvent::MTE3_MTE2>(slot_);
       WaitFlag<HardEvent::MTE3_MTE2>(slot_);
+      // The vector unit has no part in this; it hands the slot on once the wait for it above is over.
+      WaitFlag<HardEvent::MTE2_V>(slot_);
       SetFlag<HardEvent::V_MTE2>(slot_);
       return;
     }

@@ -9,7 +9,7 @@ from ...soc import find
 from ...twin import runner
 from ...twin.runner import Buffer, TwinResult
 from .._kv import moving
-from .._kv.arrays import PAGE, VECTOR_CORES, Dense, as_array, page_strides, span, strides
+from .._kv.arrays import PAGE, VECTOR_CORES, Dense, as_array, page_strides, span, token_strides
 from .._kv.checks import check_slots
 
 
@@ -42,8 +42,9 @@ def launch(
         rows[...] = 0
     if pages.size == 0:
         return runner.empty_result(soc)
-    row = [stride * rows.itemsize for stride in strides(name, rows)]
-    move = moving.Move(tokens, heads, dim * rows.itemsize, *row, page, head, True)
+    size = rows.itemsize
+    row, row_head = token_strides(name, rows)
+    move = moving.Move(tokens, heads, dim * size, row * size, row_head * size, page, head, True)
     dense = Dense({"slots": slots})
     arguments = [span(name, rows), dense.buffer("slots"), span("pages", pages)]
     return _run(arguments, move, write, config, soc, lib_path, **options)
