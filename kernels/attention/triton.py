@@ -116,7 +116,9 @@ def aot(
             if letter != "b" or lengths == "equal"
         )
 
-    starts = tuple(tensor(name, "int32") for name in ("cu_q", "cu_k")) if lengths == "ragged" else ()
+    starts = (
+        tuple(tensor(name, "int32") for name in ("cu_q", "cu_k")) if lengths == "ragged" else ()
+    )
     args = (
         *(tensor("q"), tensor("k"), tensor("v")),
         *starts,
@@ -144,7 +146,9 @@ def aot(
     constexprs = _constexprs(config, flags, sizes["DK"], sizes["DV"]) | {"WIDEN": False}
     if target.startswith("cuda:"):
         constexprs["PRECISION"] = "tf32x3"
-    constexprs |= dict.fromkeys(("stride_qd", "stride_kd", "stride_vd", "stride_od", "stride_alibi"), 1)
+    constexprs |= dict.fromkeys(
+        ("stride_qd", "stride_kd", "stride_vd", "stride_od", "stride_alibi"), 1
+    )
     if not extras:
         constexprs["alibi"] = None
     if not starts:
@@ -213,17 +217,13 @@ def _extras(flags: Mapping[str, str]) -> bool:
     return _number(flags, "softcap") > 0 or flags.get("alibi") == "yes"
 
 
-def _starts(
-    tensors: Mapping[str, torch.Tensor | None], name: str, tokens: int
-) -> torch.Tensor:
+def _starts(tensors: Mapping[str, torch.Tensor | None], name: str, tokens: int) -> torch.Tensor:
     """Where each sequence starts, dense; on the CPU also looked at, since a kernel trusts it."""
     starts = _tensor(tensors, name)
     if not starts.is_cuda:
         values = starts.tolist()
         if values[0] != 0 or values[-1] != tokens or values != sorted(values):
-            raise Refused(
-                f"{name} is {values[:8]}; accepted: from 0 to {tokens}, never falling"
-            )
+            raise Refused(f"{name} is {values[:8]}; accepted: from 0 to {tokens}, never falling")
     return starts.contiguous()
 
 

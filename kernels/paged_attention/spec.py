@@ -188,6 +188,8 @@ SPEC = KernelSpec(
     default={
         "cpu": Config(split_pages=0, prefetch_pages=2),
         "cuda": _GPU_DEFAULT,
+        # With two stages ptxas stops at 128 registers there and spills a scalar.
+        "cuda:sm_100": Config({**_GPU_DEFAULT, "num_stages": 3}),
         "hip": _GPU_DEFAULT,
     },
     peers=Ref("peers:peers"),

@@ -38,6 +38,7 @@ _FREE = ("scale", "softcap", "window", "alibi", "lse", "batch_invariant")
 FIXED_SIZES: tuple[Mapping[str, int], ...] = (MappingProxyType({"DK": 128, "DV": 128}),)
 _LANE_BYTES = 32  # of one block of an nz page
 
+
 def launch(
     tensors: Mapping[str, torch.Tensor | None],
     flags: Mapping[str, str],
@@ -79,7 +80,9 @@ def launch(
     partial = None
     if splits > 1:
         partial = torch.empty(splits * tq * hq * (dv + 2), dtype=torch.float32, device=q.device)
-    (tiles,) = (Grid(_GRID.format(**config)).evaluate({"TQ": tq, "HQ": hq, "NS": sequences, "HKV": hkv})[:1])
+    (tiles,) = Grid(_GRID.format(**config)).evaluate(
+        {"TQ": tq, "HQ": hq, "NS": sequences, "HKV": hkv}
+    )[:1]
     options = {name: config[name] for name in ("num_warps", "num_stages")}
     interpreter.launch(
         kernel,
@@ -160,7 +163,7 @@ def aot(
     on_ascend = target.startswith("ascend:")
     options = {} if on_ascend else {n: config[n] for n in ("num_warps", "num_stages")}
     splits = _SPLITS.format(**config) if config["split_pages"] else "1"
-    then = ()
+    then: tuple[AotSource, ...] = ()
     if config["split_pages"]:
         then = (
             AotSource(

@@ -39,13 +39,18 @@ class Arguments:
     def kernel(self, split: bool) -> tuple[KernelArg, ...]:
         """Of the first kernel: with `split` it writes into the workspace."""
         latent = self.flags.get("values") == "latent"
-        values = argument("v_cache", f"*{self.stored}", f"data:{'k' if latent else 'v'}_cache", self._by(16))
+        values = argument(
+            "v_cache", f"*{self.stored}", f"data:{'k' if latent else 'v'}_cache", self._by(16)
+        )
         return (
             argument("q", f"*{self.compute}", "data:q", self._by(16)),
             *(argument(n, "*int32", f"data:{n}") for n in ("cu_q", "seq_lens", "block_table")),
             argument("k_cache", f"*{self.stored}", "data:k_cache", self._by(16)),
             values,
-            *(argument(n, f"*{self._kind(n)}", f"data:{n}", nullable=n == "alibi") for n in self._dense()),
+            *(
+                argument(n, f"*{self._kind(n)}", f"data:{n}", nullable=n == "alibi")
+                for n in self._dense()
+            ),
             *self._outputs(),
             *((argument("partial", "*fp32", "workspace", 16),) if split else ()),
             argument("scale", "fp32", "number:scale"),

@@ -204,7 +204,9 @@ def kernel(
         ok = (keys >= low) & (keys < stop)
         is_open = keys >= full_end
         token = keys % 16
-        page = tl.load(block_table + sequence * stride_bt + keys // 16, mask=ok, other=0).to(tl.int64)
+        page = tl.load(block_table + sequence * stride_bt + keys // 16, mask=ok, other=0).to(
+            tl.int64
+        )
         y = keys_of(
             k_cache, k_channel_scale, k_token_scale, k_page_scale, k_page_zero, k_open,
             k_mask, k_rank, k_pool, k_pool_scale, k_fmask, k_frank, k_fpool,
@@ -234,7 +236,9 @@ def kernel(
         weights = weights.to(COMPUTE)
         # Where rows differ in what they see, infinities and NaN wait for `spoil`.
         end = at + TILE_N
-        differ = ((low < low_end) & (at < low_end) & (end > low)) | ((high < high_end) & (end > high))
+        differ = ((low < low_end) & (at < low_end) & (end > low)) | (
+            (high < high_end) & (end > high)
+        )
         if not (LATENT and V_HEAD == K_HEAD):
             y = values_of(
                 v_cache, v_channel_scale, v_token_scale, v_token_zero,
@@ -304,10 +308,7 @@ def spoil(
         sees = row_ok & (first_key <= key) & (key < last_key)
         for part in tl.static_range(2 if V_TAIL > 0 else 1):
             lanes = tl.arange(0, V_HEAD) if part == 0 else V_HEAD + tl.arange(0, V_TAIL)
-            if C0 > 0:
-                place = (lanes // C0) * stride_block + lanes % C0
-            else:
-                place = lanes
+            place = lanes // C0 * stride_block + lanes % C0 if C0 > 0 else lanes
             place += page * stride_page + (key % 16) * stride_token + head * stride_head
             value = tl.load(v_cache + place, mask=lanes < DV, other=0).to(tl.float32)
             bad = is_bad(value)
@@ -347,7 +348,9 @@ def merge(
     token = row // HQ
     head = row % HQ
     x = acc * inverse(total)
-    tl.store(o + token * stride_ot + head * stride_oh + lanes, x.to(o.dtype.element_ty), mask=lanes < DV)
+    tl.store(
+        o + token * stride_ot + head * stride_oh + lanes, x.to(o.dtype.element_ty), mask=lanes < DV
+    )
     if lse is not None:
         wanted = lse.to(tl.int64) != 0
         at = lse + token * stride_lse_t + head * stride_lse_h

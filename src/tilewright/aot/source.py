@@ -209,7 +209,5 @@ def source_of(
         return module.aot(precision, flags, config, target, aligned=aligned)
     chosen = {name: (sizes or {}).get(name, value) for name, value in usual.items()}
     with_sizes: Any = module.aot
-    source: AotSource = with_sizes(
-        precision, flags, config, target, aligned=aligned, sizes=chosen
-    )
+    source: AotSource = with_sizes(precision, flags, config, target, aligned=aligned, sizes=chosen)
     return source
