@@ -191,7 +191,7 @@ class Op:
         return tuple(
             OpArgument(f.argument, "bool", "True" if f.default == "yes" else "False", True)
             if f.boolean
-            else OpArgument(f.argument, "float", repr(float(f.default)), True)
+            else OpArgument(f.argument, "float", _number(f.default), True)
             if f.kind == "number"
             else OpArgument(f.argument, "str", f'"{f.default}"', True)
             for f in self.flags
@@ -298,6 +298,11 @@ def _tensor(tensor: Tensor, output: bool) -> OpTensor:
     return OpTensor(
         tensor.name, output, flag, when, layouts, tensor.layout_flag, tensor.inout, tensor.align
     )
+
+
+def _number(text: str) -> str:
+    """A number as torch prints it in a schema: `0.`, `0.5`."""
+    return repr(float(text)).removesuffix("0") if float(text) == int(float(text)) else text
 
 
 def _alias(index: int) -> str:

@@ -62,6 +62,7 @@ PYBIND11_MODULE(_C, module) {
 
   add_host(module);
   add_twin(module);
+  add_pages(module);
   py::module_ ops =
       module.def_submodule("ops", "One raw-kernel function a family, generated from the specs.");
   add_ops(ops);

@@ -72,7 +72,9 @@ bool read_element(const Call& call, const tw_tensor& q, Problem* p) {
       call.refuse("tensor \"q\" is %s; accepted: fp32, bf16, fp16", dtype_name(q.dtype));
       return false;
   }
-  p->kind = p->element == kElementBF16 && p->kernels->dots[kBF16] ? kBF16 : kF32;
+  p->kind = call.attr("compute", 0) != 0                                  ? kI8
+            : p->element == kElementBF16 && p->kernels->dots[kBF16] ? kBF16
+                                                                    : kF32;
   return true;
 }
 

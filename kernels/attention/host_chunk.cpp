@@ -26,12 +26,27 @@ Plan::Plan(const Problem& p, int64_t most_rows) {
   for (int64_t* each : {&m, &l, &low, &high, &place, &slope}) *each = layout.add(rows * 4);
   k = layout.add(tile_n * key_bytes);
   v = layout.add(tile_n / per * value_bytes);
-  room = layout.add(tile_n / per * value_bytes);
-  s = layout.add(tile_m * tile_n * 4);
-  weights = layout.add(tile_m * tile_n / per * 4);
+  // int8 widens values before it rounds them to quads.
+  room = layout.add(p.kind == kI8 ? tile_n * (4 * dv + dv) + kAlign : tile_n / per * value_bytes);
+  s = layout.add(2 * tile_m * tile_n * 4);
+  weights = layout.add(2 * tile_m * tile_n / per * 4);
   special = layout.add(tile_n * 4);
   pointers = layout.add(tile_m * 8 * 2);
   finish = layout.add(kPanelRows * dv * 4);
+  blocks = layout.add(rows / tile_m * static_cast<int64_t>(sizeof(Block)));
+  if (p.kind == kI8) add_whole(p);
+}
+
+void Plan::add_whole(const Problem& p) {
+  whole.q = layout.add(rows * p.dk * 4);
+  whole.row_scale = layout.add(rows * 4);
+  whole.row_start = layout.add(rows * 4);
+  whole.room = layout.add(tile_n * p.dk * 4);
+  whole.mean = layout.add(p.dk * 4);
+  whole.dv_scale = layout.add(dv * 4);
+  whole.special = layout.add(tile_n * 4);
+  whole.sums = layout.add(tile_m * dv * 4);
+  whole.portions = layout.add(tile_m * 4);
 }
 
 Chunk::Chunk(const Problem& p, const Plan& plan, const Task& task, char* memory)
@@ -81,47 +96,81 @@ void Chunk::take_rows(int64_t block) {
   pack.dk = p_.dk;
   pack.element = p_.element;
   pack.dst = memory_ + plan_.q + at * plan_.key_bytes;
+  pack.wide = in<float>(plan_.whole.q, at * p_.dk);
+  pack.row_scale = in<float>(plan_.whole.row_scale, at);
+  pack.row_start = in<int32_t>(plan_.whole.row_start, at);
   p_.kernels->pack_q[p_.kind](pack);
   std::fill_n(in<float>(plan_.o, at * plan_.dv), plan_.tile_m * plan_.dv, 0.0f);
   std::fill_n(in<float>(plan_.l, at), plan_.tile_m, 0.0f);
   std::fill_n(in<float>(plan_.m, at), plan_.tile_m, -std::numeric_limits<float>::infinity());
 }
 
-// Packs keys and values; returns how many keys they were padded to.
-int64_t Chunk::pack(int64_t key0, int64_t keys) {
-  const int64_t bytes = kElementBytes[p_.element];
-  const int64_t key = task_.first_key + key0;
+Matrix Chunk::source(const View& view, int64_t key0) const {
+  const char* data =
+      view.at(task_.batch, task_.first_key + key0, task_.key_head, kElementBytes[p_.element]);
+  return {data, view.stride[1], view.stride[3]};
+}
+
+void Chunk::pack_keys(int64_t key0, int64_t keys) {
   PackK k{};
-  k.k = {p_.k.at(task_.batch, key, task_.key_head, bytes), p_.k.stride[1], p_.k.stride[3]};
+  key_specials_ = 0;
+  k.k = source(p_.k, key0);
   k.keys = keys;
   k.padded = round_up(keys, plan_.unit);
   k.dk = p_.dk;
   k.element = p_.element;
   k.dst = memory_ + plan_.k;
+  k.room = in<float>(plan_.whole.room);
+  k.mean = in<float>(plan_.whole.mean);
+  k.key_scale = &key_scale_;
+  k.special = in<int32_t>(plan_.whole.special);
+  k.specials = &key_specials_;
   p_.kernels->pack_k[p_.kind](k);
+}
+
+void Chunk::pack_values(int64_t key0, int64_t keys) {
   PackV v{};
   specials_ = 0;
-  v.v = {p_.v.at(task_.batch, key, task_.key_head, bytes), p_.v.stride[1], p_.v.stride[3]};
+  v.v = source(p_.v, key0);
   v.keys = keys;
-  v.padded = k.padded;
+  v.padded = round_up(keys, plan_.unit);
   v.dv = p_.dv;
   v.element = p_.element;
   v.dst = memory_ + plan_.v;
   v.special = in<int32_t>(plan_.special);
   v.specials = &specials_;
+  v.dv_scale = in<float>(plan_.whole.dv_scale);
   v.room = memory_ + plan_.room;
   p_.kernels->pack_v[p_.kind](v);
-  return k.padded;
 }
 
-void Chunk::pass_over(int64_t key0, int64_t keys, int64_t block) {
+Whole Chunk::whole(int64_t at, int64_t key0) const {
+  const Plan::Whole& from = plan_.whole;
+  Whole w{};
+  w.q = in<float>(from.q, at * p_.dk);
+  w.dk = p_.dk;
+  w.row_scale = in<float>(from.row_scale, at);
+  w.row_start = in<int32_t>(from.row_start, at);
+  w.mean = in<float>(from.mean);
+  w.key_scale = key_scale_;
+  w.dv_scale = in<float>(from.dv_scale);
+  w.special = in<int32_t>(from.special);
+  w.specials = key_specials_;
+  w.keys = source(p_.k, key0);
+  w.sums = in<int32_t>(from.sums);
+  w.portions = in<float>(from.portions);
+  return w;
+}
+
+// What a block of rows has to do with the packed keys; false for nothing.
+bool Chunk::see(int64_t key0, int64_t keys, int64_t block, Block* found) const {
   const int64_t at = block * plan_.tile_m, count = block_rows(block);
   const int64_t panels = (count + kPanelRows - 1) / kPanelRows;
   const int32_t *low = in<int32_t>(plan_.low, at), *high = in<int32_t>(plan_.high, at);
   // Places never fall from row to row, so neither do the first and the last key seen.
   const int64_t from = std::max<int64_t>(low[0] - key0, 0);
   const int64_t to = std::min<int64_t>(high[count - 1] + 1 - key0, keys);
-  if (from >= to) return;
+  if (from >= to) return false;
   Block b{};
   b.first = from / plan_.unit * plan_.unit;
   b.last = round_up(to, plan_.unit);
@@ -132,8 +181,6 @@ void Chunk::pass_over(int64_t key0, int64_t keys, int64_t block) {
   b.k = memory_ + plan_.k;
   b.v = memory_ + plan_.v;
   b.padded = round_up(keys, plan_.unit);
-  b.s = in<float>(plan_.s);
-  b.p = memory_ + plan_.weights;
   b.o = in<float>(plan_.o, at * plan_.dv);
   b.m = in<float>(plan_.m, at);
   b.l = in<float>(plan_.l, at);
@@ -149,11 +196,30 @@ void Chunk::pass_over(int64_t key0, int64_t keys, int64_t block) {
   b.place = in<int32_t>(plan_.place, at);
   b.special = in<int32_t>(plan_.special);
   b.specials = specials_;
-  b.source = {p_.v.at(task_.batch, task_.first_key + key0, task_.key_head, kElementBytes[p_.element]),
-              p_.v.stride[1], p_.v.stride[3]};
+  b.source = source(p_.v, key0);
   b.element = p_.element;
   b.dv_used = p_.dv;
-  p_.kernels->block[p_.kind](b);
+  if (p_.kind == kI8) b.whole = whole(at, key0);
+  *found = b;
+  return true;
+}
+
+// Neighbours get rooms of their own.
+void Chunk::give_room(int64_t place, Block* found) const {
+  const int64_t room = place % 2 * plan_.tile_m * plan_.tile_n;
+  found->s = in<float>(plan_.s, room);
+  found->p = memory_ + plan_.weights + room / kGroup[p_.kind] * 4;
+}
+
+void Chunk::pass_over(int64_t key0, int64_t keys) {
+  Block* blocks = in<Block>(plan_.blocks);
+  int64_t count = 0;
+  for (int64_t block = 0; block < blocks_; ++block) {
+    if (!see(key0, keys, block, blocks + count)) continue;
+    give_room(count, blocks + count);
+    ++count;
+  }
+  p_.kernels->blocks[p_.kind](blocks, count);
 }
 
 void Chunk::finish(int64_t block) {
@@ -183,8 +249,9 @@ void Chunk::run() {
   const int64_t low = *in<int32_t>(plan_.low), high = *in<int32_t>(plan_.high, task_.rows() - 1);
   for (int64_t key0 = low / plan_.tile_n * plan_.tile_n; key0 <= high; key0 += plan_.tile_n) {
     const int64_t keys = std::min(plan_.tile_n, task_.keys - key0);
-    pack(key0, keys);
-    for (int64_t block = 0; block < blocks_; ++block) pass_over(key0, keys, block);
+    pack_keys(key0, keys);
+    pack_values(key0, keys);
+    pass_over(key0, keys);
   }
   for (int64_t block = 0; block < blocks_; ++block) finish(block);
 }

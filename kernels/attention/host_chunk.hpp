@@ -26,7 +26,15 @@ class Plan {
   int64_t tile_m, tile_n, unit;
   int64_t rows;               // most rows of a task, whole blocks
   Layout layout;
-  int64_t q, o, m, l, low, high, place, slope, k, v, room, s, weights, special, pointers, finish;
+  int64_t q, o, m, l, low, high, place, slope, k, v, room, s, weights, special, pointers, finish, blocks;
+
+  // int8: what rows were, what their codes are worth, and of packed keys and values the same.
+  struct Whole {
+    int64_t q, row_scale, row_start, room, mean, dv_scale, special, sums, portions;
+  } whole{};
+
+ private:
+  void add_whole(const Problem& p);
 };
 
 class Chunk {
@@ -35,16 +43,16 @@ class Chunk {
   void run();
 
  private:
-  // What the rows of a block see, together.
-  struct Sight {
-    int64_t least_low, most_low, least_high, most_high;
-  };
-
   void place_rows();
   void take_rows(int64_t block);
   int64_t block_rows(int64_t block) const;
-  void pass_over(int64_t key0, int64_t keys, int64_t block);
-  int64_t pack(int64_t key0, int64_t keys);
+  void pass_over(int64_t key0, int64_t keys);
+  bool see(int64_t key0, int64_t keys, int64_t block, Block* found) const;
+  void give_room(int64_t place, Block* found) const;
+  void pack_keys(int64_t key0, int64_t keys);
+  void pack_values(int64_t key0, int64_t keys);
+  Matrix source(const View& view, int64_t key0) const;
+  Whole whole(int64_t at, int64_t key0) const;
   void finish(int64_t block);
   void point(const View& view, int64_t block, int64_t bytes, char** rows) const;
 
@@ -58,7 +66,8 @@ class Chunk {
   const Task& task_;
   char* memory_;
   int64_t group_, blocks_;
-  int64_t specials_ = 0;
+  int64_t specials_ = 0, key_specials_ = 0;
+  float key_scale_ = 0.0f;
 };
 
 }  // namespace tw::attention

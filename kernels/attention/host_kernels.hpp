@@ -36,10 +36,10 @@ struct PackQ {
   int64_t count, panels;    // rows there are; those missing to whole panels become zero
   int64_t stride, dk;
   Element element;
-  char* dst;  // [panel][group][16][values of a group]
-  float* row_scale;      // int8: [panel][16], what a code of the row is worth
-  int32_t* row_start;    // int8: [panel][16], what its sums start from
-  float* wide;           // int8: [16][dk], room
+  char* dst;           // [panel][group][16][values of a group]
+  float* wide;         // int8: [panel][dk][16], as it was
+  float* row_scale;    // int8: [panel][16], what a code of the row is worth
+  int32_t* row_start;  // int8: [panel][16], what its sums start from
 };
 
 struct PackK {
@@ -47,11 +47,11 @@ struct PackK {
   int64_t keys, padded, dk;
   Element element;
   char* dst;
-  float* mean;        // int8: [dk], subtracted before rounding
-  float* key_scale;   // int8: one, what a code of the block is worth
+  float* room;        // int8: [keys][dk]
+  float* mean;        // int8: [dk] over the keys, subtracted before rounding
+  float* key_scale;   // int8: one, what a code is worth
   int32_t* special;   // int8: keys that hold inf or NaN, rounded as zeros
   int64_t* specials;  // int8: how many
-  float* wide;        // int8: [padded][dk], room
 };
 
 struct PackV {
@@ -61,8 +61,24 @@ struct PackV {
   char* dst;
   int32_t* special;   // keys that hold inf or NaN; packed as zeros there, since 0 * NaN is not nothing
   int64_t* specials;  // how many
-  float* dv_scale;    // int8: [dv], what a code of the block is worth
-  char* room;         // `pack_room` bytes
+  float* dv_scale;    // int8: [dv], what a code is worth
+  char* room;         // as many bytes as packed V; int8: [keys][dv] of fp32
+};
+
+// What int8 needs besides codes.
+struct Whole {
+  const float* q;  // [panel][dk][16] of fp32
+  int64_t dk;
+  const float* row_scale;  // [panel][16]
+  const int32_t* row_start;
+  const float* mean;  // [dk] of the keys
+  float key_scale;
+  const float* dv_scale;   // [dv]
+  const int32_t* special;  // keys with inf or NaN in K
+  int64_t specials;
+  Matrix keys;      // K as it was before packing
+  int32_t* sums;    // room: [panel][dv][16]
+  float* portions;  // room: [panel][16], what a code of a weight is worth
 };
 
 // One block of rows passing over packed keys.
@@ -75,7 +91,6 @@ struct Block {
   int64_t first, last;  // keys to pass over, multiples of the key unit
   float* s;             // room: [panel][last - first][16]
   char* p;              // room: the same, as the kind multiplies weights
-  int32_t* sums;        // int8, room: [panel][dv][16]
   float* o;             // [panel][dv][16], sums of weights times values, relative to 2^m
   float* m;             // [panel][16], in powers of two; near the largest score so far
   float* l;             // [panel][16], sums of weights
@@ -93,11 +108,7 @@ struct Block {
   Matrix source;  // V as it was before packing
   Element element;
   int64_t dv_used;
-  const float* row_scale;    // int8, as packed
-  const int32_t* row_start;  //
-  float key_scale;
-  const float* dv_scale;
-  const float* mean_score;  // int8: [panel][16], scores of the mean that was subtracted
+  Whole whole;  // int8
 };
 
 struct Finish {
@@ -119,7 +130,8 @@ struct KernelTable {
   void (*pack_q[kKinds])(const PackQ&);
   void (*pack_k[kKinds])(const PackK&);
   void (*pack_v[kKinds])(const PackV&);
-  void (*block[kKinds])(const Block&);
+  // Blocks that pass over the same packed keys; neighbours have rooms of their own for scores and weights.
+  void (*blocks[kKinds])(const Block*, int64_t);
   void (*finish)(const Finish&);
   void (*begin[kKinds])();  // null, or what a thread does before its first and after its last block
   void (*end[kKinds])();

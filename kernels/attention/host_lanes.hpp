@@ -87,31 +87,44 @@ TW_INLINE void products(Product p, int64_t count, int64_t panels) {
   }
 }
 
+// Scores of [first, last), as Step's sums.
+template <class Step>
+TW_INLINE void score_lanes(const Block& b) {
+  const int64_t keys = b.last - b.first, key_bytes = b.groups * 4;
+  Product p;
+  p.a = b.k + b.first * key_bytes;
+  p.a_row = key_bytes;
+  p.a_group = 4;
+  p.groups = b.groups;
+  p.b = b.q;
+  p.b_panel = b.groups * kPanelBytes;
+  p.c = reinterpret_cast<char*>(b.s);
+  p.c_panel = keys * kPanelBytes;
+  products<Step, false>(p, keys, b.panels);
+}
+
+// Weights times values, added to `sums` or stored there.
+template <class Step, Kind K, bool Add>
+TW_INLINE void value_lanes(const Block& b, char* sums) {
+  constexpr int64_t kPer = kGroup[K];
+  const int64_t groups = (b.last - b.first) / kPer;
+  Product p;
+  p.a = b.v + b.first / kPer * b.dv * 4;
+  p.a_row = 4;
+  p.a_group = b.dv * 4;
+  p.groups = groups;
+  p.b = b.p;
+  p.b_panel = groups * kPanelBytes;
+  p.c = sums;
+  p.c_panel = b.dv * kPanelBytes;
+  products<Step, Add>(p, b.dv, b.panels);
+}
+
 template <class Step, Kind K>
 void block_lanes(const Block& b) {
-  constexpr int64_t kPer = kGroup[K];
-  const int64_t keys = b.last - b.first, key_bytes = b.groups * 4;
-  Product scores;
-  scores.a = b.k + b.first * key_bytes;
-  scores.a_row = key_bytes;
-  scores.a_group = 4;
-  scores.groups = b.groups;
-  scores.b = b.q;
-  scores.b_panel = b.groups * kPanelBytes;
-  scores.c = reinterpret_cast<char*>(b.s);
-  scores.c_panel = keys * kPanelBytes;
-  products<Step, false>(scores, keys, b.panels);
+  score_lanes<Step>(b);
   for (int64_t panel = 0; panel < b.panels; ++panel) soften_panel<K>(b, panel);
-  Product values;
-  values.a = b.v + b.first / kPer * b.dv * 4;
-  values.a_row = 4;
-  values.a_group = b.dv * 4;
-  values.groups = keys / kPer;
-  values.b = b.p;
-  values.b_panel = keys / kPer * kPanelBytes;
-  values.c = reinterpret_cast<char*>(b.o);
-  values.c_panel = b.dv * kPanelBytes;
-  products<Step, true>(values, b.dv, b.panels);
+  value_lanes<Step, K, true>(b, reinterpret_cast<char*>(b.o));
   if (b.specials != 0) {
     add_special(b, [&](int64_t panel, int64_t key, int64_t lane) { return weight_at<K>(b, panel, key, lane); });
   }

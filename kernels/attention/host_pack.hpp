@@ -11,6 +11,15 @@ using namespace tw::TW_ISA;
 
 constexpr int64_t kMostD = 512;  // longest row of q, k or v
 
+// Rows lie a row of all heads apart, beyond what the processor prefetches by itself.
+constexpr int64_t kRowsAhead = 12;
+
+TW_INLINE void prefetch_row(const Matrix& m, int64_t row, int64_t rows, int64_t n, Element element) {
+  if (row >= rows || m.stride != 1) return;
+  const char* src = m.data + row * m.row_stride * kElementBytes[element];
+  for (int64_t i = 0; i < n * kElementBytes[element]; i += 64) prefetch(src + i);
+}
+
 // n elements as fp32.
 TW_INLINE void widen_row(const char* src, Element element, int64_t stride, int64_t n, float* dst) {
   const auto* wide = reinterpret_cast<const float*>(src);
@@ -91,6 +100,7 @@ struct Row {
 
 TW_INLINE Row clean_row(const PackV& p, int64_t key, CleanRow& copy) {
   const char* src = p.v.data + key * p.v.row_stride * kElementBytes[p.element];
+  prefetch_row(p.v, key + kRowsAhead, p.keys, p.dv, p.element);
   if (!row_special(src, p.element, p.v.stride, p.dv)) return {src, p.v.stride};
   copy.take(src, p.element, p.v.stride, p.dv);
   p.special[(*p.specials)++] = static_cast<int32_t>(key);
@@ -119,6 +129,9 @@ void pack_q_lanes(const PackQ& p, int64_t groups) {
     __builtin_memset(room, 0, static_cast<size_t>(groups * kPanelBytes));
     for (int r = 0; r < kPanelRows && panel * kPanelRows + r < p.count; ++r) {
       const char* src = p.rows[panel * kPanelRows + r];
+      if (panel * kPanelRows + r + kRowsAhead < p.count) {
+        prefetch_row({p.rows[panel * kPanelRows + r + kRowsAhead], 0, p.stride}, 0, 1, p.dk, p.element);
+      }
       uint32_t* row = room + r * groups;
       if constexpr (K == kF32) {
         widen_row(src, p.element, p.stride, p.dk, reinterpret_cast<float*>(row));
@@ -137,6 +150,7 @@ void pack_q_f32(const PackQ& p) { pack_q_lanes<kF32>(p, p.dk); }
 void pack_k_f32(const PackK& p) {
   float* dst = reinterpret_cast<float*>(p.dst);
   for (int64_t key = 0; key < p.keys; ++key, dst += p.dk) {
+    prefetch_row(p.k, key + kRowsAhead, p.keys, p.dk, p.element);
     widen_row(p.k.data + key * p.k.row_stride * kElementBytes[p.element], p.element, p.k.stride, p.dk, dst);
   }
   __builtin_memset(dst, 0, static_cast<size_t>((p.padded - p.keys) * p.dk * 4));
@@ -146,6 +160,7 @@ void pack_k_f32(const PackK& p) {
   const int64_t row = (p.dk + 1) / 2 * 2;
   uint16_t* dst = reinterpret_cast<uint16_t*>(p.dst);
   for (int64_t key = 0; key < p.keys; ++key, dst += row) {
+    prefetch_row(p.k, key + kRowsAhead, p.keys, p.dk, p.element);
     copy_row(p.k.data + key * p.k.row_stride * 2, p.k.stride, p.dk, dst);
     if (row != p.dk) dst[p.dk] = 0;
   }

@@ -15,7 +15,7 @@ namespace tw::attention {
 namespace {
 
 constexpr int64_t kKeptScratchBytes = 64 << 20;
-constexpr int64_t kRowBytes = 768 << 10;       // of packed rows and sums that pass over a packed key block
+constexpr int64_t kRowBytes = 1 << 20;       // of packed rows and sums that pass over a packed key block
 constexpr int64_t kTasksPerThread = 4;         // that they end together
 constexpr int64_t kMacsPerThread = 1 << 18;    // fewer are not worth another thread
 
@@ -56,7 +56,8 @@ int64_t cost(const Task& t) { return t.rows() * t.keys; }
 
 // Rows a task takes: as many as the second cache holds, fewer where threads would have nothing to do.
 int64_t rows_per_task(const Problem& p, int threads, int64_t total_rows) {
-  const int64_t row_bytes = 4 * (round_up(p.dv, kDvUnit) + p.dk);
+  const int64_t own = p.dk / kGroup[p.kind] + (p.kind == kI8 ? p.dk : 0);
+  const int64_t row_bytes = 4 * (round_up(p.dv, kDvUnit) + own);
   const int64_t most = std::max<int64_t>(1, kRowBytes / row_bytes);
   const int64_t share = threads <= 1 ? total_rows : total_rows / (threads * kTasksPerThread);
   return round_up(std::clamp<int64_t>(share, 1, most), p.tile_m);

@@ -8,7 +8,6 @@ processors without AVX-512, and `prepare` passes its sentence on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -17,29 +16,13 @@ from torch import Tensor
 
 from tilewright.cases import SizeGrid, grid
 from tilewright.errors import Unavailable
+from tilewright.peers import Peer, first_line, tried
 
 if TYPE_CHECKING:
     from tilewright.cases import Case
     from tilewright.inputs import Inputs
 
 Call = Callable[[], Tensor]
-_AS_GIVEN: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Another implementation of the same case.
-
-    `prepare` does what is done once and returns the call to time, whose result is c[M,N]; it raises
-    Unavailable with the reason. `flags` are those of our own call that make the comparison like for
-    like: a peer with prepacked weights meets ours with prepacked weights.
-    """
-
-    name: str
-    summary: str
-    prepare: Callable[[], Call]
-    flags: Mapping[str, str] = field(default_factory=lambda: _AS_GIVEN)
-
 
 _PREPACKED = MappingProxyType({"b_layout": "panel16"})
 
@@ -112,7 +95,7 @@ def _weight(inputs: Inputs) -> Tensor:
 
 def _linear(inputs: Inputs) -> Call:
     a, weight, bias = _present(inputs.physical["a"]), _weight(inputs), inputs.physical["bias"]
-    return _tried(lambda: torch.nn.functional.linear(a, weight, bias))
+    return tried(lambda: torch.nn.functional.linear(a, weight, bias))
 
 
 def _mkldnn(case: Case, inputs: Inputs) -> Call:
@@ -122,10 +105,10 @@ def _mkldnn(case: Case, inputs: Inputs) -> Call:
         packed = torch.ops.mkldnn._reorder_linear_weight(_weight(inputs), rows)
     except RuntimeError as error:
         raise Unavailable(
-            f"torch cannot prepack {case.precision} weights here: {_first_line(error)}"
+            f"torch cannot prepack {case.precision} weights here: {first_line(error)}"
         ) from None
     linear = torch.ops.mkldnn._linear_pointwise
-    return _tried(lambda: linear(a, packed, bias, "none", [], ""))
+    return tried(lambda: linear(a, packed, bias, "none", [], ""))
 
 
 def _int_mm(a: Tensor, weight: Tensor) -> Call:
@@ -139,7 +122,7 @@ def _int_as_fp32(a: Tensor, weight: Tensor) -> Call:
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(wide, a.shape[0])
     except RuntimeError as error:
-        raise Unavailable(f"torch cannot prepack fp32 weights here: {_first_line(error)}") from None
+        raise Unavailable(f"torch cannot prepack fp32 weights here: {first_line(error)}") from None
     linear = torch.ops.mkldnn._linear_pointwise
     return lambda: linear(a.to(torch.float32), packed, None, "none", [], "")
 
@@ -151,8 +134,8 @@ def _scaled(case: Case, inputs: Inputs, product: Callable[[Tensor, Tensor], Call
     by_row, by_col = inputs.physical["row_scale"], inputs.physical["col_scale"]
     if by_col is None:
         if bias is None:
-            return _tried(lambda: multiply().to(torch.int32))
-        return _tried(lambda: multiply().to(torch.int32).add_(bias))
+            return tried(lambda: multiply().to(torch.int32))
+        return tried(lambda: multiply().to(torch.int32).add_(bias))
     names = {"int8->bf16": torch.bfloat16, "int8->fp16": torch.float16}
     out = names.get(case.precision, torch.float32)
     rows = None if by_row is None else by_row[:, None]
@@ -166,7 +149,7 @@ def _scaled(case: Case, inputs: Inputs, product: Callable[[Tensor, Tensor], Call
             c.add_(bias)
         return c.to(out)
 
-    return _tried(call)
+    return tried(call)
 
 
 def _qlinear(case: Case, inputs: Inputs) -> Call:
@@ -176,22 +159,7 @@ def _qlinear(case: Case, inputs: Inputs) -> Call:
     try:
         packed = torch.ops.onednn.qlinear_prepack(_weight(inputs), None)
     except RuntimeError as error:
-        raise Unavailable(f"torch cannot prepack int8 weights here: {_first_line(error)}") from None
+        raise Unavailable(f"torch cannot prepack int8 weights here: {first_line(error)}") from None
     zeros = torch.zeros(case.sizes["N"], dtype=torch.int32)
     linear = torch.ops.onednn.qlinear_pointwise
-    return _tried(
-        lambda: linear(a, 1.0, 0, packed, scale, zeros, bias, 1.0, 0, out, "none", [], "")
-    )
-
-
-def _tried(call: Call) -> Call:
-    """The call, after one run that shows whether torch takes the case at all."""
-    try:
-        call()
-    except (RuntimeError, NotImplementedError) as error:
-        raise Unavailable(f"torch does not take this case here: {_first_line(error)}") from None
-    return call
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
+    return tried(lambda: linear(a, 1.0, 0, packed, scale, zeros, bias, 1.0, 0, out, "none", [], ""))

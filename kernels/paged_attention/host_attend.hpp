@@ -8,8 +8,6 @@
 
 namespace tw::paged::TW_ISA {
 
-using Stage = void (*)(const Work&, const Block&, int64_t local);
-
 // Rows of a head are ordered by query, then by query head.
 TW_INLINE void load_queries(const Work& w) {
   const Problem& p = w.p;
@@ -19,7 +17,7 @@ TW_INLINE void load_queries(const Work& w) {
       const int64_t head = (w.task.head + h) * p.group + r % p.group;
       float* out = w.q(h, r);
       const char* src = p.q.at(query, head);
-      if (p.q.step[2] == dtype_bytes(p.q.dtype)) {
+      if (p.q.step[2] == (p.q.dtype == TW_FP32 ? 4 : 2)) {
         kv::TW_ISA::widen(src, p.q.dtype, p.dk, out);
       } else {
         for (int64_t c = 0; c < p.dk; ++c) kv::TW_ISA::widen(p.q.at(query, head, c), p.q.dtype, 1, out + c);
@@ -33,19 +31,32 @@ TW_INLINE void load_channel_scales(const Work& w, const Side& side, int64_t stri
   for (int64_t h = 0; h < w.task.heads; ++h) {
     for (int64_t c = 0; c < stride; ++c) {
       out[h * stride + c] = 0.0f;
-      if (c < side.channels) __builtin_memcpy(&out[h * stride + c], side.channel_scale.at(w.task.head + h, c), 4);
+      if (c < side.channels)
+        __builtin_memcpy(&out[h * stride + c], side.channel_scale.at(w.task.head + h, c), 4);
     }
   }
 }
 
-// The scales (or zeros) of a block's tokens by head: [P,16,HKV] to [heads][kBlock].
+// The scales (or zeros) of a block's tokens by head: [P,16,HKV] to [heads][kBlock]. Asks for those of the
+// next.
 TW_INLINE void load_token_scales(const Work& w, const Block& b, const Plane& from, float* out) {
   if (from.data == nullptr) return;
+  for (int i = 0; i < b.next_count; ++i) {
+    const char* last = from.at(b.next[i], kPage - 1, w.task.head + w.task.heads - 1);
+    for (const char* at = from.at(b.next[i], 0, w.task.head); at <= last; at += 64) prefetch(at);
+  }
   for (int i = 0; i < b.page_count; ++i) {
     for (int t = 0; t < kPage; ++t) {
       const char* src = from.at(b.pages[i], t, w.task.head);
-      for (int64_t h = 0; h < w.task.heads; ++h, src += from.step[2]) {
-        kv::TW_ISA::widen(src, from.dtype, 1, out + h * kBlock + i * kPage + t);
+      float* to = out + i * kPage + t;
+      for (int64_t h = 0; h < w.task.heads; ++h, src += from.step[2], to += kBlock) {
+        if (from.dtype == TW_FP32) {
+          __builtin_memcpy(to, src, 4);
+        } else {
+          uint16_t half;
+          __builtin_memcpy(&half, src, 2);
+          *to = fp16_to_float(half);
+        }
       }
     }
   }
@@ -67,7 +78,7 @@ TW_INLINE void load_ranges(const Work& w) {
 
 // The block at `page` of the sequence; false when none of its tokens is seen.
 TW_INLINE bool load_block(const Work& w, int64_t page, Block* b) {
-  const int64_t end = w.task.first_page + w.task.pages, ahead = w.p.prefetch_pages;
+  const int64_t end = w.task.first_page + w.task.pages;
   b->first = page * kPage;
   const int64_t stop = (page / kBlockPages + 1) * kBlockPages;
   b->page_count = static_cast<int>((stop < end ? stop : end) - page);
@@ -85,10 +96,10 @@ TW_INLINE bool load_block(const Work& w, int64_t page, Block* b) {
     b->all_end = hi < b->all_end ? hi : b->all_end;
   }
   if (b->any_begin >= b->any_end) return false;
-  for (int i = 0; i < b->page_count; ++i) {
-    b->pages[i] = w.p.block_table.i32(w.task.sequence, page + i);
-    const bool more = ahead > 0 && page + i + ahead < end;
-    b->ahead[i] = more ? w.p.block_table.i32(w.task.sequence, page + i + ahead) : -1;
+  for (int i = 0; i < b->page_count; ++i) b->pages[i] = w.p.block_table.i32(w.task.sequence, page + i);
+  b->next_count = 0;
+  for (int64_t next = stop; next < end && b->next_count < kBlockPages; ++next) {
+    b->next[b->next_count++] = w.p.block_table.i32(w.task.sequence, next);
   }
   return true;
 }
@@ -96,12 +107,11 @@ TW_INLINE bool load_block(const Work& w, int64_t page, Block* b) {
 TW_INLINE void weigh_rows(const Work& w, const Block& b, int64_t local) {
   const Problem& p = w.p;
   for (int64_t r = 0; r < w.rows; ++r) {
-    float* logits = w.logits(r);
+    float* logits = w.logits(local, r);
     int lo, hi;
     w.seen(b, r, &lo, &hi);
     if (lo >= hi) {
       for (int t = 0; t < kBlock; ++t) logits[t] = 0.0f;
-      w.s.decay[r] = 1.0f;
       continue;
     }
     RowRule rule{p.scale, p.softcap, 0.0f, w.task.position + r / p.group};
@@ -109,7 +119,27 @@ TW_INLINE void weigh_rows(const Work& w, const Block& b, int64_t local) {
       __builtin_memcpy(&rule.slope, p.alibi.at((w.task.head + local) * p.group + r % p.group), 4);
     }
     const int64_t at = local * w.s.rows + r;
-    w.s.decay[r] = weigh(logits, lo, hi, b.first, rule, w.s.top + at, w.s.sum + at);
+    const float decay = weigh(logits, lo, hi, b.first, rule, w.s.top + at, w.s.sum + at);
+    rescale(decay, w.s.dv, w.o(local, r));
+  }
+}
+
+// Page by page, each with all its heads: as it lies in memory, a page is a few streams to read on from, while
+// a head of a whole block is a piece of every token's row.
+TW_INLINE void compute_block(const Work& w, const Block& b, const Path& path) {
+  for (int i = 0; i < b.page_count; ++i) {
+    Ahead ahead = ahead_of(w, b, false, i);
+    ahead.pace(w.task.heads * path.score_steps);
+    for (int64_t h = 0; h < w.task.heads; ++h) path.scores(w, b, i, h, &ahead);
+  }
+  for (int64_t h = 0; h < w.task.heads; ++h) {
+    weigh_rows(w, b, h);
+    if (path.weights != nullptr) path.weights(w, b, h);
+  }
+  for (int i = 0; i < b.page_count; ++i) {
+    Ahead ahead = ahead_of(w, b, true, i);
+    ahead.pace(w.task.heads * path.value_steps);
+    for (int64_t h = 0; h < w.task.heads; ++h) path.values(w, b, i, h, &ahead);
   }
 }
 
@@ -128,14 +158,14 @@ TW_INLINE void store_partials(const Work& w, const Partials& out) {
 
 static void attend(const Problem& p, const Task& task, const Scratch& scratch, const Partials& out) {
   const Work w{p, task, scratch, task.queries * p.group};
-  const Stage scores = choose_scores(p), values = choose_values(p);
+  const Path path = choose_path(p, w.rows);
   load_queries(w);
   load_ranges(w);
   if (p.kv == kC8s) {
     load_channel_scales(w, p.k, scratch.dk, scratch.channel_k);
     load_channel_scales(w, p.v, scratch.dv, scratch.channel_v);
   }
-  pack_queries(w);
+  if (path.queries != nullptr) path.queries(w);
   for (int64_t i = 0; i < task.heads * scratch.rows; ++i) scratch.top[i] = -kInfinity, scratch.sum[i] = 0.0f;
   for (int64_t i = 0; i < task.heads * scratch.rows * scratch.dv; ++i) scratch.o[i] = 0.0f;
   const int64_t end = task.first_page + task.pages;
@@ -145,11 +175,7 @@ static void attend(const Problem& p, const Task& task, const Scratch& scratch, c
     load_token_scales(w, b, p.k.token_scale, scratch.token_k);
     load_token_scales(w, b, p.v.token_scale, scratch.token_v);
     load_token_scales(w, b, p.v.token_zero, scratch.zero_v);
-    for (int64_t h = 0; h < task.heads; ++h) {
-      scores(w, b, h);
-      weigh_rows(w, b, h);
-      values(w, b, h);
-    }
+    compute_block(w, b, path);
   }
   store_partials(w, out);
 }

@@ -1,14 +1,74 @@
-// Which stages compute logits and outputs, and the paths with dot-product instructions.
+// Which stages compute logits and outputs: those with dot-product instructions where the level, the format
+// and the number of channels allow it, else the ones that take everything.
 #pragma once
 
 #include "paged_attention/host_tile.hpp"
 
+#if TW_LEVEL >= TW_LEVEL_avx512 && !defined(TW_EMULATE)
+#include "paged_attention/host_bf16.hpp"
+#include "paged_attention/host_int8.hpp"
+#endif
+
 namespace tw::paged::TW_ISA {
 
-constexpr int64_t dtype_bytes(int32_t dtype) { return dtype == TW_FP32 ? 4 : dtype == TW_INT8 ? 1 : 2; }
+// Works on one head's page, and asks for what is ahead.
+using PageStage = void (*)(const Work&, const Block&, int page, int64_t local, Ahead*);
+// Works on one head's block.
+using BlockStage = void (*)(const Work&, const Block&, int64_t local);
 
-TW_INLINE auto choose_scores(const Problem&) { return &tile_scores; }
-TW_INLINE auto choose_values(const Problem&) { return &tile_values; }
-TW_INLINE void pack_queries(const Work&) {}
+// How a task computes. Steps are those a stage makes in one page of one row at least, in which it asks for
+// lines.
+struct Path {
+  PageStage scores, values;
+  int64_t score_steps, value_steps;
+  BlockStage weights;            // what the weights become for `values`; null for nothing
+  void (*queries)(const Work&);  // what queries become for `scores`; null for nothing
+};
+
+#if TW_LEVEL >= TW_LEVEL_avx512 && !defined(TW_EMULATE)
+
+// Codes have 8 bits, weights and queries 16 there: too few for fp32 outputs.
+TW_INLINE bool takes_int8(const Problem& p, const Side& side) {
+  return (p.kv == kC8s || p.kv == kC8d) && p.o.dtype != TW_FP32 && side.channels % 64 == 0;
+}
+TW_INLINE bool takes_bf16(const Side& side, int64_t channels) {
+  return side.pages.dtype == TW_BF16 && channels % 32 == 0;
+}
+
+TW_INLINE void choose_dots(const Problem& p, int64_t rows, Path* path) {
+  const Side& v = p.latent ? p.k : p.v;
+  const bool nz = p.k.chunk_step != 32;
+  if (takes_int8(p, p.k)) {
+    path->scores = nz ? int8_scores<true> : int8_scores<false>;
+    path->score_steps = rows * 2 * p.dk / 64;
+    path->queries = pack_int8;
+  } else if (takes_bf16(p.k, p.dk)) {
+    path->scores = nz ? bf16_scores<true> : bf16_scores<false>;
+    path->score_steps = rows * p.dk / 32;
+    path->queries = pack_bf16;
+  }
+  if (takes_int8(p, v)) {
+    path->values = nz ? int8_values<true> : int8_values<false>;
+    path->value_steps = (rows + 1) / 2 * 4 * p.dv / 64;
+    path->weights = int8_weights;
+  } else if (takes_bf16(v, p.dv)) {
+    path->values = nz ? bf16_values<true> : bf16_values<false>;
+    path->value_steps =
+        (rows + 3) / 4 * 8 * (rows == 1 || rows == 2 ? (p.dv / 32 + 3) / 4 : (p.dv / 32 + 1) / 2);
+    path->weights = bf16_weights;
+  }
+}
+
+#else
+
+TW_INLINE void choose_dots(const Problem&, int64_t, Path*) {}
+
+#endif
+
+TW_INLINE Path choose_path(const Problem& p, int64_t rows) {
+  Path path{tile_scores, tile_values, kPage, kPage, nullptr, nullptr};
+  choose_dots(p, rows, &path);
+  return path;
+}
 
 }  // namespace tw::paged::TW_ISA

@@ -82,7 +82,7 @@ def prepared(peer: Peer, expected: Expected) -> CallTimer:
 def resolve(
     wanted: str, family: Family, found: Sequence[Peer], expected: Expected
 ) -> tuple[Peer, CallTimer, str]:
-    """The peer of a name with its timer and a note; `torch-best` is the one fastest in a short trial.
+    """The peer of a name with its timer and a note; `torch-best` is the fastest of torch's in a short trial.
 
     Raises Unavailable with the reasons when there is no such peer or none can be timed.
     """
@@ -96,7 +96,7 @@ def resolve(
         )
     best: tuple[float, Peer, CallTimer] | None = None
     notes = []
-    for peer in found:
+    for peer in (p for p in found if p.name.startswith("torch")):
         try:
             timer = prepared(peer, expected)
         except Unavailable as error:

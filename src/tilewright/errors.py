@@ -51,6 +51,18 @@ class KernelFailed(TilewrightError):
     exit_code = 1
 
 
+class OutOfPages(TilewrightError):
+    """A page pool has fewer free pages than were asked for."""
+
+    exit_code = 3
+
+
+class PageMisuse(TilewrightError):
+    """A page was released or shared by a handle that does not hold it."""
+
+    exit_code = 1
+
+
 # What broken code of a family may raise besides our own errors: it fails the case, not the run.
 CRASHES: tuple[type[Exception], ...] = (
     TilewrightError,

@@ -117,11 +117,7 @@ def pack_panel16(b: NDArray[np.generic], dtype: str) -> NDArray[np.generic]:
 
 
 def _sources() -> list[Path]:
-    folders = (KERNELS / "_host", KERNELS / "_host" / "simd", KERNELS / "gemm")
-    found = [
-        p for folder in folders for p in folder.glob("*") if p.suffix in (".h", ".hpp", ".cpp")
-    ]
-    return sorted(found)
+    return sorted(p for p in KERNELS.rglob("*") if p.suffix in (".h", ".hpp", ".cpp"))
 
 
 def build(name: str, units: list[tuple[Path, tuple[str, ...]]], link: tuple[str, ...]) -> Path:

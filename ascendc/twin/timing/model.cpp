@@ -129,28 +129,35 @@ bool ModelRun::Settle() {
   sharing_.cores = cores * std::min(1.0, Chip() / std::max(1.0, blocks_));
   Demand d;
   for (const Lane* lane : ran_) {
-    const PipeTimes& t = lane->times;
     const double n = lane->stands_for / cores;
-    // What is written back is while the core writes, or reads what pushes it out.
-    d.missing += n * std::min(t.end, t.missing + t.writing);
-    d.hitting += n * t.hitting;
-    d.miss += n * t.miss;
-    d.hit += n * t.hit;
-    d.from_hbm += n * t.from_hbm;
-    d.from_l2 += n * t.from_l2;
+    d.from_hbm += n * lane->times.from_hbm;
+    d.from_l2 += n * lane->times.from_l2;
     d.filled += lane->stands_for * lane->gm->filled();
     d.dirty += n * lane->gm->dirty();
     for (int b = 0; b < kGmBuffers; ++b) d.touched[b] += lane->stands_for * lane->gm->footprint(b);
+  }
+  const double capacity = costs_[Const::L2Bytes];
+  const double pushed = d.filled > capacity ? costs_[Const::HbmWriteBack] * (1 - capacity / d.filled) : 0;
+  const double of_hbm = d.from_hbm + pushed * d.dirty;
+  // The time in which cores move data is that of those that do: in a mixed kernel some hardly read.
+  for (const Lane* lane : ran_) {
+    const PipeTimes& t = lane->times;
+    const double n = lane->stands_for / cores;
+    const double hbm = of_hbm > 0 ? n * (t.from_hbm + pushed * lane->gm->dirty()) / of_hbm : n;
+    const double l2 = d.from_l2 > 0 ? n * t.from_l2 / d.from_l2 : n;
+    // What is written back is while the core writes, or reads what pushes it out.
+    d.missing += hbm * std::min(t.end, t.missing + t.writing);
+    d.miss += hbm * t.miss;
+    d.hitting += l2 * t.hitting;
+    d.hit += l2 * t.hit;
   }
   for (size_t b = 0; b < std::min<size_t>(buffers_.size(), kGmBuffers); ++b)
     sharing_.first_touch[b] =
         d.touched[b] > 0 ? std::min(1.0, static_cast<double>(buffers_[b].bytes) / d.touched[b]) : 1;
   FindSameAddresses();
-  const double capacity = costs_[Const::L2Bytes];
-  const double back = d.filled > capacity ? d.dirty * (1 - capacity / d.filled) : 0;
   const double to_cycle = 1e3 / soc_->clock_ghz;  // TB/s -> B a cycle
-  sharing_.hbm_slow = Slow((d.from_hbm + costs_[Const::HbmWriteBack] * back) * sharing_.cores,
-                           costs_[Const::HbmRate] * to_cycle, d.missing, d.miss, before.hbm_slow);
+  sharing_.hbm_slow =
+      Slow(of_hbm * sharing_.cores, costs_[Const::HbmRate] * to_cycle, d.missing, d.miss, before.hbm_slow);
   sharing_.l2_slow =
       Slow(d.from_l2 * sharing_.cores, costs_[Const::L2Rate] * to_cycle, d.hitting, d.hit, before.l2_slow);
   ++passes_;

@@ -5,6 +5,8 @@
 //                        degree 3: 8.6e-5, degree 4: 2.9e-6, degree 5 and fp32 rounding: 2e-7
 //   larger(a, b)         the larger, b where either is NaN
 //   bf16_pairs(a, b)     words of a bf16 of a and, above it, one of b
+//   rounded(x)           to the nearest integer, ties to even, for |x| < 2^22
+//   bytes_of(a, b, c, d) words of four bytes, a lowest
 #pragma once
 
 #include "_host/simd/simd.hpp"
@@ -28,13 +30,13 @@ TW_INLINE bool any(VM m) {
   return found != 0;
 }
 TW_INLINE VF absolute(VF v) { return (VF)((VI)v & 0x7fffffffu); }
+TW_INLINE VI bytes_of(VI a, VI b, VI c, VI d) { return a | b << 8 | c << 16 | d << 24; }
 TW_INLINE VF copy_sign(VF size, VF sign) { return (VF)((VI)size | ((VI)sign & 0x80000000u)); }
 // floor(x) for |x| < 2^31.
 TW_INLINE VF floor_of(VF x) {
   const VF whole = __builtin_convertvector(__builtin_convertvector(x, VS), VF);
   return whole - (whole > x ? bcast(1.0f) : VF{});
 }
-// To the nearest integer, ties to even, for |x| < 2^22.
 TW_INLINE VI rounded(VF x) { return (VI)(x + 0x1.8p23f) - 0x4b400000u; }
 // 2^n for whole n from -127 (which gives 0) to 127.
 TW_INLINE VF power_of_two(VF n) { return (VF)((VI)(__builtin_convertvector(n, VS) + 127) << 23); }
@@ -62,6 +64,10 @@ TW_INLINE VM within(VI x, VI low, VI high) {
 }
 TW_INLINE bool any(VM m) { return m != 0; }
 TW_INLINE VF absolute(VF v) { return _mm512_abs_ps(v); }
+TW_INLINE VI bytes_of(VI a, VI b, VI c, VI d) {
+  return _mm512_ternarylogic_epi32(_mm512_or_si512(a, _mm512_slli_epi32(b, 8)), _mm512_slli_epi32(c, 16),
+                                   _mm512_slli_epi32(d, 24), 0xfe);
+}
 TW_INLINE VF copy_sign(VF size, VF sign) {
   return _mm512_castsi512_ps(
       _mm512_or_si512(_mm512_castps_si512(size),
@@ -91,6 +97,10 @@ TW_INLINE VM within(VI x, VI low, VI high) {
 }
 TW_INLINE bool any(VM m) { return _mm256_movemask_ps(m) != 0; }
 TW_INLINE VF absolute(VF v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
+TW_INLINE VI bytes_of(VI a, VI b, VI c, VI d) {
+  return _mm256_or_si256(_mm256_or_si256(a, _mm256_slli_epi32(b, 8)),
+                         _mm256_or_si256(_mm256_slli_epi32(c, 16), _mm256_slli_epi32(d, 24)));
+}
 TW_INLINE VF copy_sign(VF size, VF sign) {
   return _mm256_or_ps(size, _mm256_and_ps(_mm256_set1_ps(-0.0f), sign));
 }

@@ -44,6 +44,11 @@ template <int C, int A, int B>
 TW_INLINE void tile_dot_bf16() {
   __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
 }
+// Signed left, unsigned right.
+template <int C, int A, int B>
+TW_INLINE void tile_dot_int8_uint8() {
+  __asm__ volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
 template <int C, int A, int B>
 TW_INLINE void tile_dot_int8() {
   __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
@@ -104,9 +109,10 @@ void tile_dot_bf16() {
   __builtin_memcpy(tile_memory[C], c, kTileSize);
 }
 
-template <int C, int A, int B>
-void tile_dot_int8() {
-  int8_t a[kTileRows][64], b[kTileRows][64];
+template <class Right, int C, int A, int B>
+void tile_dot_bytes() {
+  int8_t a[kTileRows][64];
+  Right b[kTileRows][64];
   uint32_t c[kTileRows][16];
   __builtin_memcpy(a, tile_memory[A], kTileSize);
   __builtin_memcpy(b, tile_memory[B], kTileSize);
@@ -117,6 +123,14 @@ void tile_dot_int8() {
     }
   }
   __builtin_memcpy(tile_memory[C], c, kTileSize);
+}
+template <int C, int A, int B>
+void tile_dot_int8() {
+  tile_dot_bytes<int8_t, C, A, B>();
+}
+template <int C, int A, int B>
+void tile_dot_int8_uint8() {
+  tile_dot_bytes<uint8_t, C, A, B>();
 }
 
 #endif

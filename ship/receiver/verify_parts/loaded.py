@@ -36,17 +36,17 @@ class Loaded:
         return getattr(self.namespace, name).default
 
     def call(self, call: Call) -> tuple[torch.Tensor, ...]:
-        if not call.changed:
-            result = getattr(self.module, call.op)(*call.args, **call.kwargs)
-            return result if isinstance(result, tuple) else (result,)
         names = [a.name for a in self.op(call.op)._schema.arguments]
         given = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
         given |= {name: own(given[name]) for name in call.changed}
         result = getattr(self.module, call.op)(**given)
-        returned = iter(
-            result if isinstance(result, tuple) else () if result is None else (result,)
-        )
-        return tuple(given[n] if n in call.changed else next(returned) for n in call.outputs)
+        returned = result if isinstance(result, tuple) else () if result is None else (result,)
+        made = [
+            t["name"] for t in self.manifest["ops"][call.op]["tensors"] if t["role"] == "output"
+        ]
+        given |= zip(made, returned, strict=True)
+        # An output that was not asked for comes back empty and is not among these.
+        return tuple(given[name] for name in call.outputs)
 
 
 def import_variant(folder: Path, name: str) -> ModuleType:

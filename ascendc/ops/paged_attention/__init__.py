@@ -1,0 +1,1 @@
+"""AscendC paged_attention: kernel, plan of tasks, and host adapter."""

@@ -1,0 +1,1 @@
+"""Rotary position embedding: see `spec.py`."""
