@@ -204,6 +204,8 @@ SPEC = KernelSpec(
     default={
         "cpu": Config(split_pages=0, prefetch_kib=16),
         "cuda": _GPU_DEFAULT,
+        # With two stages ptxas stops at 128 registers there and spills a scalar.
+        "cuda:sm_100": Config({**_GPU_DEFAULT, "num_stages": 3}),
         "hip": _GPU_DEFAULT,
         # Tiles of 32 tokens of one kv head, steps of 64; 0 cores are all of them.
         "ascend": Config(tile_pages=2, step_pages=4, tile_heads=1, split_pages=0, cores=0),
