@@ -39,7 +39,8 @@ def encoder_bytes(tile: Tile, element: int, rows: int, slots: int) -> int:
     total = slots * tile.count * element + 4 * max(tile.count, rows * _FLOATS)
     total += 4 * tile.count if element != 4 else 0
     total += slots * (4 * MAX_ROWS + 2 * 2 * most)
-    return total + 2 * 4 * most + 3 * eights + 4 * wide + round_up(most // 8, BLOCK)
+    spread = 2 * round_up(tile.count // 2, BLOCK)  # a block for each 64 elements
+    return total + 2 * 4 * most + 3 * eights + spread + 4 * wide + round_up(most // 8, BLOCK)
 
 
 def page_bytes(count: int) -> int:
