@@ -38,7 +38,7 @@ def from_nz(pages: Tensor, lanes: int) -> Tensor:
 def pack4(nibbles: Tensor) -> Tensor:
     """[..., D] integers, of which the low 4 bits count, to [..., D/4] int16."""
     d = nibbles.shape[-1]
-    four = nibbles.to(torch.int32).bitwise_and(15).unflatten(-1, (4, d // 4))
+    four = nibbles.to(torch.int32).bitwise_and(15).reshape(*nibbles.shape[:-1], 4, d // 4)
     bits = sum(four[..., j, :] << (4 * j) for j in range(4))
     return torch.as_tensor(bits).to(torch.int16)
 

@@ -69,6 +69,20 @@ def quantise4(x, scale, zero):
     return rint((x - zero) * reciprocal(scale), 0.0, 15.0).to(tl.int32)
 
 
+@triton.jit
+def token_range(row, held, D, TOKENS: tl.constexpr, BLOCK: tl.constexpr):
+    """The least and the largest of each row of D elements, rows beginning at `row`; +-infinity where there is none."""
+    low = tl.full((TOKENS,), float("inf"), tl.float32)
+    high = tl.full((TOKENS,), float("-inf"), tl.float32)
+    for start in range(0, D, BLOCK):
+        channel = start + tl.arange(0, BLOCK)
+        move = held[:, None] & (channel < D)[None, :]
+        x = tl.load(row[:, None] + channel[None, :], mask=move, other=0).to(tl.float32)
+        low = tl.minimum(low, tl.min(tl.where(move, x, float("inf")), axis=1))
+        high = tl.maximum(high, tl.max(tl.where(move, x, float("-inf")), axis=1))
+    return low, high
+
+
 def page_strides(cache: torch.Tensor, nz: bool) -> tuple[int, int, int, int, int]:
     """Strides of page, token, head, block of lanes and lane, in elements; an nd page has blocks of one lane."""
     s = cache.stride()

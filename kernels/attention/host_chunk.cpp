@@ -28,11 +28,12 @@ Plan::Plan(const Problem& p, int64_t most_rows) {
   v = layout.add(tile_n / per * value_bytes);
   // int8 widens values before it rounds them to quads.
   room = layout.add(p.kind == kI8 ? tile_n * (4 * dv + dv) + kAlign : tile_n / per * value_bytes);
-  s = layout.add(tile_m * tile_n * 4);
-  weights = layout.add(tile_m * tile_n / per * 4);
+  s = layout.add(2 * tile_m * tile_n * 4);
+  weights = layout.add(2 * tile_m * tile_n / per * 4);
   special = layout.add(tile_n * 4);
   pointers = layout.add(tile_m * 8 * 2);
   finish = layout.add(kPanelRows * dv * 4);
+  blocks = layout.add(rows / tile_m * static_cast<int64_t>(sizeof(Block)));
   if (p.kind == kI8) add_whole(p);
 }
 
@@ -161,14 +162,15 @@ Whole Chunk::whole(int64_t at, int64_t key0) const {
   return w;
 }
 
-void Chunk::pass_over(int64_t key0, int64_t keys, int64_t block) {
+// What a block of rows has to do with the packed keys; false for nothing.
+bool Chunk::see(int64_t key0, int64_t keys, int64_t block, Block* found) const {
   const int64_t at = block * plan_.tile_m, count = block_rows(block);
   const int64_t panels = (count + kPanelRows - 1) / kPanelRows;
   const int32_t *low = in<int32_t>(plan_.low, at), *high = in<int32_t>(plan_.high, at);
   // Places never fall from row to row, so neither do the first and the last key seen.
   const int64_t from = std::max<int64_t>(low[0] - key0, 0);
   const int64_t to = std::min<int64_t>(high[count - 1] + 1 - key0, keys);
-  if (from >= to) return;
+  if (from >= to) return false;
   Block b{};
   b.first = from / plan_.unit * plan_.unit;
   b.last = round_up(to, plan_.unit);
@@ -179,8 +181,6 @@ void Chunk::pass_over(int64_t key0, int64_t keys, int64_t block) {
   b.k = memory_ + plan_.k;
   b.v = memory_ + plan_.v;
   b.padded = round_up(keys, plan_.unit);
-  b.s = in<float>(plan_.s);
-  b.p = memory_ + plan_.weights;
   b.o = in<float>(plan_.o, at * plan_.dv);
   b.m = in<float>(plan_.m, at);
   b.l = in<float>(plan_.l, at);
@@ -200,7 +200,26 @@ void Chunk::pass_over(int64_t key0, int64_t keys, int64_t block) {
   b.element = p_.element;
   b.dv_used = p_.dv;
   if (p_.kind == kI8) b.whole = whole(at, key0);
-  p_.kernels->block[p_.kind](b);
+  *found = b;
+  return true;
+}
+
+// Neighbours get rooms of their own.
+void Chunk::give_room(int64_t place, Block* found) const {
+  const int64_t room = place % 2 * plan_.tile_m * plan_.tile_n;
+  found->s = in<float>(plan_.s, room);
+  found->p = memory_ + plan_.weights + room / kGroup[p_.kind] * 4;
+}
+
+void Chunk::pass_over(int64_t key0, int64_t keys) {
+  Block* blocks = in<Block>(plan_.blocks);
+  int64_t count = 0;
+  for (int64_t block = 0; block < blocks_; ++block) {
+    if (!see(key0, keys, block, blocks + count)) continue;
+    give_room(count, blocks + count);
+    ++count;
+  }
+  p_.kernels->blocks[p_.kind](blocks, count);
 }
 
 void Chunk::finish(int64_t block) {
@@ -232,7 +251,7 @@ void Chunk::run() {
     const int64_t keys = std::min(plan_.tile_n, task_.keys - key0);
     pack_keys(key0, keys);
     pack_values(key0, keys);
-    for (int64_t block = 0; block < blocks_; ++block) pass_over(key0, keys, block);
+    pass_over(key0, keys);
   }
   for (int64_t block = 0; block < blocks_; ++block) finish(block);
 }

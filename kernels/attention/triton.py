@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-# Dims that a binary fixes; the usual one first.
-FIXED_SIZES: tuple[Mapping[str, int], ...] = tuple(
-    MappingProxyType({"DK": dk, "DV": dv})
-    for dk, dv in (
-        *((128, 128), (64, 64), (32, 32), (80, 80), (96, 96), (192, 128), (192, 192), (256, 256)),
-    )
+# Dims that a binary fixes: those that bundles carry, the usual one first. Any others compile as well.
+FIXED_SIZES: tuple[Mapping[str, int], ...] = (
+    MappingProxyType({"DK": 128, "DV": 128}),
+    MappingProxyType({"DK": 64, "DV": 64}),
 )
 _GRID = MappingProxyType(
     {
@@ -172,7 +170,7 @@ def aot(
         grid=Grid(_GRID[lengths].format(**config)),
         requirements=tuple(Requirement(f"stride:{axis}", "equals", 1) for axis in contiguous),
         sizes=dict(sizes),
-        free=(*_FREE, *(("softcap", "alibi") if extras else ())),
+        free=(*_FREE, *(("softcap", "alibi", "batch_invariant") if extras else ())),
     )
 
 
@@ -198,7 +196,8 @@ def _constexprs(
         "V_TAIL": v_tail,
         "RAGGED": _lengths(flags) == "ragged",
         "EXTRAS": _extras(flags),
-        "INVARIANT": flags.get("batch_invariant") == "yes",
+        # Caps cost more than masks: one binary of them serves both.
+        "INVARIANT": flags.get("batch_invariant") == "yes" or _extras(flags),
         "PRECISION": "ieee",
     }
 

@@ -118,7 +118,7 @@ void widen_halves(const uint16_t* from, int64_t d, float* to) {
 void encode_keys4(const Part& p) {
   const Job& job = p.job;
   const Scratch& s = p.s;
-  page_range4(s.rows, s.pitch, kPage, job.d, {s.scale16, s.zero16, s.r, s.zero});
+  page_range4([&](int64_t t) { return Widened{s.row(t)}; }, kPage, job.d, {s.scale16, s.zero16, s.r, s.zero});
   widen_halves(s.scale16, job.d, s.scale);
   encode_page(p, [&](int64_t) { return PageNibbles{{}, s.r, s.scale, s.zero}; });
   std::memcpy(job.page_scale.at(p.page, p.h), s.scale16, static_cast<size_t>(job.d) * 2);
@@ -132,7 +132,7 @@ void encode(const Part& p) {
       return encode_page(p, [&](int64_t) { return static_bytes(job, p.h); });
     case kC8D:
       return encode_page(p, [&](int64_t t) {
-        const float scale = token_scale8(p.s.row(t), job.d);
+        const float scale = token_scale8(Widened{p.s.row(t)}, job.d);
         put(job.token_scale.at(p.page, t, p.h), scale);
         return token_bytes(scale);
       });
@@ -140,7 +140,7 @@ void encode(const Part& p) {
       return encode_keys4(p);
     case kValue4:
       return encode_page(p, [&](int64_t t) {
-        const Range4 range = token_range4(p.s.row(t), job.d);
+        const Range4 range = token_range4(Widened{p.s.row(t)}, job.d);
         put(job.token_scale.at(p.page, t, p.h), range.scale);
         put(job.token_zero.at(p.page, t, p.h), range.zero);
         return token_nibbles(range.scale, range.zero);

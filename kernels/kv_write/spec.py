@@ -87,6 +87,9 @@ def _cases() -> SizeGrid:
     )
 
 
+_GPU = Space(tile_t=(1, 2, 4, 8, 16, 32), num_warps=(1, 2, 4, 8), num_stages=(1, 2))
+_GPU_DEFAULT = Config(tile_t=16, num_warps=4, num_stages=1)
+
 SPEC = KernelSpec(
     name="kv_write",
     summary="k[T,HKV,DK], v[T,HKV,DV] into pages of a KV cache by slots, quantised on the way",
@@ -118,11 +121,18 @@ SPEC = KernelSpec(
     flops=_operations,
     bytes=_bytes,
     valid=_valid,
-    # tile_elements: of 16 tokens of some heads, one at least, that are worked on at a time.
     space={
         "cpu": Space(stream=(0, 1, 2)),
+        "cuda": _GPU,
+        "hip": _GPU,
         "ascend": Space(tile_elements=(2048, 4096, 8192, 10240)),
     },
-    # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
-    default={"cpu": Config(stream=2), "ascend": Config(tile_elements=8192)},
+    default={
+        # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
+        "cpu": Config(stream=2),
+        "cuda": _GPU_DEFAULT,
+        "hip": _GPU_DEFAULT,
+        # tile_elements: of 16 tokens of some heads, one at least, that are worked on at a time.
+        "ascend": Config(tile_elements=8192),
+    },
 )

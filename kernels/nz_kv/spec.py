@@ -79,8 +79,18 @@ SPEC = KernelSpec(
     tolerance=exact(),
     flops=_no_operations,
     bytes=_bytes,
-    # tile_blocks: blocks of 32 bytes of each token that are turned at a time; two tiles fill UB at 95.
-    space={"cpu": Space(stream=(0, 1, 2)), "ascend": Space(tile_blocks=(8, 16, 32, 64, 95))},
-    # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
-    default={"cpu": Config(stream=2), "ascend": Config(tile_blocks=64)},
+    space={
+        "cpu": Space(stream=(0, 1, 2)),
+        "cuda": _GPU,
+        "hip": _GPU,
+        # tile_blocks: blocks of 32 bytes of each token that are turned at a time; two tiles fill UB at 95.
+        "ascend": Space(tile_blocks=(8, 16, 32, 64, 95)),
+    },
+    default={
+        # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
+        "cpu": Config(stream=2),
+        "cuda": _GPU_DEFAULT,
+        "hip": _GPU_DEFAULT,
+        "ascend": Config(tile_blocks=64),
+    },
 )

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 BLOCK = 64  # channels a step
+TILE_T = 16  # where a target's space has no tile_t
 _GRID = "cdiv(T, {tile_t}) * HKV"
 
 
@@ -102,7 +103,9 @@ def launch(
     tokens, heads, channels = rows.shape
     interpreter.launch(
         kernel,
-        Grid(_GRID.format(tile_t=config["tile_t"])).evaluate({"T": tokens, "HKV": heads}),
+        Grid(_GRID.format(tile_t=config.get("tile_t", TILE_T))).evaluate(
+            {"T": tokens, "HKV": heads}
+        ),
         (
             *(rows, slots, pages, tokens, heads, channels, pages.shape[0]),
             *(*rows.stride(), slots.stride(0), *page_strides(pages, nz=True)),
@@ -161,7 +164,7 @@ def aot(
         constexprs=dict.fromkeys(("stride_d", "stride_slots", "stride_lane"), 1)
         | _constexprs(write, config, width),
         options=options,
-        grid=Grid(_GRID.format(tile_t=config["tile_t"])),
+        grid=Grid(_GRID.format(tile_t=config.get("tile_t", TILE_T))),
         requirements=tuple(Requirement(f"stride:{axis}", "equals", 1) for axis in contiguous),
     )
 
@@ -182,6 +185,6 @@ def _constexprs(write: bool, config: Mapping[str, int], width: int) -> dict[str,
         "WRITE": write,
         "C0": block_lanes(width, nz=True),
         "PAGE": PAGE,
-        "TILE_T": config["tile_t"],
+        "TILE_T": config.get("tile_t", TILE_T),
         "BLOCK": BLOCK,
     }

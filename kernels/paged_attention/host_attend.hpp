@@ -31,12 +31,14 @@ TW_INLINE void load_channel_scales(const Work& w, const Side& side, int64_t stri
   for (int64_t h = 0; h < w.task.heads; ++h) {
     for (int64_t c = 0; c < stride; ++c) {
       out[h * stride + c] = 0.0f;
-      if (c < side.channels) __builtin_memcpy(&out[h * stride + c], side.channel_scale.at(w.task.head + h, c), 4);
+      if (c < side.channels)
+        __builtin_memcpy(&out[h * stride + c], side.channel_scale.at(w.task.head + h, c), 4);
     }
   }
 }
 
-// The scales (or zeros) of a block's tokens by head: [P,16,HKV] to [heads][kBlock]. Asks for those of the next.
+// The scales (or zeros) of a block's tokens by head: [P,16,HKV] to [heads][kBlock]. Asks for those of the
+// next.
 TW_INLINE void load_token_scales(const Work& w, const Block& b, const Plane& from, float* out) {
   if (from.data == nullptr) return;
   for (int i = 0; i < b.next_count; ++i) {
@@ -122,8 +124,8 @@ TW_INLINE void weigh_rows(const Work& w, const Block& b, int64_t local) {
   }
 }
 
-// Page by page, each with all its heads: as it lies in memory, a page is a few streams to read on from, while a
-// head of a whole block is a piece of every token's row.
+// Page by page, each with all its heads: as it lies in memory, a page is a few streams to read on from, while
+// a head of a whole block is a piece of every token's row.
 TW_INLINE void compute_block(const Work& w, const Block& b, const Path& path) {
   for (int i = 0; i < b.page_count; ++i) {
     Ahead ahead = ahead_of(w, b, false, i);

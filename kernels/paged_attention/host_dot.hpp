@@ -1,5 +1,5 @@
-// Which stages compute logits and outputs: those with dot-product instructions where the level, the format and
-// the number of channels allow it, else the ones that take everything.
+// Which stages compute logits and outputs: those with dot-product instructions where the level, the format
+// and the number of channels allow it, else the ones that take everything.
 #pragma once
 
 #include "paged_attention/host_tile.hpp"
@@ -16,11 +16,12 @@ using PageStage = void (*)(const Work&, const Block&, int page, int64_t local, A
 // Works on one head's block.
 using BlockStage = void (*)(const Work&, const Block&, int64_t local);
 
-// How a task computes. Steps are those a stage makes in one page of one row at least, in which it asks for lines.
+// How a task computes. Steps are those a stage makes in one page of one row at least, in which it asks for
+// lines.
 struct Path {
   PageStage scores, values;
   int64_t score_steps, value_steps;
-  BlockStage weights;  // what the weights become for `values`; null for nothing
+  BlockStage weights;            // what the weights become for `values`; null for nothing
   void (*queries)(const Work&);  // what queries become for `scores`; null for nothing
 };
 
@@ -52,7 +53,8 @@ TW_INLINE void choose_dots(const Problem& p, int64_t rows, Path* path) {
     path->weights = int8_weights;
   } else if (takes_bf16(v, p.dv)) {
     path->values = nz ? bf16_values<true> : bf16_values<false>;
-    path->value_steps = (rows + 3) / 4 * 8 * (rows == 1 || rows == 2 ? (p.dv / 32 + 3) / 4 : (p.dv / 32 + 1) / 2);
+    path->value_steps =
+        (rows + 3) / 4 * 8 * (rows == 1 || rows == 2 ? (p.dv / 32 + 3) / 4 : (p.dv / 32 + 1) / 2);
     path->weights = bf16_weights;
   }
 }

@@ -1,7 +1,7 @@
 // int8 keys and values with AVX512-VNNI: unsigned by signed bytes, four products added to an int32.
 //
-// Queries and weights are taken with 16 bits, as two bytes: x = scale * (256 * high + low). Residuals and float
-// vectors, being few, are added in fp32.
+// Queries and weights are taken with 16 bits, as two bytes: x = scale * (256 * high + low). Residuals and
+// float vectors, being few, are added in fp32.
 #pragma once
 
 #include <limits.h>
@@ -10,8 +10,8 @@
 
 namespace tw::paged::TW_ISA {
 
-// q (times the keys' channel scales) to signed bytes [high: dk][low: dk], such that sums of products with codes
-// stay below 2^31.
+// q (times the keys' channel scales) to signed bytes [high: dk][low: dk], such that sums of products with
+// codes stay below 2^31.
 static void pack_int8(const Work& w) {
   const int64_t d = w.p.dk;
   const double fits = static_cast<double>(INT_MAX) / (127.0 * static_cast<double>(d));
@@ -88,7 +88,9 @@ TW_INLINE void int8_dots(const char* token, int64_t step, const char* q, int64_t
 
 // As transposed_sum, of integers.
 TW_INLINE VI transposed_sum_i(const VF (&v)[16]) {
-  const auto sum2 = [](VF a, VF b) { return _mm512_castsi512_ps(add(_mm512_castps_si512(a), _mm512_castps_si512(b))); };
+  const auto sum2 = [](VF a, VF b) {
+    return _mm512_castsi512_ps(add(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+  };
   VF four[4];
   for (int i = 0; i < 4; ++i) {
     const VF* x = v + 4 * i;
@@ -97,8 +99,10 @@ TW_INLINE VI transposed_sum_i(const VF (&v)[16]) {
     four[i] = sum2(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))),
                    _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))));
   }
-  const VF a = sum2(_mm512_shuffle_f32x4(four[0], four[1], 0x88), _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
-  const VF b = sum2(_mm512_shuffle_f32x4(four[2], four[3], 0x88), _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
+  const VF a =
+      sum2(_mm512_shuffle_f32x4(four[0], four[1], 0x88), _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
+  const VF b =
+      sum2(_mm512_shuffle_f32x4(four[2], four[3], 0x88), _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
   return _mm512_castps_si512(sum2(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd)));
 }
 
@@ -121,8 +125,8 @@ static void int8_scores(const Work& w, const Block& b, int i, int64_t local, Ahe
   fix_scores(w, b, local, i, selected(w, side, b.pages[i], head));
 }
 
-// A row's weights (times the values' token scales) to unsigned bytes [high: kBlock][low: kBlock]; those of tokens
-// that it does not see, or that `skip` names, are zero.
+// A row's weights (times the values' token scales) to unsigned bytes [high: kBlock][low: kBlock]; those of
+// tokens that it does not see, or that `skip` names, are zero.
 TW_INLINE void pack_weights(const Work& w, const Block& b, int64_t local, int64_t r, uint64_t skip) {
   int lo, hi;
   w.seen(b, r, &lo, &hi);
@@ -147,7 +151,8 @@ TW_INLINE void pack_weights(const Work& w, const Block& b, int64_t local, int64_
   for (int i = 0; i < kBlock / 16; ++i) {
     const VI code = _mm512_min_epu32(_mm512_cvtps_epi32(mul(weight[i], factor)), bcast_i(65535));
     const VI kept = usable ? code : zero_i();
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * i), _mm512_cvtepi32_epi8(_mm512_srli_epi32(kept, 8)));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * i),
+                     _mm512_cvtepi32_epi8(_mm512_srli_epi32(kept, 8)));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + kBlock + 16 * i), _mm512_cvtepi32_epi8(kept));
   }
 }
@@ -205,7 +210,8 @@ static void fix_values(const Work& w, const Block& b, int64_t local, int i, uint
   for (; tokens != 0; tokens &= tokens - 1) {
     const int t = __builtin_ctz(tokens), at = i * kPage + t;
     if (at < b.any_begin || at >= b.any_end) continue;
-    if (!float_row(w, w.p.v, page, head, t, w.s.row) && !residual_row(w, w.p.v, page, head, local, t, w.s.row)) {
+    if (!float_row(w, w.p.v, page, head, t, w.s.row) &&
+        !residual_row(w, w.p.v, page, head, local, t, w.s.row)) {
       continue;
     }
     for (int64_t r = 0; r < w.rows; ++r) {
@@ -232,8 +238,9 @@ static void int8_values(const Work& w, const Block& b, int i, int64_t local, Ahe
   int begin, end;
   page_range(b, i, &begin, &end);
   if (begin >= end) return;
-  const Pairs fours{begin / 4 * 4, (end + 3) / 4 * 4, token_row(side, b.pages[i], head, 0),
-                    nz ? 32 : side.token_step, local, i * kPage};
+  const Pairs fours{
+      begin / 4 * 4, (end + 3) / 4 * 4, token_row(side, b.pages[i], head, 0), nz ? 32 : side.token_step,
+      local,         i * kPage};
   int64_t r = 0;
   for (; r + 2 <= w.rows; r += 2) {
     for (int64_t u = 0; u < units; ++u) add_fours<nz, 2>(w, fours, r, u, ahead);

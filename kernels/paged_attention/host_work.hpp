@@ -9,14 +9,14 @@ namespace tw::paged::TW_ISA {
 using namespace tw::TW_ISA;
 
 struct Block {
-  int64_t first;              // its first token, of the sequence
-  int tokens;                 // in the task and the sequence
+  int64_t first;  // its first token, of the sequence
+  int tokens;     // in the task and the sequence
   int page_count;
   int64_t pages[kBlockPages];
   int next_count;
-  int64_t next[kBlockPages];   // pages of the next block
-  int any_begin, any_end;      // tokens that some row sees
-  int all_begin, all_end;      // tokens that every row sees
+  int64_t next[kBlockPages];  // pages of the next block
+  int any_begin, any_end;     // tokens that some row sees
+  int all_begin, all_end;     // tokens that every row sees
 };
 
 struct Work {
@@ -43,14 +43,15 @@ TW_INLINE const char* token_row(const Side& side, int64_t page, int64_t head, in
   return side.pages.at(page) + head * side.head_step + token * side.token_step;
 }
 
-// Lines to ask for while something else is computed on, a few at a time: asked for at once, they would fill the
-// buffers of the first cache level and stop the loads that work goes on with.
+// Lines to ask for while something else is computed on, a few at a time: asked for at once, they would fill
+// the buffers of the first cache level and stop the loads that work goes on with.
 class Ahead {
  public:
   Ahead() = default;
 
   // The part of a page that the heads of the task stand for.
-  Ahead(const Work& w, const Side& side, int64_t page) : row_(side.pages.at(page) + w.task.head * side.head_step) {
+  Ahead(const Work& w, const Side& side, int64_t page)
+      : row_(side.pages.at(page) + w.task.head * side.head_step) {
     const bool together = w.task.heads == w.p.heads || side.chunk_step != 32;
     step_ = side.token_step;
     rows_ = together ? 1 : kPage;
@@ -74,8 +75,8 @@ class Ahead {
   int64_t step_ = 0, rows_ = 0, lines_ = 0, line_ = 0, left_ = 0, each_ = 0;
 };
 
-// What to ask for beside page `i` of a block's keys or values: pages are read in the order keys of a block, values
-// of it, keys of the next, and the one about `prefetch_kib` further on is wanted.
+// What to ask for beside page `i` of a block's keys or values: pages are read in the order keys of a block,
+// values of it, keys of the next, and the one about `prefetch_kib` further on is wanted.
 TW_INLINE Ahead ahead_of(const Work& w, const Block& b, bool values, int i) {
   const int64_t wanted = w.p.prefetch_kib * 1024;
   if (wanted == 0) return {};

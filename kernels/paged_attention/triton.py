@@ -33,12 +33,9 @@ _MERGE_OPTIONS = MappingProxyType({"num_warps": 1, "num_stages": 1})
 _COMPUTE = MappingProxyType({"fp32": tl.float32, "bf16": tl.bfloat16, "fp16": tl.float16})
 _BYTES = MappingProxyType({"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "int16": 2})
 # Flags that a binary takes as arguments or null tensors, or that change nothing.
-_FREE = ("scale", "window", "lse", "batch_invariant")
-# Dims that a binary fixes; the usual one first, the last is MLA's shared latent.
-FIXED_SIZES: tuple[Mapping[str, int], ...] = tuple(
-    MappingProxyType({"DK": dk, "DV": dv})
-    for dk, dv in ((128, 128), (64, 64), (80, 80), (96, 96), (256, 256), (576, 512))
-)
+_FREE = ("scale", "softcap", "window", "alibi", "lse", "batch_invariant")
+# Dims that a binary fixes: those that bundles carry. Any others compile as well.
+FIXED_SIZES: tuple[Mapping[str, int], ...] = (MappingProxyType({"DK": 128, "DV": 128}),)
 _LANE_BYTES = 32  # of one block of an nz page
 
 
@@ -136,9 +133,11 @@ def aot(
 ) -> AotSource:
     """What to compile for a target: channels contiguous, what comes with codes dense, `lse` nullable.
 
-    A binary takes any scale and window, and either one cap and slopes or the lack of both. `aligned` fixes
-    addresses and strides of q, caches and o to multiples of 16 bytes.
+    A binary takes any scale, window, cap and slopes. `aligned` fixes addresses and strides of q, caches and o
+    to multiples of 16 bytes.
     """
+    # Configs of the Ascend road have tiles only.
+    config = {"tile_m": 16, "tile_n": 32, "split_pages": 0, **config}
     compute, _, code = precision.partition("-")
     if compute not in _COMPUTE or code not in ("", *KV[1:]):
         raise unknown("precision of triton paged_attention", precision, list(_COMPUTE))
@@ -147,7 +146,7 @@ def aot(
     constexprs = _constexprs(config, flags, sizes["DK"], sizes["DV"], _BYTES[stored], compute)
     if target.startswith("cuda:"):
         constexprs["PRECISION"] = "tf32x3"
-    layout = Arguments(compute, stored, flags, bool(constexprs["EXTRAS"]), aligned)
+    layout = Arguments(compute, stored, flags, aligned)
     args = layout.kernel(config["split_pages"] > 0)
     given = {a.name for a in args}
     absent = [name for name in ("v_cache", "partial", *DENSE) if name not in given]
@@ -159,7 +158,7 @@ def aot(
         "config": dict(config),
         "target": target,
         "sizes": dict(sizes),
-        "free": (*_FREE, *(("softcap", "alibi") if constexprs["EXTRAS"] else ())),
+        "free": _FREE,
     }
     on_ascend = target.startswith("ascend:")
     options = {} if on_ascend else {n: config[n] for n in ("num_warps", "num_stages")}
@@ -232,7 +231,6 @@ def _constexprs(
         "RESIDUAL": RESIDUAL.index(residual),
         "C0": _LANE_BYTES // lane_bytes if flags.get("kv_layout") == "nz" else 0,
         "LATENT": flags.get("values") == "latent",
-        "EXTRAS": float(flags.get("softcap", "0")) > 0 or flags.get("alibi") == "yes",
         # A weight times the scale of a token could be below what fp16 holds.
         "FOLD": residual == "none" and (kv == "c8s" or (kv == "c8d" and compute != "fp16")),
         "SPLIT_PAGES": config["split_pages"],

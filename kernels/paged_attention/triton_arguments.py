@@ -34,7 +34,6 @@ class Arguments:
     compute: str
     stored: str
     flags: Mapping[str, str]
-    extras: bool
     aligned: bool
 
     def kernel(self, split: bool) -> tuple[KernelArg, ...]:
@@ -104,12 +103,10 @@ class Arguments:
 
     def _dense(self) -> tuple[str, ...]:
         residual = self.flags.get("residual", "none")
-        names = set(_OF_FORMAT[self.flags["kv"]])
+        names = {"alibi", *_OF_FORMAT[self.flags["kv"]]}
         if residual != "none":
             pools = [name for name in _POOLS if name != "pool_scale" or residual == "e3m0"]
             names |= {f"{prefix}_{name}" for prefix in "kv" for name in pools}
-        if self.extras:
-            names.add("alibi")
         return tuple(name for name in DENSE if name in names)
 
     def _kind(self, name: str) -> str:

@@ -11,8 +11,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from tilewright.kernels._triton import flash
-from tilewright.kernels.paged_attention import triton_cache as cache
+from tilewright.kernels._triton.flash import (
+    find_sequence,
+    inverse,
+    is_bad,
+    log_sum_exp,
+    online,
+    scores,
+)
+from tilewright.kernels.paged_attention.triton_cache import (
+    C8D,
+    C8S,
+    FLOAT,
+    KV4,
+    codes,
+    values,
+)
 
 
 @triton.jit
@@ -26,24 +40,24 @@ def keys_of(
 ):  # fmt: skip
     """Channels of a block of keys `[N, COUNT]` as dots take them: c8s and c8d without their scales."""
     stored = ok
-    if KV == cache.KV4:
+    if KV == KV4:
         stored = ok & (is_open == 0)
-    x = cache.codes(
+    x = codes(
         k_cache, page, token, head, stored, stride_page, stride_token, stride_head, stride_block,
-        FIRST, COUNT, WIDTH, KV == cache.KV4, C0,
+        FIRST, COUNT, WIDTH, KV == KV4, C0,
     )  # fmt: skip
-    if KV != cache.FLOAT and (KV == cache.KV4 or RESIDUAL != 0):
+    if KV != FLOAT and (KV == KV4 or RESIDUAL != 0):
         scale = k_channel_scale
-        if KV == cache.C8D:
+        if KV == C8D:
             scale = k_token_scale
-        if KV == cache.KV4:
+        if KV == KV4:
             scale = k_page_scale
-        x = cache.values(
+        x = values(
             x, scale, k_page_zero, page, token, head, stored, HKV,
             k_mask, k_rank, k_pool, k_pool_scale, k_fmask, k_frank, k_fpool,
             FIRST, COUNT, WIDTH, KV, RESIDUAL, True,
         )  # fmt: skip
-    if KV == cache.KV4:
+    if KV == KV4:
         lanes = FIRST + tl.arange(0, COUNT)
         at = (((sequence * 16 + token) * HKV + head) * WIDTH)[:, None] + lanes[None, :]
         mask = (ok & is_open)[:, None] & (lanes < WIDTH)[None, :]
@@ -62,15 +76,15 @@ def values_of(
     KV: tl.constexpr, RESIDUAL: tl.constexpr, FOLDED: tl.constexpr, C0: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Channels of a block of values `[N, COUNT]` as dots take them: FOLDED without their scales."""
-    x = cache.codes(
+    x = codes(
         v_cache, page, token, head, ok, stride_page, stride_token, stride_head, stride_block,
-        FIRST, COUNT, WIDTH, KV == cache.KV4, C0,
+        FIRST, COUNT, WIDTH, KV == KV4, C0,
     )  # fmt: skip
-    if KV != cache.FLOAT and not FOLDED:
+    if KV != FLOAT and not FOLDED:
         scale = v_channel_scale
-        if KV != cache.C8S:
+        if KV != C8S:
             scale = v_token_scale
-        x = cache.values(
+        x = values(
             x, scale, v_token_zero, page, token, head, ok, HKV,
             v_mask, v_rank, v_pool, v_pool_scale, v_fmask, v_frank, v_fpool,
             FIRST, COUNT, WIDTH, KV, RESIDUAL, False,
@@ -125,7 +139,6 @@ def kernel(
     SPLIT_PAGES: tl.constexpr,  # pages of a split; 0: one split, straight to `o` and `lse`
     KV: tl.constexpr, RESIDUAL: tl.constexpr, C0: tl.constexpr,
     LATENT: tl.constexpr,  # values are the keys' first channels
-    EXTRAS: tl.constexpr,  # softcap or ALiBi
     FOLD: tl.constexpr,  # scales of int8 values multiply weights or outputs rather than values
     COMPUTE: tl.constexpr,  # type of a dot's operands
     PRECISION: tl.constexpr,
@@ -139,7 +152,7 @@ def kernel(
     kv_head = tl.program_id(0) % HKV
     tile = tl.program_id(0) // HKV
     split = tl.program_id(1)
-    sequence = flash.find_sequence(cu_q, group, NS, tile, TILE_M)
+    sequence = find_sequence(cu_q, group, NS, tile, TILE_M)
     from_q = tl.load(cu_q + sequence)
     n = tl.load(cu_q + sequence + 1) - from_q
     length = tl.load(seq_lens + sequence)
@@ -168,7 +181,7 @@ def kernel(
         stop = tl.minimum(stop, (split + 1) * (SPLIT_PAGES * 16))
 
     places = (from_q + query).to(tl.int64) * stride_qt + heads * stride_qh
-    FOLD_K: tl.constexpr = KV == cache.C8S and RESIDUAL == 0
+    FOLD_K: tl.constexpr = KV == C8S and RESIDUAL == 0
     x = queries(q, places, row_ok, k_channel_scale, head, 0, K_HEAD, DK, FOLD_K, COMPUTE)
     x_tail = x
     if K_TAIL > 0:
@@ -177,9 +190,8 @@ def kernel(
         )
     scale = tl.where(scale == 0, 1.0 / tl.sqrt(DK + 0.0), scale)
     slopes = tl.zeros((TILE_M,), tl.float32)
-    if EXTRAS:
-        if alibi is not None:
-            slopes = tl.load(alibi + heads, mask=row_ok & (alibi.to(tl.int64) != 0), other=0)
+    if alibi is not None:
+        slopes = tl.load(alibi + heads, mask=row_ok & (alibi.to(tl.int64) != 0), other=0)
     acc = tl.zeros((TILE_M, V_HEAD), tl.float32)
     acc_tail = tl.zeros((TILE_M, V_TAIL if V_TAIL > 0 else 1), tl.float32)
     top = tl.full((TILE_M,), float("-inf"), tl.float32)
@@ -212,14 +224,14 @@ def kernel(
             )  # fmt: skip
             dots = tl.dot(x_tail, tl.trans(y_tail), dots, input_precision=PRECISION)
         by_token = (page * 16 + token) * HKV + head
-        if KV == cache.C8D and RESIDUAL == 0:
+        if KV == C8D and RESIDUAL == 0:
             dots = dots * tl.load(k_token_scale + by_token, mask=ok, other=0)[None, :]
-        s = flash.scores(dots, positions, keys, slopes, scale, softcap, EXTRAS)
+        s = scores(dots, positions, keys, slopes, scale, softcap, True)
         visible = (keys[None, :] >= first_key[:, None]) & (keys[None, :] < last_key[:, None])
         s = tl.where(visible & ok[None, :], s, float("-inf"))
-        weights, factor, top, total = flash.online(s, top, total)
+        weights, factor, top, total = online(s, top, total)
 
-        if KV == cache.C8D and FOLD:
+        if KV == C8D and FOLD:
             weights = weights * tl.load(v_token_scale + by_token, mask=ok, other=0)[None, :]
         weights = weights.to(COMPUTE)
         # Where rows differ in what they see, infinities and NaN wait for `spoil`.
@@ -234,7 +246,7 @@ def kernel(
                 page, token, head, ok, HKV, stride_vp, stride_vt, stride_vh, stride_vb,
                 0, V_HEAD, DV, KV, RESIDUAL, FOLD, C0, COMPUTE,
             )  # fmt: skip
-        y = tl.where(flash.is_bad(y) & differ, 0.0, y).to(COMPUTE)
+        y = tl.where(is_bad(y) & differ, 0.0, y).to(COMPUTE)
         acc = tl.dot(weights, y, acc * factor[:, None], input_precision=PRECISION)
         if V_TAIL > 0:
             if not (LATENT and V_HEAD == K_HEAD and V_TAIL == K_TAIL):
@@ -244,12 +256,12 @@ def kernel(
                     page, token, head, ok, HKV, stride_vp, stride_vt, stride_vh, stride_vb,
                     V_HEAD, V_TAIL, DV, KV, RESIDUAL, FOLD, C0, COMPUTE,
                 )  # fmt: skip
-            y_tail = tl.where(flash.is_bad(y_tail) & differ, 0.0, y_tail).to(COMPUTE)
+            y_tail = tl.where(is_bad(y_tail) & differ, 0.0, y_tail).to(COMPUTE)
             acc_tail = tl.dot(
                 weights, y_tail, acc_tail * factor[:, None], input_precision=PRECISION
             )
 
-    FOLD_V: tl.constexpr = KV == cache.C8S and FOLD
+    FOLD_V: tl.constexpr = KV == C8S and FOLD
     if SPLIT_PAGES > 0:
         row = (split.to(tl.int64) * TQ + from_q + query) * HQ + heads
         out = partial
@@ -262,18 +274,18 @@ def kernel(
     else:
         out = o
         to = (from_q + query).to(tl.int64) * stride_ot + heads * stride_oh
-        factor = flash.inverse(total)
+        factor = inverse(total)
         if lse is not None:
             at = (from_q + query).to(tl.int64) * stride_lse_t + heads * stride_lse_h
             wanted = row_ok & (lse.to(tl.int64) != 0)
-            tl.store(lse + at, flash.log_sum_exp(top, total), mask=wanted)
+            tl.store(lse + at, log_sum_exp(top, total), mask=wanted)
     put(out, to, row_ok, acc, factor, v_channel_scale, head, 0, V_HEAD, DV, FOLD_V)
     if V_TAIL > 0:
         put(out, to, row_ok, acc_tail, factor, v_channel_scale, head, V_HEAD, V_TAIL, DV, FOLD_V)
     for side in tl.static_range(2):
         spoil_from = tl.maximum(low if side == 0 else high, start)
         spoil_to = tl.minimum(low_end if side == 0 else high_end, stop)
-        if KV == cache.FLOAT:
+        if KV == FLOAT:
             spoil(
                 out, to, row_ok, v_cache, block_table + sequence * stride_bt, head, spoil_from, spoil_to,
                 first_key, last_key, stride_vp, stride_vt, stride_vh, stride_vb, DV, V_HEAD, V_TAIL, C0,
@@ -302,7 +314,7 @@ def spoil(
                 place = lanes
             place += page * stride_page + (key % 16) * stride_token + head * stride_head
             value = tl.load(v_cache + place, mask=lanes < DV, other=0).to(tl.float32)
-            bad = flash.is_bad(value)
+            bad = is_bad(value)
             if tl.max(bad.to(tl.int32), axis=0) > 0:
                 tl.debug_barrier()
                 hit = sees[:, None] & bad[None, :]
@@ -338,11 +350,11 @@ def merge(
         total += tl.load(stats + split * rows * 2 + 1) * factor
     token = row // HQ
     head = row % HQ
-    x = acc * flash.inverse(total)
+    x = acc * inverse(total)
     tl.store(
         o + token * stride_ot + head * stride_oh + lanes, x.to(o.dtype.element_ty), mask=lanes < DV
     )
     if lse is not None:
         wanted = lse.to(tl.int64) != 0
         at = lse + token * stride_lse_t + head * stride_lse_h
-        tl.store(at, flash.log_sum_exp(top, total), mask=wanted)
+        tl.store(at, log_sum_exp(top, total), mask=wanted)

@@ -41,7 +41,7 @@ def library(emulate: bool) -> ctypes.CDLL:
     return lib
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Call:
     """Tensors of one call, in any memory; `flags` and `config` as the spec has them."""
 
@@ -50,6 +50,11 @@ class Call:
     flags: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, int] = field(default_factory=dict)
     threads: int = 1
+
+    def __repr__(self) -> str:
+        shapes = {n: tuple(x.shape) for n, x in self.tensors.items() if x is not None}
+        cut = [x.tolist() for n, x in self.tensors.items() if n.startswith("cu_") and x is not None]
+        return f"{self.case} {shapes} {cut} {dict(self.config)} threads={self.threads}"
 
     @property
     def case(self) -> Case:

@@ -26,7 +26,7 @@ def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None
     reason = planning.refusal(case.precision, dk, dv, int8_compute=case.flags["compute"] == "int8")
     if reason:
         return reason
-    return next(iter(planning.illegal(Config.of(config), dk, dv, target.arch)), None)
+    return next(iter(planning.illegal(_config(case, config), dk, dv, target.arch)), None)
 
 
 def limits(precision: str, target: Target) -> str:
@@ -35,9 +35,10 @@ def limits(precision: str, target: Target) -> str:
 
 
 def _config(case: Case, config: Mapping[str, int]) -> Config:
-    """Of a batch-invariant case every core walks the keys from the first to the last."""
     chosen = Config.of(config)
-    return replace(chosen, stagger=0) if case.flags["batch_invariant"] == "yes" else chosen
+    if case.flags["batch_invariant"] == "no":
+        return chosen
+    return planning.settled(chosen, case.sizes["DK"], case.sizes["DV"])
 
 
 def launch(
@@ -117,7 +118,7 @@ def count(
     from . import host
 
     problem = problem_of(case)
-    if planning.tiles(problem, Config.of(config)) == 0 or problem.dv == 0:
+    if planning.tiles(problem, _config(case, config)) == 0 or problem.dv == 0:
         return runner.empty_result(target.arch)
     try:
         ready = planning.plan(
@@ -127,7 +128,7 @@ def count(
         raise Refused(f"ascendc refuses attention {case}: {error}") from None
     return host.run(
         ready,
-        planning.unbacked(problem, ready.workspace_bytes),
+        host.unbacked(problem, ready.workspace_bytes),
         target.arch,
         lib_path,
         kernel_library,
@@ -179,7 +180,7 @@ def on_cores(
 
 def representatives(case: Case, config: Mapping[str, int], target: Target) -> dict[int, int]:
     """Blocks that stand for all in a model of time, and how many each stands for."""
-    problem, chosen = problem_of(case), Config.of(config)
+    problem, chosen = problem_of(case), _config(case, config)
     if planning.tiles(problem, chosen) == 0 or problem.dv == 0:
         return {}
     return planning.representatives(problem, chosen, find(target.arch))

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from itertools import accumulate
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
 from ...soc import Soc, find
-from ...twin.runner import Buffer
 
 _INT32_MAX = 2**31 - 1
 _EXACT = 2**24  # positions are compared as floats
 _FRACTAL = 16
 _SMALL = 9 * 1024  # UB bytes of what belongs to queries (kSmall of attention_vector.h)
 _OTHER_SLOTS = 3  # of weights and of sums in the workspace (Workspace of attention_steps.h)
+_MOST_QUERIES = 128  # of a tile
 _GROUP = 64  # rows that a fold keeps in the scratch (kGroup of attention_vector.h)
 
 KERNELS: Mapping[str, str] = MappingProxyType({"fp16": "attention_fp16", "bf16": "attention_bf16"})
@@ -32,7 +31,7 @@ class Config:
 
     ``tile_m`` queries of a block, ``tile_n`` keys of a step. ``preload``: steps that QK^T runs ahead of PV. ``stagger``: 1 lets cores begin at different
     keys, so that they do not read the same addresses at the same time. ``blocks``: at most so many
-    cube cores; 0: all.
+    cube cores; 0: all. ``invariant``: 1 where no field may change a bit; see ``settled``.
     """
 
     tile_m: int = 32
@@ -40,6 +39,7 @@ class Config:
     preload: int = 1
     stagger: int = 0
     blocks: int = 0
+    invariant: int = 0
 
     @classmethod
     def of(cls, values: Mapping[str, int] | None) -> Config:
@@ -148,8 +148,17 @@ def _ceil_div(a: int, b: int) -> int:
 def chunk(config: Config, dk: int, dv: int, soc: Soc) -> int:
     """Keys of one Mmad: as many as two buffers of everything leave room for; 0 if none do."""
     half_a, half_b, half_c = soc.l0a // 2 // BYTES, soc.l0b // 2 // BYTES, soc.l0c // 2 // 4
-    most = min(half_a // dk, half_a // config.tile_m, half_b // dv, half_c // config.tile_m)
+    queries = _MOST_QUERIES if config.invariant else config.tile_m
+    most = min(half_a // dk, half_a // queries, half_b // dv, half_c // queries)
     return min(most // _FRACTAL * _FRACTAL, config.tile_n, 255 * _FRACTAL)
+
+
+def settled(config: Config, dk: int, dv: int) -> Config:
+    """The config of a batch-invariant case: what the bits of a row depend on follows from its lanes alone.
+
+    Keys of a step are as many as every ``tile_m`` has room for, and are walked in their order.
+    """
+    return replace(config, tile_n=256 if dk + dv <= 320 else 128, stagger=0, invariant=1)
 
 
 def unified_buffer(config: Config, dv: int) -> int:
@@ -172,10 +181,11 @@ def illegal(config: Config, dk: int, dv: int, soc: str = "910b1") -> list[str]:
     c = config
     why = []
     for name, allowed in (
-        ("tile_m", (32, 64, 128)),
+        ("tile_m", (32, 64, _MOST_QUERIES)),
         ("tile_n", (16, 32, 64, 128, 256, 512)),
         ("preload", (1, 2, 3)),
         ("stagger", (0, 1)),
+        ("invariant", (0, 1)),
     ):
         value = getattr(c, name)
         if value not in allowed:
@@ -325,28 +335,3 @@ def plan(
     )
     blocks = _blocks(p, config, part)
     return Plan(KERNELS[precision], blocks, words, blocks * workspace_bytes(config, p.dv))
-
-
-def unbacked(problem: Problem, workspace_bytes: int) -> list[Buffer]:
-    """The kernel's arguments without data, but for what the walk over the sequences reads."""
-    p = problem
-    queries, keys = sum(p.queries), sum(p.keys)
-
-    def ends(name: str, lengths: Sequence[int]) -> Buffer:
-        cuts = struct.pack(f"<{len(lengths) + 1}i", 0, *accumulate(lengths))
-        return Buffer.of_bytes(name, cuts) if p.ragged else Buffer(name, 0, 0)
-
-    def of(name: str, elements: int, size: int = BYTES) -> Buffer:
-        return Buffer.unbacked(name, elements * size)
-
-    return [
-        of("q", queries * p.hq * p.dk),
-        of("k", keys * p.hkv * p.dk),
-        of("v", keys * p.hkv * p.dv),
-        ends("cu_q", p.queries),
-        ends("cu_k", p.keys),
-        of("alibi", p.hq * p.alibi, 4),
-        of("o", queries * p.hq * p.dv),
-        of("lse", queries * p.hq * p.lse, 4),
-        of("workspace", workspace_bytes, 1),
-    ]
