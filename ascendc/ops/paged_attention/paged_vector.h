@@ -125,8 +125,9 @@ class Vector {
     const int32_t rows = BlockCount(s) * t_.group, first_row = FirstBlock(s) * t_.group;
     AscendC::CrossCoreWaitFlag<2, PIPE_MTE2>(kScores);
     if (rows == 0) {  // nothing to do but to keep step
-      SetFlag<HardEvent::MTE2_MTE3>(0);
-      WaitFlag<HardEvent::MTE2_MTE3>(0);
+      const int32_t id = static_cast<int32_t>(s.number % 2);
+      SetFlag<HardEvent::MTE2_MTE3>(id);
+      WaitFlag<HardEvent::MTE2_MTE3>(id);
       AscendC::CrossCoreSetFlag<2, PIPE_MTE3>(kWeights);
       return;
     }

@@ -157,7 +157,8 @@ def _ub(problem: Problem, t: Tiles) -> int:
         used += 4 * (step + LANES + rows * BLOCK)
     if problem.codes:
         columns = t.heads * d
-        used += 2 * (_CODE_ELEMENTS + 2 * (_CODE_ELEMENTS + columns) + 4 * rows + 256)
+        codes = _CODE_ELEMENTS // PAGE * (PAGE + 1)
+        used += 2 * (codes + 2 * (_CODE_ELEMENTS + columns) + 4 * rows + 256)
         used += 4 * _WORK_FLOATS + PAGE * d * problem.item + 2 * _QUERY_ROWS * problem.dk
         used += 4 * rows * BLOCK + 32 + problem.residual * _CODE_ELEMENTS
         by_channel = 4 * 2 * columns
