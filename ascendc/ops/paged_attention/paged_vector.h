@@ -217,6 +217,7 @@ class Vector {
       FillFrom(rows, together ? s.count : s.Visible(query), kMasked, to - from, whole, pitch);
       from = to;
     }
+    if (s.begin == 0) FillFirst(x, s.task.skip, kMasked, n, pitch);
     VectorBarrier();
   }
 
