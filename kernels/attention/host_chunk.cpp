@@ -106,8 +106,7 @@ void Chunk::take_rows(int64_t block) {
 }
 
 Matrix Chunk::source(const View& view, int64_t key0) const {
-  const char* data =
-      view.at(task_.batch, task_.first_key + key0, task_.key_head, kElementBytes[p_.element]);
+  const char* data = view.at(task_.batch, task_.first_key + key0, task_.key_head, kElementBytes[p_.element]);
   return {data, view.stride[1], view.stride[3]};
 }
 

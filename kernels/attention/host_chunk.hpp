@@ -20,11 +20,11 @@ class Plan {
  public:
   Plan(const Problem& p, int64_t most_rows);
 
-  int64_t groups, dv;         // padded
-  int64_t key_bytes;          // of a packed key
-  int64_t value_bytes;        // of a packed group of keys of V
+  int64_t groups, dv;   // padded
+  int64_t key_bytes;    // of a packed key
+  int64_t value_bytes;  // of a packed group of keys of V
   int64_t tile_m, tile_n, unit;
-  int64_t rows;               // most rows of a task, whole blocks
+  int64_t rows;  // most rows of a task, whole blocks
   Layout layout;
   int64_t q, o, m, l, low, high, place, slope, k, v, room, s, weights, special, pointers, finish, blocks;
 

@@ -97,9 +97,9 @@ struct Block {
   int64_t key0;         // place of packed key 0 in its sequence
   const int32_t* low;   // [panel][16], places of the first and last key that a row sees
   const int32_t* high;
-  bool masked;          // some row does not see all of [first, last)
-  bool exact;           // weights to fp32 precision, since their logarithm is asked for
-  float scale;          // of scores, to powers of two, unless there is a cap
+  bool masked;             // some row does not see all of [first, last)
+  bool exact;              // weights to fp32 precision, since their logarithm is asked for
+  float scale;             // of scores, to powers of two, unless there is a cap
   float cap, cap_scale;    // 0, or scores are cap * tanh(s * cap_scale), in powers of two
   const float* slope;      // null, or [panel][16], in powers of two
   const int32_t* place;    // [panel][16], the row's own place

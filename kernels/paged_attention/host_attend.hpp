@@ -128,18 +128,22 @@ TW_INLINE void weigh_rows(const Work& w, const Block& b, int64_t local) {
 // a head of a whole block is a piece of every token's row.
 TW_INLINE void compute_block(const Work& w, const Block& b, const Path& path) {
   for (int i = 0; i < b.page_count; ++i) {
-    Ahead ahead = ahead_of(w, b, false, i);
-    ahead.pace(w.task.heads * path.score_steps);
-    for (int64_t h = 0; h < w.task.heads; ++h) path.scores(w, b, i, h, &ahead);
+    for (int64_t h = 0; h < w.task.heads; ++h) {
+      Ahead ahead = ahead_of(w, b, false, i, h);
+      ahead.pace(path.score_steps);
+      path.scores(w, b, i, h, &ahead);
+    }
   }
   for (int64_t h = 0; h < w.task.heads; ++h) {
     weigh_rows(w, b, h);
     if (path.weights != nullptr) path.weights(w, b, h);
   }
   for (int i = 0; i < b.page_count; ++i) {
-    Ahead ahead = ahead_of(w, b, true, i);
-    ahead.pace(w.task.heads * path.value_steps);
-    for (int64_t h = 0; h < w.task.heads; ++h) path.values(w, b, i, h, &ahead);
+    for (int64_t h = 0; h < w.task.heads; ++h) {
+      Ahead ahead = ahead_of(w, b, true, i, h);
+      ahead.pace(path.value_steps);
+      path.values(w, b, i, h, &ahead);
+    }
   }
 }
 
@@ -168,6 +172,7 @@ static void attend(const Problem& p, const Task& task, const Scratch& scratch, c
   if (path.queries != nullptr) path.queries(w);
   for (int64_t i = 0; i < task.heads * scratch.rows; ++i) scratch.top[i] = -kInfinity, scratch.sum[i] = 0.0f;
   for (int64_t i = 0; i < task.heads * scratch.rows * scratch.dv; ++i) scratch.o[i] = 0.0f;
+  if (path.begin != nullptr) path.begin();
   const int64_t end = task.first_page + task.pages;
   for (int64_t page = task.first_page; page < end; page = (page / kBlockPages + 1) * kBlockPages) {
     Block b;
@@ -177,6 +182,7 @@ static void attend(const Problem& p, const Task& task, const Scratch& scratch, c
     load_token_scales(w, b, p.v.token_zero, scratch.zero_v);
     compute_block(w, b, path);
   }
+  if (path.end != nullptr) path.end();
   store_partials(w, out);
 }
 
