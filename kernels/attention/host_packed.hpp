@@ -13,10 +13,10 @@ namespace tw::attention {
 struct Shape {
   explicit Shape(const Problem& p);
 
-  int64_t groups, dv;          // padded
-  int64_t key_bytes;           // of a packed key
-  int64_t value_bytes;         // of a packed group of keys of V
-  int64_t per;                 // keys in a group
+  int64_t groups, dv;   // padded
+  int64_t key_bytes;    // of a packed key
+  int64_t value_bytes;  // of a packed group of keys of V
+  int64_t per;          // keys in a group
   int64_t tile_m, tile_n, unit;
 
   int64_t blocks(int64_t keys) const { return (keys + tile_n - 1) / tile_n; }
