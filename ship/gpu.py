@@ -148,8 +148,10 @@ def _jobs(
                         aligned=aligned,
                         sizes=sizes,
                     )
-                except Refused:
-                    yield job  # The compiler of one config says why.
+                except Refused as error:
+                    if (key := f"{precision.name} {error}") not in seen:
+                        seen.add(key)
+                        yield job  # The compiler of one config says why.
                     continue
                 facts = (source.signature, source.constexprs, source.attrs, source.options)
                 key = f"{precision.name} {facts} {source.all_requirements}"

@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass, replace
 from math import ceil
 
+from ..ops.attention import host as attention_host
 from ..ops.attention import planning as attention_planning
 from ..ops.gemm import planning
 from ..soc import find
@@ -300,7 +301,7 @@ def attention(row: Row) -> Plan:
             Launch(
                 ready.kernel,
                 ready.block_dim,
-                attention_planning.unbacked(problem, ready.workspace_bytes),
+                attention_host.unbacked(problem, ready.workspace_bytes),
                 ready.tiling,
                 attention_planning.representatives(problem, config, find(row.soc)),
                 warm=frozenset("qkv"),

@@ -276,11 +276,10 @@ def kernel(
         x_tail = channels(q, rows64, stride_qs, stride_qd, row_ok, K_HEAD, K_TAIL, DK, True, WIDEN)
     scale = tl.where(scale == 0, 1.0 / tl.sqrt(DK + 0.0), scale)
     slopes = tl.zeros((TILE_M,), tl.float32)
-    if EXTRAS:
-        if alibi is not None:
-            given = alibi.to(tl.int64) != 0
-            slope = tl.load(alibi + head64 * stride_alibi, mask=given, other=0)
-            slopes += slope
+    if EXTRAS and alibi is not None:
+        given = alibi.to(tl.int64) != 0
+        slope = tl.load(alibi + head64 * stride_alibi, mask=given, other=0)
+        slopes += slope
     acc = tl.zeros((TILE_M, V_HEAD), tl.float32)
     acc_tail = tl.zeros((TILE_M, V_TAIL if V_TAIL > 0 else 1), tl.float32)
     top = tl.full((TILE_M,), float("-inf"), tl.float32)

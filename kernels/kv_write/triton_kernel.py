@@ -1,3 +1,5 @@
+# A @triton.jit function is source for another compiler; its parameters have no Python types.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """The kernel of kv_write: a program writes one head of `TILE_T` tokens, its key and its value.
 
 Every format is written where its row is read: a range is searched in one pass over the channels, codes are
@@ -17,6 +19,7 @@ from tilewright.kernels._triton.kv import (
     reciprocal,
     rint,
     scale8,
+    token_range,
 )
 
 
@@ -51,20 +54,6 @@ def put_int8(
             r = reciprocal(scale)[:, None]
         code = rint(x * r, -127.0, 127.0).to(tl.int8)
         tl.store(place[:, None] + lane[None, :], code, mask=move)
-
-
-@triton.jit
-def token_range(row, held, D, TILE_T: tl.constexpr, BLOCK: tl.constexpr):
-    """The least and the largest element of each row; +-infinity where there is none."""
-    low = tl.full((TILE_T,), float("inf"), tl.float32)
-    high = tl.full((TILE_T,), float("-inf"), tl.float32)
-    for start in range(0, D, BLOCK):
-        channel = start + tl.arange(0, BLOCK)
-        move = held[:, None] & (channel < D)[None, :]
-        x = tl.load(row[:, None] + channel[None, :], mask=move, other=0).to(tl.float32)
-        low = tl.minimum(low, tl.min(tl.where(move, x, float("inf")), axis=1))
-        high = tl.maximum(high, tl.max(tl.where(move, x, float("-inf")), axis=1))
-    return low, high
 
 
 @triton.jit

@@ -27,8 +27,10 @@ TW_INLINE VF transposed_sum(const VF (&v)[16]) {
     four[i] = add(_mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))),
                   _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b))));
   }
-  const VF a = add(_mm512_shuffle_f32x4(four[0], four[1], 0x88), _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
-  const VF b = add(_mm512_shuffle_f32x4(four[2], four[3], 0x88), _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
+  const VF a =
+      add(_mm512_shuffle_f32x4(four[0], four[1], 0x88), _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
+  const VF b =
+      add(_mm512_shuffle_f32x4(four[2], four[3], 0x88), _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
   return add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
 
@@ -130,7 +132,8 @@ TW_INLINE void add_rows(const Work& w, const Pairs& pairs, int64_t row, Ahead* a
 }
 
 // Tokens [begin, end) of page `i` one by one, for the rows that see them.
-static void add_tokens(const Work& w, const Side& side, const Block& b, int i, int64_t local, int begin, int end) {
+static void add_tokens(const Work& w, const Side& side, const Block& b, int i, int64_t local, int begin,
+                       int end) {
   char room[kBlock * 64];
   for (int t = begin; t < end; ++t) {
     const char* src = token_row(side, b.pages[i], w.task.head + local, t);
@@ -153,8 +156,8 @@ static void bf16_weights(const Work& w, const Block&, int64_t local) {
   }
 }
 
-// Tokens that every row sees go in pairs. The others, and an odd one, go one by one: what a row does not see may
-// be NaN, which a weight of zero would not keep out.
+// Tokens that every row sees go in pairs. The others, and an odd one, go one by one: what a row does not see
+// may be NaN, which a weight of zero would not keep out.
 template <bool nz>
 static void bf16_values(const Work& w, const Block& b, int i, int64_t local, Ahead* ahead) {
   const Side& side = w.p.latent ? w.p.k : w.p.v;
@@ -162,8 +165,12 @@ static void bf16_values(const Work& w, const Block& b, int i, int64_t local, Ahe
   page_range(b, i, &begin, &end);
   if (begin >= end) return;
   const int low = b.all_begin - i * kPage, high = b.all_end - i * kPage;
-  Pairs pairs{low > 0 ? (low + 1) / 2 * 2 : 0, high < kPage ? (high > 0 ? high / 2 * 2 : 0) : kPage,
-              token_row(side, b.pages[i], w.task.head + local, 0), nz ? 32 : side.token_step, local, i * kPage};
+  Pairs pairs{low > 0 ? (low + 1) / 2 * 2 : 0,
+              high < kPage ? (high > 0 ? high / 2 * 2 : 0) : kPage,
+              token_row(side, b.pages[i], w.task.head + local, 0),
+              nz ? 32 : side.token_step,
+              local,
+              i * kPage};
   if (pairs.begin >= pairs.end) {
     add_tokens(w, side, b, i, local, begin, end);
     return;

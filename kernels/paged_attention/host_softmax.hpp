@@ -27,8 +27,8 @@ TW_INLINE void store_lf(float* p, LF v) { __builtin_memcpy(p, &v, sizeof v); }
 TW_INLINE LF larger(LF a, LF b) { return a > b ? a : b; }
 TW_INLINE LF fmadd(LF a, LF b, LF c) { return (LF)fma((VF)a, (VF)b, (VF)c); }
 
-// 2^x within 2 ulp for x <= 127; 0 below -126; NaN stays NaN. The polynomial is the Taylor series of 2^f about
-// 0 on [-1/2, 1/2], whose remainder after degree 7 is below 2^-26.
+// 2^x within 2 ulp for x <= 127; 0 below -126; NaN stays NaN. The polynomial is the Taylor series of 2^f
+// about 0 on [-1/2, 1/2], whose remainder after degree 7 is below 2^-26.
 TW_INLINE LF exp2_lf(LF x) {
   const LF safe = x > lf(-126.0f) ? x : lf(-126.0f);
   const LF shifted = safe + lf(12582912.0f);  // 1.5 * 2^23: rounds to an integer in the low bits
@@ -72,7 +72,8 @@ struct RowRule {
 
 // logits[0, kBlock) of a row: products in, weights out, zero outside [lo, hi). `first` is the block's first
 // token. Updates the row's top and sum; returns what its earlier results must be multiplied by.
-TW_INLINE float weigh(float* logits, int lo, int hi, int64_t first, const RowRule& rule, float* top, float* sum) {
+TW_INLINE float weigh(float* logits, int lo, int hi, int64_t first, const RowRule& rule, float* top,
+                      float* sum) {
   constexpr int kVectors = kBlock / kLanes;
   LI lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;

@@ -122,8 +122,8 @@ static void tile_scores(const Work& w, const Block& b, int i, int64_t local, Ahe
   }
 }
 
-// o[row] += sum of weight * v over the tokens of page `i`; a row takes no token that it does not see, whose value
-// may be NaN.
+// o[row] += sum of weight * v over the tokens of page `i`; a row takes no token that it does not see, whose
+// value may be NaN.
 static void tile_values(const Work& w, const Block& b, int i, int64_t local, Ahead* ahead) {
   const Side& side = w.p.latent ? w.p.k : w.p.v;
   int begin, end;

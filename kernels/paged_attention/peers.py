@@ -26,7 +26,9 @@ def peers(case: Case, inputs: Inputs, threads: int) -> list[Peer]:
     """Every peer; the caller sets torch's threads to `threads` before preparing and calling."""
     return [
         Peer(
-            "vllm", "vLLM's cpu_attention_with_kv_cache, 16-token pages", lambda: _vllm(case, inputs)
+            "vllm",
+            "vLLM's cpu_attention_with_kv_cache, 16-token pages",
+            lambda: _vllm(case, inputs),
         ),
         Peer(
             "vllm-wide-pages",

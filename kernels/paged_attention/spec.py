@@ -22,8 +22,9 @@ from tilewright.kernels._kv.formats import (
     scales,
 )
 from tilewright.numerics import Tolerance
-from tilewright.space import Config, Space
+from tilewright.space import Config, Rule, Space
 from tilewright.spec import KernelSpec, Precision, Ref, Tensor
+from tilewright.targets import Target
 
 TQ, HQ, DK, DV, NS, MP = dims("TQ HQ DK DV NS MP")
 
@@ -97,6 +98,13 @@ _GPU = Space(
     num_stages=(1, 2, 3, 4),
 )
 _GPU_DEFAULT = Config(tile_m=16, tile_n=32, split_pages=32, num_warps=4, num_stages=2)
+
+
+def _fits_ascend(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    from tilewright.ascendc.ops.paged_attention import adapter
+
+    return adapter.refuses(case, config, target)
+
 
 _SMALL = {
     "TQ": 5,
@@ -179,19 +187,28 @@ SPEC = KernelSpec(
     flops=_flops,
     bytes=_bytes,
     # split_pages: pages of one split, 0 chooses by the threads; batch_invariant chooses itself.
-    # prefetch_kib: how far ahead of the page at hand memory is asked for.
+    # prefetch_kib: how far ahead of what is computed on memory is asked for.
     space={
-        "cpu": Space(
-            split_pages=(0, 8, 16, 32, 64, 128, 256), prefetch_kib=(0, 16, 32, 64, 128, 256)
-        ),
+        "cpu": Space(split_pages=(0, 8, 16, 32, 64, 128, 256), prefetch_kib=(0, 4, 8, 16, 32, 64)),
         "cuda": _GPU,
         "hip": _GPU,
+        "ascend": Space(
+            tile_pages=(1, 2, 4, 8, 16),
+            step_pages=(4, 8, 12, 16, 32),
+            tile_heads=(0, 1, 2, 4, 8),
+            split_pages=(0, 16, 32, 64),
+            cores=(0,),
+        ).where(Rule("what the kernel takes", _fits_ascend)),
     },
     # On a GPU splits have split_pages pages, 0: one split and no merge.
     default={
-        "cpu": Config(split_pages=0, prefetch_kib=64),
+        "cpu": Config(split_pages=0, prefetch_kib=16),
         "cuda": _GPU_DEFAULT,
+        # With two stages ptxas stops at 128 registers there and spills a scalar.
+        "cuda:sm_100": Config({**_GPU_DEFAULT, "num_stages": 3}),
         "hip": _GPU_DEFAULT,
+        # Tiles of 32 tokens of one kv head, steps of 64; 0 cores are all of them.
+        "ascend": Config(tile_pages=2, step_pages=4, tile_heads=1, split_pages=0, cores=0),
     },
     peers=Ref("peers:peers"),
 )

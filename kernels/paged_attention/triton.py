@@ -163,7 +163,7 @@ def aot(
     on_ascend = target.startswith("ascend:")
     options = {} if on_ascend else {n: config[n] for n in ("num_warps", "num_stages")}
     splits = _SPLITS.format(**config) if config["split_pages"] else "1"
-    then = ()
+    then: tuple[AotSource, ...] = ()
     if config["split_pages"]:
         then = (
             AotSource(

@@ -308,10 +308,7 @@ def spoil(
         sees = row_ok & (first_key <= key) & (key < last_key)
         for part in tl.static_range(2 if V_TAIL > 0 else 1):
             lanes = tl.arange(0, V_HEAD) if part == 0 else V_HEAD + tl.arange(0, V_TAIL)
-            if C0 > 0:
-                place = (lanes // C0) * stride_block + lanes % C0
-            else:
-                place = lanes
+            place = lanes // C0 * stride_block + lanes % C0 if C0 > 0 else lanes
             place += page * stride_page + (key % 16) * stride_token + head * stride_head
             value = tl.load(v_cache + place, mask=lanes < DV, other=0).to(tl.float32)
             bad = is_bad(value)

@@ -128,7 +128,7 @@ def count(
         raise Refused(f"ascendc refuses attention {case}: {error}") from None
     return host.run(
         ready,
-        planning.unbacked(problem, ready.workspace_bytes),
+        host.unbacked(problem, ready.workspace_bytes),
         target.arch,
         lib_path,
         kernel_library,

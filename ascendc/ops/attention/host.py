@@ -6,15 +6,17 @@ Arrays are numpy arrays, or CPU tensors of torch; bfloat16 travels as uint16.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from ...twin import runner
 from ..gemm.host import as_array
-from .planning import Config, Layout, Plan, Problem, Strides, plan
+from .planning import BYTES, Config, Layout, Plan, Problem, Strides, plan
 
 _TYPES = {"fp16": "float16", "bf16": "uint16"}
 
@@ -193,3 +195,28 @@ def run(
         trace=trace,
         kernel_library=kernel_library,
     )
+
+
+def unbacked(problem: Problem, workspace_bytes: int) -> list[runner.Buffer]:
+    """The kernel's arguments without data, but for what the walk over the sequences reads."""
+    p = problem
+    queries, keys = sum(p.queries), sum(p.keys)
+
+    def ends(name: str, lengths: Sequence[int]) -> runner.Buffer:
+        cuts = struct.pack(f"<{len(lengths) + 1}i", 0, *accumulate(lengths))
+        return runner.Buffer.of_bytes(name, cuts) if p.ragged else runner.Buffer(name, 0, 0)
+
+    def of(name: str, elements: int, size: int = BYTES) -> runner.Buffer:
+        return runner.Buffer.unbacked(name, elements * size)
+
+    return [
+        of("q", queries * p.hq * p.dk),
+        of("k", keys * p.hkv * p.dk),
+        of("v", keys * p.hkv * p.dv),
+        ends("cu_q", p.queries),
+        ends("cu_k", p.keys),
+        of("alibi", p.hq * p.alibi, 4),
+        of("o", queries * p.hq * p.dv),
+        of("lse", queries * p.hq * p.lse, 4),
+        of("workspace", workspace_bytes, 1),
+    ]

@@ -9,17 +9,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate
 from types import MappingProxyType
 
 from ...soc import Soc, find
-from ...twin.runner import Buffer
 
 _INT32_MAX = 2**31 - 1
 _EXACT = 2**24  # positions are compared as floats
 _FRACTAL = 16
 _SMALL = 9 * 1024  # UB bytes of what belongs to queries (kSmall of attention_vector.h)
 _OTHER_SLOTS = 3  # of weights and of sums in the workspace (Workspace of attention_steps.h)
+_SYSTEM_L1 = 256  # bytes at the end of L1 that belong to the system in mixed kernels
 _MOST_QUERIES = 128  # of a tile
 _GROUP = 64  # rows that a fold keeps in the scratch (kGroup of attention_vector.h)
 
@@ -198,7 +197,7 @@ def illegal(config: Config, dk: int, dv: int, soc: str = "910b1") -> list[str]:
         return why
 
     def fits(memory: str, used: int, what: str) -> None:
-        room = getattr(part, memory)
+        room = getattr(part, memory) - (_SYSTEM_L1 if memory == "l1" else 0)
         if used > room:
             why.append(f"{memory}: {what} take {used} bytes, {room} are there")
 
@@ -337,28 +336,3 @@ def plan(
     )
     blocks = _blocks(p, config, part)
     return Plan(KERNELS[precision], blocks, words, blocks * workspace_bytes(config, p.dv))
-
-
-def unbacked(problem: Problem, workspace_bytes: int) -> list[Buffer]:
-    """The kernel's arguments without data, but for what the walk over the sequences reads."""
-    p = problem
-    queries, keys = sum(p.queries), sum(p.keys)
-
-    def ends(name: str, lengths: Sequence[int]) -> Buffer:
-        cuts = struct.pack(f"<{len(lengths) + 1}i", 0, *accumulate(lengths))
-        return Buffer.of_bytes(name, cuts) if p.ragged else Buffer(name, 0, 0)
-
-    def of(name: str, elements: int, size: int = BYTES) -> Buffer:
-        return Buffer.unbacked(name, elements * size)
-
-    return [
-        of("q", queries * p.hq * p.dk),
-        of("k", keys * p.hkv * p.dk),
-        of("v", keys * p.hkv * p.dv),
-        ends("cu_q", p.queries),
-        ends("cu_k", p.keys),
-        of("alibi", p.hq * p.alibi, 4),
-        of("o", queries * p.hq * p.dv),
-        of("lse", queries * p.hq * p.lse, 4),
-        of("workspace", workspace_bytes, 1),
-    ]
