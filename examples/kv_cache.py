@@ -86,6 +86,7 @@ def run(kind: str, layout: str) -> float:
             torch.tensor(rows, dtype=torch.int32),
             caches["k_cache"],
             v_cache=caches["v_cache"],
+            DV=D,
             **scales,
             kv_layout=layout,
         )

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from native import host_kv
 from native.host_kv import Level
 from tilewright.cases import Case
+from tilewright.errors import UsageError
 from tilewright.inputs import Inputs, draw, from_logical
+from tilewright.kernels.kv_residual.select import (
+    by_budget,
+    by_threshold,
+    clipped,
+    keep_float,
+    overhead,
+    relative_error,
+    sinks,
+)
 from tilewright.numerics import compare
 from tilewright.registry import family
 
@@ -222,3 +232,67 @@ def test_bits_do_not_depend_on_threads(level: Level) -> None:
             for threads in (2, 5):
                 other = level.launch(FAMILY, case, inputs, threads=threads).outputs
                 assert all(host_kv.same_bits(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_does_not_depend_on_its_batch(level: Level, kind: str) -> None:
+    """Page by page, each call going on where the last one's pools ended, gives the bits of one call."""
+    case = case_of(kind, N=4, P=4, R=200, F=60)
+    inputs = draw(FAMILY, case, 6)
+    together = level.launch(FAMILY, case, inputs)
+    state = dict(inputs.physical)
+    one = case_of(kind, N=1, P=4, R=200, F=60)
+    for n in range(4):
+        own = {name: state[name][n : n + 1] for name in ("x", "select", "page_ids")}
+        ran = level.launch(FAMILY, one, Inputs({}, {**state, **own}))
+        assert ran.status == host_kv.OK, ran.error
+        state.update(ran.outputs)
+        state["used_before"] = ran.outputs["used_after"]
+    for name, value in together.outputs.items():
+        after = state[name]
+        assert after is not None and host_kv.same_bits(value, after), name
+
+
+def test_budgets_are_exact_and_ties_go_to_the_first() -> None:
+    error = torch.tensor([[0.5, 0.25], [0.5, 0.5]]).view(1, 2, 2)
+    assert by_budget(error, 2).flatten().tolist() == [1, 0, 1, 0]
+    assert [int(by_budget(error, count).sum()) for count in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(UsageError, match="a budget of 5 residuals; accepted: 0 to 4"):
+        by_budget(error, 5)
+    assert by_threshold(error, 0.25).flatten().tolist() == [1, 0, 1, 1]
+
+
+def test_sinks_and_clipped_vectors_stay_floats() -> None:
+    x = torch.zeros((2, 16, 1, 4))
+    x[1, 7, 0, 2] = 12.9
+    scale = torch.full((1, 4), 0.1)
+    assert clipped(x, scale).nonzero().tolist() == [[1, 7, 0]]
+    assert not clipped(x * 0.98, scale).any()
+    there = sinks(2, 1, [1], 3)
+    assert there.nonzero().tolist() == [[1, t, 0] for t in range(3)]
+    select = keep_float(by_budget(torch.ones(2, 16, 1), 20), there | clipped(x, scale))
+    assert (select == 2).nonzero().tolist() == [[1, 0, 0], [1, 1, 0], [1, 2, 0], [1, 7, 0]]
+    assert int((select == 1).sum()) == 17
+    with pytest.raises(UsageError, match="17 sink tokens; accepted: 0 to 16"):
+        sinks(2, 1, [0], 17)
+    with pytest.raises(UsageError, match="page 2 of 2 pages; accepted: 0 to 1"):
+        sinks(2, 1, [2], 1)
+
+
+def test_a_multiple_of_the_mean_selects_nothing_with_token_scales() -> None:
+    """The field report's rule: no int8 vector under its own scale errs three times the mean."""
+    x = torch.randn((8, 16, 4, 64), generator=torch.Generator().manual_seed(0))
+    error = relative_error(x, "c8d", False)
+    assert int(by_threshold(error, 3 * float(error.mean())).sum()) == 0
+    static = relative_error(x, "c8s", False, torch.full((4, 64), 2.5 / 127))
+    assert int(by_threshold(static, 3 * float(static.mean())).sum()) > 0
+
+
+def test_overhead_is_counted_from_the_tensors() -> None:
+    """128 channels of int8, 4 % of vectors: 64 bytes each are 2 % of the cache, masks and ranks 0.6 % more."""
+    case = case_of("c8s", N=25, HKV=1, D=128, P=25, R=16, F=0)
+    logical = draw(FAMILY, case, 0).logical
+    found = overhead(logical, (16, 0))
+    assert (found.codes, found.scales) == (25 * 16 * 128, 0)
+    assert (found.by_page, found.residuals, found.floats) == (25 * 12, 16 * 64, 0)
+    assert found.relative == pytest.approx(0.02 + 12 / 2048)

@@ -317,6 +317,24 @@ def test_a_walk_and_its_mirror_agree() -> None:
         assert result.count("CrossSet") == 4 * steps
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_flags_of_steps_with_nothing_to_do_do_not_pile_up(schedule: str) -> None:
+    """A flag's counter ends at 15: many steps for one vector core alone, and many for the outputs alone."""
+    for one in (case(5, 900, (1, 1)), case(700, 5, (20, 20))):
+        judged(one, config(preload=3), schedule)
+        assert predict(FAMILY, one, config(preload=3), TARGET).unresolved == 0
+
+
+@pytest.mark.parametrize("lengths", ("equal", "ragged"))
+@pytest.mark.parametrize("chosen", (config(), config(preload=3), config(**TUNED)))
+def test_every_flag_finds_its_wait_in_simulated_time(lengths: str, chosen: Config) -> None:
+    """A flag set again before it was waited for leaves instructions of which the model knows no time."""
+    for sq, sk, window in ((300, 700, "0"), (70, 40, "0"), (200, 300, "64")):
+        one = case(sq, sk, (4, 2), (128, 128), lengths=lengths, window=window, lse="yes")
+        predicted = predict(FAMILY, one, chosen, TARGET)
+        assert predicted.unresolved == 0 and predicted.findings == 0
+
+
 def test_16k_is_within_a_tenth_of_what_is_published() -> None:
     """On a 910B2, as the published row: modelled, and never a performance."""
     one = case(16384, 16384, (1, 1), (128, 128), mask="full")

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tilewright import check
-from tilewright.ascendc.ops._kv import checks, moving
+from tilewright.ascendc.ops._kv import checks
+from tilewright.ascendc.ops._kv import planning as moving
 from tilewright.ascendc.ops.kv_residual import planning as residual_planning
 from tilewright.ascendc.ops.kv_write import planning as write_planning
 from tilewright.ascendc.soc import find
@@ -380,8 +381,8 @@ def test_whole_pages_need_no_row_of_their_own() -> None:
 
 def test_tiles_that_are_planned_fit_ub() -> None:
     for columns in range(1, moving.most_columns(UB) + 1):
-        assert moving.ub_bytes(columns) <= UB
-    assert moving.ub_bytes(moving.most_columns(UB) + 1) > UB
+        assert moving.move_bytes(columns) <= UB
+    assert moving.move_bytes(moving.most_columns(UB) + 1) > UB
     assert AscendC().refuses(
         family("nz_kv"), job("nz_kv", "fp16", NZ, {}).case, Config(tile_blocks=96), TARGET
     )
@@ -411,9 +412,9 @@ def test_the_widest_heads_fit_and_wider_ones_are_refused(compute: str, kv: str) 
 @pytest.mark.parametrize("kv", ["c8s", "kv4_key"])
 @pytest.mark.parametrize("direction", ["write", "read"])
 def test_the_widest_residual_heads(kv: str, direction: str) -> None:
-    def plan(dim: int) -> residual_planning.Plan | str:
+    def plan(dim: int) -> residual_planning.Tiles | str:
         problem = residual_planning.Problem(1, 1, dim, kv, True, True, direction == "write", 4)
-        return residual_planning.plan(problem, 8192, UB, 1)
+        return residual_planning.tiles_of(problem, 8192, UB, 1)
 
     most = max(d for d in range(32, 2048, 32) if not isinstance(plan(d), str))
     assert most >= 576 and "UB" in str(plan(most + 32))

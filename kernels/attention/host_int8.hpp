@@ -118,7 +118,8 @@ void pack_k_i8(const PackK& p) {
       for (int64_t d = 0; d < bytes; ++d) codes[d] = static_cast<int8_t>(codes[d] ^ 0x80);
     }
 #if TW_LEVEL == TW_LEVEL_amx
-    store_chunks(key_tile(p.dst, key, bytes / kTileBytes), reinterpret_cast<char*>(codes), bytes / kTileBytes);
+    store_chunks(key_tile(p.dst, key, bytes / kTileBytes), reinterpret_cast<char*>(codes),
+                 bytes / kTileBytes);
 #else
     __builtin_memcpy(p.dst + key * bytes, codes, static_cast<size_t>(bytes));
 #endif
@@ -291,7 +292,8 @@ void block_i8(const Block& b) {
 #endif
   add_values(b);
   if (b.specials != 0) {
-    add_special(b, [&](int64_t panel, int64_t key, int64_t lane) { return code_weight_at(b, panel, key, lane); });
+    add_special(
+        b, [&](int64_t panel, int64_t key, int64_t lane) { return code_weight_at(b, panel, key, lane); });
   }
 }
 

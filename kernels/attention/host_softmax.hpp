@@ -83,13 +83,15 @@ TW_INLINE VF bend(const Block& b, Keys keys, int64_t panel, int64_t lane, float*
 // What is subtracted from every score before 2^x: never infinite where nothing was seen.
 TW_INLINE VF shift_of(VF m) { return select(equal(m, bcast(-kInf)), zero_f(), m); }
 
+TW_INLINE VM beats(VF most, VF reference) { return greater(most, add(reference, bcast(kSlack))); }
+
 // Takes a new largest score into account: where it beats the reference, the reference moves and the sums are
 // scaled. Returns what to subtract.
 TW_INLINE VF move_reference(const Block& b, int64_t panel, int64_t lane, VF most) {
   float* m = b.m + panel * kPanelRows + lane;
   float* l = b.l + panel * kPanelRows + lane;
   const VF before = load(m);
-  const VM moved = greater(most, add(before, bcast(kSlack)));
+  const VM moved = beats(most, before);
   if (!any(moved)) return shift_of(before);
   const VF now = select(moved, most, before);
   const VF factor = select(moved, exp2_of<5>(sub(before, now)), bcast(1.0f));
@@ -140,7 +142,8 @@ TW_INLINE void weigh(const Block& b, Keys keys, int64_t row, VF shift, const flo
   if constexpr (K == kF32) {
     sum = weights_f32(keys, s, scale, shift, reinterpret_cast<float*>(p));
   } else {
-    sum = b.exact ? weights_bf16<true>(keys, s, scale, shift, p) : weights_bf16<false>(keys, s, scale, shift, p);
+    sum = b.exact ? weights_bf16<true>(keys, s, scale, shift, p)
+                  : weights_bf16<false>(keys, s, scale, shift, p);
   }
   store(b.l + row, add(load(b.l + row), sum));
 }
@@ -223,7 +226,8 @@ void finish_rows(const Finish& f) {
     for (int r = 0; r < kPanelRows; ++r) factor[r] = m[r] == -kInf && l[r] == 0.0f ? 0.0f : 1.0f / l[r];
     for (int r = 0; r < kPanelRows && panel * kPanelRows + r < f.count; ++r) {
       const char* row = f.rows[panel * kPanelRows + r];
-      for (int64_t i = 0; i < f.dv_used * kElementBytes[f.element]; i += 64) __builtin_prefetch(row + i, 1, 3);
+      for (int64_t i = 0; i < f.dv_used * kElementBytes[f.element]; i += 64)
+        __builtin_prefetch(row + i, 1, 3);
     }
     for (int64_t i = 0; i < f.dv; i += 8) {
       for (int half = 0; half < 2; ++half) {
@@ -237,8 +241,7 @@ void finish_rows(const Finish& f) {
       store_row(f.rows[panel * kPanelRows + r], f.element, f.stride, row, f.dv_used);
       if (f.lse == nullptr) continue;
       const bool nothing = factor[r] == 0.0f && m[r] == -kInf;
-      *f.lse[panel * kPanelRows + r] =
-          nothing ? -kInf : (m[r] + __builtin_log2f(l[r])) * 0.69314718056f;
+      *f.lse[panel * kPanelRows + r] = nothing ? -kInf : (m[r] + __builtin_log2f(l[r])) * 0.69314718056f;
     }
   }
 }

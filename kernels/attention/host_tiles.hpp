@@ -42,7 +42,8 @@ TW_INLINE char* key_tile(char* dst, int64_t key, int64_t chunks) {
 }
 
 TW_INLINE void store_chunks(char* dst, const char* row, int64_t chunks) {
-  for (int64_t c = 0; c < chunks; ++c) __builtin_memcpy(dst + c * kTileSize, row + c * kTileBytes, kTileBytes);
+  for (int64_t c = 0; c < chunks; ++c)
+    __builtin_memcpy(dst + c * kTileSize, row + c * kTileBytes, kTileBytes);
 }
 
 TW_INLINE void clear_chunks(char* dst, int64_t chunks) {

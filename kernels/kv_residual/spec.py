@@ -107,6 +107,7 @@ SPEC = KernelSpec(
         Flag("kv", ("c8s", "c8d", "kv4_key", "kv4_value"), "c8s"),
         Flag("residual", ("nested", "e3m0"), "nested"),
         KV_LAYOUT,
+        Flag.yes_no("batch_invariant"),
     ),
     reference=Ref("reference:kv_residual"),
     make_inputs=Ref("reference:make_inputs"),

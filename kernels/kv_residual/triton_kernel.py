@@ -1,3 +1,5 @@
+# A @triton.jit function is source for another compiler; its parameters have no Python types.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """The kernels of kv_residual (KV 0 c8s, 1 c8d, 2 kv4_key, 3 kv4_value): a program writes, or reads, one head of one page.
 
 Channels go in quarters: lane i of a 4-bit tensor holds channels i, L + i, 2L + i and 3L + i of L = D/4, so four
@@ -204,11 +206,11 @@ def write_kernel(
     t_zero = tl.zeros((PAGE,), tl.float32)
     if BY_TOKEN:
         low, high = token_range(x_row, held, D, PAGE, BLOCK)
-        at = token_scale + page * stride_ts0 + h * stride_ts2 + token * stride_ts1
+        scales = token_scale + page * stride_ts0 + h * stride_ts2 + token * stride_ts1
         if FOUR:
             some = held & (D > 0)
             t_scale, t_zero = range4(tl.where(some, low, 0.0), tl.where(some, high, 0.0))
-            tl.store(at, t_scale.to(tl.float16), mask=held)
+            tl.store(scales, t_scale.to(tl.float16), mask=held)
             tl.store(
                 token_zero + page * stride_tz0 + h * stride_tz2 + token * stride_tz1,
                 t_zero.to(tl.float16),
@@ -216,7 +218,7 @@ def write_kernel(
             )
         else:
             t_scale = scale8(tl.maximum(tl.maximum(high, -low), 0.0))
-            tl.store(at, t_scale, mask=held)
+            tl.store(scales, t_scale, mask=held)
     lanes = D // 4
     channels = channel_scale + h * stride_channel if KV == 0 else x
     p_scale = page_scale + page * stride_ps0 + h * stride_ps1 if KV == 2 else x
@@ -331,11 +333,11 @@ def read_kernel(
     t_zero = tl.zeros((PAGE,), tl.float32)
     own = tl.zeros((PAGE,), tl.float32)
     if BY_TOKEN:
-        at = token_scale + page * stride_ts0 + h * stride_ts2 + token * stride_ts1
-        t_scale = tl.load(at, mask=held, other=1.0).to(tl.float32)
+        scales = token_scale + page * stride_ts0 + h * stride_ts2 + token * stride_ts1
+        t_scale = tl.load(scales, mask=held, other=1.0).to(tl.float32)
         if FOUR:
-            at = token_zero + page * stride_tz0 + h * stride_tz2 + token * stride_tz1
-            t_zero = tl.load(at, mask=held, other=0.0).to(tl.float32)
+            zeros = token_zero + page * stride_tz0 + h * stride_tz2 + token * stride_tz1
+            t_zero = tl.load(zeros, mask=held, other=0.0).to(tl.float32)
     if E3M0:
         own = tl.load(pool_scale + row.to(tl.int64) * stride_scale, mask=chosen, other=0.0)
     lanes = D // 4

@@ -112,7 +112,7 @@ SPEC = KernelSpec(
         Tensor("k_open", NS, PAGE, HKV, DK, when=_KV4, inout=True),
     ),
     precisions=tuple(_precision(compute, kv) for kv in KV for compute in (FP32, BF16, FP16)),
-    flags=(Flag("kv", KV, "float"), KV_LAYOUT),
+    flags=(Flag("kv", KV, "float"), KV_LAYOUT, Flag.yes_no("batch_invariant")),
     reference=Ref("reference:kv_write"),
     make_inputs=Ref("reference:make_inputs"),
     cases=_cases(),

@@ -61,7 +61,11 @@ SPEC = KernelSpec(
         Tensor("y", T, HKV, D, when=("direction", ("read",))),
     ),
     precisions=tuple(_precision(element) for element in (FP32, BF16, FP16, INT8)),
-    flags=(Flag("direction", ("write", "read"), "write"), Flag("kv_layout", ("nz",), "nz")),
+    flags=(
+        Flag("direction", ("write", "read"), "write"),
+        Flag("kv_layout", ("nz",), "nz"),
+        Flag.yes_no("batch_invariant"),
+    ),
     reference=Ref("reference:nz_kv"),
     make_inputs=Ref("reference:make_inputs"),
     cases=points(

@@ -7,6 +7,9 @@
 #if TW_LEVEL >= TW_LEVEL_avx512 && !defined(TW_EMULATE)
 #include "paged_attention/host_bf16.hpp"
 #include "paged_attention/host_int8.hpp"
+#if TW_LEVEL == TW_LEVEL_amx
+#include "paged_attention/host_amx.hpp"
+#endif
 #endif
 
 namespace tw::paged::TW_ISA {
@@ -23,6 +26,8 @@ struct Path {
   int64_t score_steps, value_steps;
   BlockStage weights;            // what the weights become for `values`; null for nothing
   void (*queries)(const Work&);  // what queries become for `scores`; null for nothing
+  void (*begin)();               // before the first and after the last stage; null for nothing
+  void (*end)();
 };
 
 #if TW_LEVEL >= TW_LEVEL_avx512 && !defined(TW_EMULATE)
@@ -42,11 +47,27 @@ TW_INLINE void choose_dots(const Problem& p, int64_t rows, Path* path) {
     path->scores = nz ? int8_scores<true> : int8_scores<false>;
     path->score_steps = rows * 2 * p.dk / 64;
     path->queries = pack_int8;
+#if TW_LEVEL == TW_LEVEL_amx
+    path->scores = nz ? amx_int8_scores<true> : amx_int8_scores<false>;
+    path->score_steps = (rows + 7) / 8 * (p.k.row_bytes / (nz ? 32 : 64));
+    path->queries = nz ? amx_pack_int8<true> : amx_pack_int8<false>;
+#endif
   } else if (takes_bf16(p.k, p.dk)) {
     path->scores = nz ? bf16_scores<true> : bf16_scores<false>;
     path->score_steps = rows * p.dk / 32;
     path->queries = pack_bf16;
+#if TW_LEVEL == TW_LEVEL_amx
+    path->scores = nz ? amx_bf16_scores<true> : amx_bf16_scores<false>;
+    path->score_steps = (rows + 15) / 16 * (p.k.row_bytes / (nz ? 32 : 64));
+    path->queries = nz ? amx_pack_bf16<true> : amx_pack_bf16<false>;
+#endif
   }
+#if TW_LEVEL == TW_LEVEL_amx
+  if (path->queries != nullptr) {
+    path->begin = nz ? amx_begin<true> : amx_begin<false>;
+    path->end = tiles_end;
+  }
+#endif
   if (takes_int8(p, v)) {
     path->values = nz ? int8_values<true> : int8_values<false>;
     path->value_steps = (rows + 1) / 2 * 4 * p.dv / 64;
@@ -66,7 +87,7 @@ TW_INLINE void choose_dots(const Problem&, int64_t, Path*) {}
 #endif
 
 TW_INLINE Path choose_path(const Problem& p, int64_t rows) {
-  Path path{tile_scores, tile_values, kPage, kPage, nullptr, nullptr};
+  Path path{tile_scores, tile_values, kPage, kPage, nullptr, nullptr, nullptr, nullptr};
   choose_dots(p, rows, &path);
   return path;
 }

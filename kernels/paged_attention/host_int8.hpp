@@ -10,40 +10,51 @@
 
 namespace tw::paged::TW_ISA {
 
-// q (times the keys' channel scales) to signed bytes [high: dk][low: dk], such that sums of products with
-// codes stay below 2^31.
-static void pack_int8(const Work& w) {
+// A row's q (times the keys' channel scales) as signed bytes `high` and `low`, such that sums of products
+// with codes stay below 2^31; sets its scale. Returns the sum of the codes.
+static int32_t split_query(const Work& w, int64_t head, int64_t row, int8_t* high, int8_t* low) {
   const int64_t d = w.p.dk;
   const double fits = static_cast<double>(INT_MAX) / (127.0 * static_cast<double>(d));
   const float most = fits < 32512.0 ? static_cast<float>(static_cast<int>(fits)) : 32512.0f;
+  const float* q = w.q(head, row);
+  const float* channel = w.p.kv == kC8s ? w.s.channel_k + head * w.s.dk : nullptr;
+  float* scaled = w.s.row;
+  float amax = 0.0f, check = 0.0f;
+  for (int64_t c = 0; c < d; ++c) {
+    scaled[c] = channel != nullptr ? q[c] * channel[c] : q[c];
+    amax = amax > __builtin_fabsf(scaled[c]) ? amax : __builtin_fabsf(scaled[c]);
+    check += scaled[c] * 0.0f;  // NaN when any is not finite
+  }
+  const bool usable = amax > 0x1p-100f && check == 0.0f;
+  const float factor = usable ? most / amax : 0.0f;
+  int32_t total = 0;
+  for (int64_t c = 0; c < d; ++c) {
+    const int32_t code = usable ? static_cast<int32_t>(__builtin_rintf(scaled[c] * factor)) : 0;
+    const int32_t top = (code + 128) >> 8;
+    high[c] = static_cast<int8_t>(top);
+    low[c] = static_cast<int8_t>(code - 256 * top);
+    total += code;
+  }
+  w.s.q_scale[head * w.s.rows + row] = usable ? amax / most : check;
+  return total;
+}
+
+static void pack_int8(const Work& w) {
   for (int64_t h = 0; h < w.task.heads; ++h) {
     for (int64_t r = 0; r < w.rows; ++r) {
-      const float* q = w.q(h, r);
-      const float* channel = w.p.kv == kC8s ? w.s.channel_k + h * w.s.dk : nullptr;
-      float* scaled = w.s.row;
-      float amax = 0.0f, check = 0.0f;
-      for (int64_t c = 0; c < d; ++c) {
-        scaled[c] = channel != nullptr ? q[c] * channel[c] : q[c];
-        amax = amax > __builtin_fabsf(scaled[c]) ? amax : __builtin_fabsf(scaled[c]);
-        check += scaled[c] * 0.0f;  // NaN when any is not finite
-      }
-      const bool usable = amax > 0x1p-100f && check == 0.0f;
-      const float factor = usable ? most / amax : 0.0f;
       int8_t* high = reinterpret_cast<int8_t*>(w.packed(h, r));
-      int8_t* low = high + w.s.dk;
-      int32_t total = 0;
-      for (int64_t c = 0; c < d; ++c) {
-        const int32_t code = usable ? static_cast<int32_t>(__builtin_rintf(scaled[c] * factor)) : 0;
-        const int32_t top = (code + 128) >> 8;
-        high[c] = static_cast<int8_t>(top);
-        low[c] = static_cast<int8_t>(code - 256 * top);
-        total += code;
-      }
-      const int64_t at = h * w.s.rows + r;
-      w.s.q_scale[at] = usable ? amax / most : check;
-      w.s.q_bias[at] = static_cast<int32_t>(128u * static_cast<uint32_t>(total));
+      // Codes of keys are taken as unsigned, 128 larger.
+      const uint32_t total = static_cast<uint32_t>(split_query(w, h, r, high, high + w.s.dk));
+      w.s.q_bias[h * w.s.rows + r] = static_cast<int32_t>(128u * total);
     }
   }
+}
+
+// Sums of products of a row with the codes of page `i` to logits.
+TW_INLINE void store_int8_logits(const Work& w, int i, int64_t local, int64_t row, VI sums) {
+  VF logits = mul(to_float(sums), bcast(w.s.q_scale[local * w.s.rows + row]));
+  if (w.p.kv == kC8d) logits = mul(logits, load(w.s.token_k + local * kBlock + i * kPage));
+  store(w.logits(local, row) + i * kPage, logits);
 }
 
 // The tokens of a page whose vectors are not codes alone, as bits.
@@ -116,11 +127,8 @@ static void int8_scores(const Work& w, const Block& b, int i, int64_t local, Ahe
     for (int t = 0; t < kPage; t += 8) {
       int8_dots<nz>(page + t * step, step, w.packed(local, r), w.s.dk, units, ahead, sums + t);
     }
-    const int64_t at = local * w.s.rows + r;
-    const VI total = _mm512_sub_epi32(transposed_sum_i(sums), _mm512_set1_epi32(w.s.q_bias[at]));
-    VF logits = mul(to_float(total), bcast(w.s.q_scale[at]));
-    if (w.p.kv == kC8d) logits = mul(logits, load(w.s.token_k + local * kBlock + i * kPage));
-    store(w.logits(local, r) + i * kPage, logits);
+    const VI bias = _mm512_set1_epi32(w.s.q_bias[local * w.s.rows + r]);
+    store_int8_logits(w, i, local, r, _mm512_sub_epi32(transposed_sum_i(sums), bias));
   }
   fix_scores(w, b, local, i, selected(w, side, b.pages[i], head));
 }

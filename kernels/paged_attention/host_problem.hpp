@@ -90,7 +90,7 @@ struct Task {
 struct Scratch {
   int64_t rows, dk, dv;
   float* q;         // [heads][rows][dk]
-  char* packed;     // [heads][rows][2 * dk] bytes: bf16, or two int8 halves
+  char* packed;     // [heads][rows to 16][2 * dk] bytes: bf16, or two int8 halves
   float* q_scale;   // [heads][rows]
   int32_t* q_bias;  // [heads][rows]
   float* o;         // [heads][rows][dv]

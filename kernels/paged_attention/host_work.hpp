@@ -43,21 +43,19 @@ TW_INLINE const char* token_row(const Side& side, int64_t page, int64_t head, in
   return side.pages.at(page) + head * side.head_step + token * side.token_step;
 }
 
-// Lines to ask for while something else is computed on, a few at a time: asked for at once, they would fill
-// the buffers of the first cache level and stop the loads that work goes on with.
+// Lines to ask for while something else is computed on, in the order in which they will be read: that is how
+// the machine's own prefetching goes along. A few at a time: asked for at once, they would fill the buffers
+// of the first cache level and stop the loads that work goes on with.
 class Ahead {
  public:
   Ahead() = default;
 
-  // The part of a page that the heads of the task stand for.
-  Ahead(const Work& w, const Side& side, int64_t page)
-      : row_(side.pages.at(page) + w.task.head * side.head_step) {
-    const bool together = w.task.heads == w.p.heads || side.chunk_step != 32;
+  // One head of a page.
+  Ahead(const Side& side, int64_t page, int64_t head) : row_(token_row(side, page, head, 0)) {
+    const bool together = side.chunk_step != 32;
     step_ = side.token_step;
-    rows_ = together ? 1 : kPage;
-    const int64_t bytes = w.task.heads == w.p.heads ? side.page_bytes : w.task.heads * side.head_step;
-    lines_ = (bytes + 63) / 64;
-    left_ = lines_ * rows_;
+    lines_ = ((together ? side.head_step : side.row_bytes) + 63) / 64;
+    left_ = lines_ * (together ? 1 : kPage);
   }
 
   // Asks for as many lines as let all be asked for in `steps` steps.
@@ -72,25 +70,28 @@ class Ahead {
 
  private:
   const char* row_ = nullptr;
-  int64_t step_ = 0, rows_ = 0, lines_ = 0, line_ = 0, left_ = 0, each_ = 0;
+  int64_t step_ = 0, lines_ = 0, line_ = 0, left_ = 0, each_ = 0;
 };
 
-// What to ask for beside page `i` of a block's keys or values: pages are read in the order keys of a block,
-// values of it, keys of the next, and the one about `prefetch_kib` further on is wanted.
-TW_INLINE Ahead ahead_of(const Work& w, const Block& b, bool values, int i) {
-  const int64_t wanted = w.p.prefetch_kib * 1024;
+// What to ask for beside one head of page `i` of a block's keys or values. Memory is read in the order keys
+// of a block, values of it, keys of the next, each page by page and head by head; what comes about
+// `prefetch_kib` later is wanted.
+TW_INLINE Ahead ahead_of(const Work& w, const Block& b, bool values, int i, int64_t local) {
+  const int64_t wanted = w.p.prefetch_kib * 1024, heads = w.task.heads;
   if (wanted == 0) return {};
-  if (w.p.latent) return !values && i < b.next_count ? Ahead(w, w.p.k, b.next[i]) : Ahead();
-  const int64_t bytes = w.p.k.page_bytes * w.task.heads / w.p.heads;
-  const int64_t distance = wanted > 2 * bytes ? (wanted + bytes / 2) / bytes : 1;
-  int64_t at = (values ? b.page_count + i : i) + distance;
-  if (at < b.page_count) return Ahead(w, w.p.k, b.pages[at]);
-  at -= b.page_count;
-  if (at < b.page_count) return Ahead(w, w.p.v, b.pages[at]);
-  at -= b.page_count;
-  if (at < b.next_count) return Ahead(w, w.p.k, b.next[at]);
-  at -= b.next_count;
-  return at < b.next_count ? Ahead(w, w.p.v, b.next[at]) : Ahead();
+  if (w.p.latent) return !values && i < b.next_count ? Ahead(w.p.k, b.next[i], w.task.head + local) : Ahead();
+  const int64_t bytes = w.p.k.row_bytes * kPage;
+  const int64_t at = local + (wanted + bytes - 1) / bytes;
+  const int64_t head = w.task.head + at % heads;
+  int64_t page = (values ? b.page_count + i : i) + at / heads;
+  if (page < b.page_count) return {w.p.k, b.pages[page], head};
+  page -= b.page_count;
+  if (page < b.page_count) return {w.p.v, b.pages[page], head};
+  page -= b.page_count;
+  if (page < b.next_count) return {w.p.k, b.next[page], head};
+  page -= b.next_count;
+  if (page < b.next_count) return {w.p.v, b.next[page], head};
+  return {};
 }
 
 // acc[0, n) += weight * x[0, n); n is a multiple of kLanes.

@@ -12,11 +12,8 @@ from typing import Any
 import numpy as np
 
 from ...twin.runner import Buffer
+from .planning import PAGE_ALIGN
 
-PAGE = 16
-PAGE_ALIGN = 512
-BLOCK = 32  # bytes of a block of UB
-VECTOR_CORES = 2  # of each cube core
 INT32_MAX = 2**31 - 1
 
 
@@ -116,9 +113,3 @@ class Dense:
         """What the kernel wrote into copies, to where it belongs."""
         for array, copy in self._back:
             array[...] = copy
-
-
-def share(units: int, tiles: int, cores: int) -> tuple[int, int]:
-    """How many cores work on different `units`, and how many on different `tiles` of the same ones."""
-    parts = max(1, min(cores, units))
-    return parts, max(1, min(tiles, cores // parts))

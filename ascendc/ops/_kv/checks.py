@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .arrays import PAGE
+from .planning import PAGE
 
 
 def check_slots(slots: np.ndarray, pages: int, unique: bool) -> None:

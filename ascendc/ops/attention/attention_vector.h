@@ -138,7 +138,9 @@ class Vector {
   __aicore__ inline void LoadScores(Walk& walk) {
     const Step& s = walk.Now();
     AscendC::CrossCoreWaitFlag<2, PIPE_MTE2>(kScoresReady);
-    if (Mine(s) > 0) {
+    if (Mine(s) == 0 || s.keys == 0) {
+      SetFlag<HardEvent::MTE2_MTE3>(s.number % kAhead);
+    } else {
       GlobalTensor<float> from;
       from.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(workspace_ + ring_.Scores(s.number)) +
                            half_ * t_.tile_k * lanes_);
@@ -171,6 +173,7 @@ class Vector {
         AscendC::Add(mass, mass, scratch_, lanes_);
       }
     }
+    if (Mine(s) == 0 || s.keys == 0) WaitFlag<HardEvent::MTE2_MTE3>(s.number % kAhead);
     AscendC::CrossCoreSetFlag<2, PIPE_MTE3>(kWeightsReady);
   }
 

@@ -16,7 +16,7 @@ from ...soc import find
 from ...twin import runner
 from ...twin.bounds import Bound, bound
 from ...twin.runner import Buffer, TwinResult
-from .._kv.arrays import PAGE, VECTOR_CORES
+from .._kv.planning import PAGE, VECTOR_CORES
 from . import host, planning
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -38,7 +38,7 @@ def _problem(case: Case, dim: int | None = None) -> planning.Problem:
 
 def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None:
     """Why the kernel does not do this case with this config, or None."""
-    chosen = planning.plan(_problem(case), config["tile_elements"], find(target.arch).ub, 1)
+    chosen = planning.tiles_of(_problem(case), config["tile_elements"], find(target.arch).ub, 1)
     return chosen if isinstance(chosen, str) else None
 
 
@@ -50,7 +50,7 @@ def limits(precision: str, target: Target) -> str:
         problem = planning.Problem(
             1, 1, dim, "kv4_key" if kv == "kv4" else kv, True, True, True, _BYTES[compute]
         )
-        if isinstance(planning.plan(problem, 0, ub, 1), str):
+        if isinstance(planning.tiles_of(problem, 0, ub, 1), str):
             break
         most = dim
     return f"heads of up to {most} channels, 16 tokens of one must fit UB"

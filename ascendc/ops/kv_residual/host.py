@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ...soc import find
 from ...twin import runner
 from ...twin.runner import Buffer, TwinResult
-from .._kv.arrays import PAGE, VECTOR_CORES, Dense, as_array, page_strides, span, strides
+from .._kv.arrays import Dense, as_array, page_strides, span, strides
 from .._kv.checks import check_both, check_pages, check_runs
-from . import planning
-from .planning import Problem
+from .._kv.planning import PAGE
+from .planning import Problem, plan
 
 _ARGUMENTS = (
     "page_ids",
@@ -177,23 +176,19 @@ def _run(
     backed: bool,
     **options: Any,
 ) -> TwinResult:
-    part = find(soc)
-    cores = config.get("cores", VECTOR_CORES * part.cube_cores)
-    chosen = planning.plan(p, config["tile_elements"], part.ub, cores)
-    if isinstance(chosen, str):
-        raise ValueError(chosen)
-    nbytes = planning.workspace_bytes(p, chosen)
+    elements, cores = config["tile_elements"], config.get("cores", 0)
+    chosen = plan(p, apart, page, pool_rows, precision, elements, soc, cores)
     workspace = (
-        Buffer.of("workspace", np.zeros(nbytes, dtype=np.int8))
+        Buffer.of("workspace", np.zeros(chosen.workspace, dtype=np.int8))
         if backed
-        else Buffer.unbacked("workspace", nbytes)
+        else Buffer.unbacked("workspace", chosen.workspace)
     )
     return runner.run(
         lib_path,
-        f"kv_residual_{'write' if p.write else 'read'}_{precision}",
-        chosen.blocks,
+        chosen.kernel,
+        chosen.block_dim,
         [rows, *(argument(name) for name in _ARGUMENTS), workspace],
-        planning.tiling(p, chosen, apart, page, pool_rows),
+        chosen.tiling,
         soc,
         **options,
     )

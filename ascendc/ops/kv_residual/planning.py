@@ -1,4 +1,4 @@
-"""Tilings of kv_residual: `kv_residual_tiling.h`, and the UB that its two kernels take."""
+"""Tilings of kv_residual: `kv_residual_tiling.h`, and the UB that its two kernels take. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .._kv.arrays import BLOCK, PAGE
+from ...soc import find
 from .._kv.planning import (
+    BLOCK,
     MAX_ROWS,
     MAX_WIDTH,
+    PAGE,
+    VECTOR_CORES,
+    Plan,
     Tile,
     encoder_bytes,
     heads_that_fit,
@@ -54,7 +58,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Tiles:
     """Heads of a tile, tiles in UB, selected vectors of a batch, and blocks launched."""
 
     tile_heads: int
@@ -93,45 +97,46 @@ def batch_of(p: Problem, heads: int) -> int:
     return max(1, min(_BATCH_ROWS, _BATCH_ELEMENTS // max(p.row, 1), PAGE * heads // 2))
 
 
-def plan(p: Problem, elements: int, ub: int, cores: int) -> Plan | str:
+def tiles_of(p: Problem, elements: int, ub: int, cores: int) -> Tiles | str:
     """The tiles of a launch, or why there are none; `elements` is the config's tile."""
     for heads in range(heads_that_fit(p.heads, p.row, elements), 0, -1):
         for slots in (2, 1) if heads == 1 else (2,):
             batch = batch_of(p, heads)
             if heads * p.row <= MAX_WIDTH and ub_bytes(p, heads, slots, batch) <= ub:
                 tiles = -(-p.heads // heads)
-                return Plan(heads, slots, batch, max(1, min(cores, p.pages * tiles)), tiles)
+                return Tiles(heads, slots, batch, max(1, min(cores, p.pages * tiles)), tiles)
     need = ub_bytes(p, 1, 1, 1)
     return f"D={p.dim}: 16 tokens of a head take {need} bytes of UB, which has {ub}"
 
 
-def workspace_bytes(p: Problem, chosen: Plan) -> int:
+def workspace_bytes(p: Problem, chosen: Tiles) -> int:
     """Masks and sums, and a dense tile of codes a core."""
     masks = 4 * (p.pages * chosen.tiles * 2 * _MASK_HEADS + chosen.blocks * 8)
     return masks + chosen.blocks * round_up(PAGE * chosen.tile_heads * p.dim, BLOCK)
 
 
-def tiling(
+def plan(
     p: Problem,
-    chosen: Plan,
     strides: tuple[int, int, int],
     page_strides: tuple[int, int],
     rows: tuple[int, int],
-) -> bytes:
-    """The struct of a launch: elements between pages, tokens and heads of x or y; bytes of pages; pools' rows."""
-    return struct.pack(
-        "<17i",
-        p.pages,
-        p.heads,
-        p.dim,
-        FORMATS[p.kv],
-        int(p.e3m0),
-        int(p.nz),
-        *strides,
-        *page_strides,
-        *rows,
-        chosen.tile_heads,
-        chosen.slots,
-        chosen.batch,
-        chosen.blocks,
-    )
+    precision: str,
+    elements: int,
+    soc: str,
+    cores: int = 0,
+) -> Plan:
+    """A launch for x or y of `precision` on at most `cores` vector cores (0: all).
+
+    `strides`: elements between pages, tokens and heads of x or y; `page_strides`: bytes between pages, and
+    within one along its first dim; `rows` of pool and fpool; `elements` is the tile. Raises ValueError
+    where 16 tokens of a head do not fit UB.
+    """
+    part = find(soc)
+    chosen = tiles_of(p, elements, part.ub, cores or VECTOR_CORES * part.cube_cores)
+    if isinstance(chosen, str):
+        raise ValueError(chosen)
+    fields = [p.pages, p.heads, p.dim, FORMATS[p.kv], int(p.e3m0), int(p.nz)]
+    fields += [*strides, *page_strides, *rows]
+    fields += [chosen.tile_heads, chosen.slots, chosen.batch, chosen.blocks]
+    name = f"kv_residual_{'write' if p.write else 'read'}_{precision}"
+    return Plan(name, chosen.blocks, struct.pack("<17i", *fields), workspace_bytes(p, chosen))

@@ -127,9 +127,9 @@ class ResidualWriter {
     const LocalTensor<int8_t> rows = t_.nz != 0 ? codes_ : out_[slot_];
     const int32_t pitch = split_ ? heads_ * Bytes().row() : cache_.Pitch(heads_, Bytes());
     if (four_)
-      encoder_.Codes4(rows, pitch, y, encoder_.work, whole_, s);
+      encoder_.Codes4(rows, pitch, y, whole_, s);
     else
-      encoder_.Codes8(rows, pitch, y, encoder_.work, whole_, s);
+      encoder_.Codes8(rows, pitch, y, whole_, s, t_.kv == kTwC8d);
     if (selected_.any(0)) {
       if (t_.e3m0 != 0) Errors(y, s);
       selected_.Residuals(encoder_, y, rows, pitch, s);
@@ -167,20 +167,26 @@ class ResidualWriter {
     Fence();
   }
 
-  // y = x - what the plain codes stand for; the work tensor still has the bounded products.
+  // y = x - what the plain codes stand for.
   __aicore__ inline void Errors(const LocalTensor<float>& y, const Shape& s) {
     const LocalTensor<float> q = encoder_.work;
+    if (four_)
+      Bound(q, y, 0.0f, 15.0f, s.count());
+    else
+      Bound(q, y, -127.0f, 127.0f, s.count());
     AscendC::Cast(q, q, AscendC::RoundMode::CAST_RINT, static_cast<uint32_t>(s.count()));
     Fence();
     if (t_.kv == kTwC8s) {
       ByChannel<Mul2>(q, q, channels_[slot_], s);
     } else if (t_.kv == kTwC8d) {
-      ByRow<Mul2>(q, q, spread_[slot_], s);
+      SpreadRows(encoder_.by_zero, encoder_.scale32[slot_], s);
+      Fence();
+      ByRow<Mul2>(q, q, encoder_.by_zero, s);
     } else if (t_.kv == kTwKv4Value) {
       AscendC::Cast(encoder_.reciprocals(), encoder_.scale16[slot_], AscendC::RoundMode::CAST_NONE,
                     static_cast<uint32_t>(kMaxRows));
       Fence();
-      Spread(encoder_.by_scale, encoder_.reciprocals(), s.rows());
+      SpreadRows(encoder_.by_scale, encoder_.reciprocals(), s);
       Fence();
       ByRow<Mul2>(q, q, encoder_.by_scale, s);
       Fence();

@@ -174,7 +174,7 @@ class Selected {
     Invert(encoder.reciprocals(), safe_, kMaxRows);
     Fence();
     // The reciprocals of channels are not needed any more, nor those of rows.
-    Spread(encoder.by_scale, encoder.reciprocals(), b.rows());
+    SpreadRows(encoder.by_scale, encoder.reciprocals(), b);
     AscendC::Abs(t, e, b.count());
     Fence();
     ByRow<Mul2>(t, t, encoder.by_scale, b);

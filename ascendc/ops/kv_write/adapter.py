@@ -16,7 +16,7 @@ from ...soc import find
 from ...twin import runner
 from ...twin.bounds import Bound, bound
 from ...twin.runner import Buffer, TwinResult
-from .._kv.arrays import PAGE, VECTOR_CORES
+from .._kv.planning import PAGE, VECTOR_CORES
 from . import host, planning
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}

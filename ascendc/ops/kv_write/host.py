@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ...soc import find
 from ...twin import runner
 from ...twin.runner import Buffer, TwinResult
-from .._kv.arrays import PAGE, VECTOR_CORES, Dense, as_array, page_strides, span, token_strides
+from .._kv.arrays import Dense, as_array, page_strides, span, token_strides
 from .._kv.checks import check_open_pages, check_slots
-from . import planning
-from .planning import Launch, Side
+from .._kv.planning import PAGE
+from .planning import Launch, Side, plan
 
 # A quantising kernel's arguments behind k, v and slots, but for the caches.
 _INPUTS = ("k_channel_scale", "v_channel_scale", "open_row")
@@ -115,17 +114,11 @@ def _run(
     lib_path: Any,
     **options: Any,
 ) -> TwinResult:
-    part = find(soc)
-    cores = config.get("cores", VECTOR_CORES * part.cube_cores)
-    elements = config["tile_elements"]
     names: tuple[str, ...] = ("k", "v", "slots", "k_cache", "v_cache")
-    if ready.kv == "float":
-        kernel = "kv_write_float"
-        tiling, blocks = planning.moving(ready, elements, cores, part.ub)
-    else:
-        kernel = f"kv_write_{precision}"
+    if ready.kv != "float":
         names = ("k", "v", "slots", *_INPUTS, "k_cache", "v_cache", *_WRITTEN)
-        tiling, blocks = planning.quantising(ready, elements, cores)
+    chosen = plan(ready, precision, config["tile_elements"], soc, config.get("cores", 0))
+    arguments = [argument(name) for name in names]
     return runner.run(
-        lib_path, kernel, blocks, [argument(name) for name in names], tiling, soc, **options
+        lib_path, chosen.kernel, chosen.block_dim, arguments, chosen.tiling, soc, **options
     )

@@ -217,9 +217,9 @@ class Side {
     const LocalTensor<int8_t> rows = cache_.nz() ? codes_ : out_[slot_];
     const int32_t pitch = cache_.Pitch(heads_, Bytes());
     if (four())
-      encoder_.Codes4(rows, pitch, x, x, encoder_.words(), s);
+      encoder_.Codes4(rows, pitch, x, encoder_.words(), s);
     else
-      encoder_.Codes8(rows, pitch, x, x, encoder_.words(), s);
+      encoder_.Codes8(rows, pitch, x, encoder_.words(), s, t_.kv == kTwC8d);
     if (sizeof(In) == sizeof(float)) SetFlag<HardEvent::V_MTE2>(slot_);
     if (cache_.nz())
       TurnBlocks<true>(rows, out_[slot_], s.tokens, heads_ * Bytes().padded / kBlock, pitch / kBlock);

@@ -1,4 +1,4 @@
-"""Tilings of kv_write: `kv_write_tiling.h`."""
+"""Tilings of kv_write: `kv_write_tiling.h`. Standard library only."""
 
 from __future__ import annotations
 
@@ -6,16 +6,26 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .._kv.arrays import BLOCK, PAGE, share
-from .._kv.moving import NOTHING, Move, most_columns, parts_of, tiles_of, tiling
+from ...soc import find
 from .._kv.planning import (
+    BLOCK,
     MAX_ROWS,
     MAX_WIDTH,
+    NOTHING,
+    PAGE,
+    VECTOR_CORES,
+    Move,
+    Plan,
     Tile,
     encoder_bytes,
     heads_that_fit,
+    most_columns,
+    move_parts,
+    move_tiles,
+    move_tiling,
     page_bytes,
     row_elements,
+    share,
 )
 
 FORMATS: Mapping[str, int] = {"c8s": 1, "c8d": 2, "kv4": 3}
@@ -80,35 +90,36 @@ def columns_of(element: int, elements: int, ub: int) -> int:
     return max(1, min(most_columns(ub), elements * element // (PAGE * BLOCK)))
 
 
-def quantising(launch: Launch, elements: int, cores: int) -> tuple[bytes, int]:
-    """The tiling of a quantising launch, and its blocks."""
+def plan(launch: Launch, precision: str, elements: int, soc: str, cores: int = 0) -> Plan:
+    """A launch for k and v of `precision` on at most `cores` vector cores (0: all).
+
+    `elements` is the tile: of 16 tokens of some heads, one at least. Raises ValueError where that does not fit UB.
+    """
+    part = find(soc)
+    cores = cores or VECTOR_CORES * part.cube_cores
+    if launch.kv == "float":
+        return _moving(launch, elements, cores, part.ub)
+    dims = (launch.sides[0].dim, launch.sides[1].dim)
+    reason = too_large(dims, launch.heads, launch.kv, launch.element, elements, part.ub)
+    if reason:
+        raise ValueError(reason)
+    return _quantising(launch, precision, elements, cores)
+
+
+def _quantising(launch: Launch, precision: str, elements: int, cores: int) -> Plan:
     dims = (launch.sides[0].dim, launch.sides[1].dim)
     tile = tile_of(dims, launch.heads, launch.kv, elements)
     heads = [heads_of(d, launch.heads, launch.kv, elements) for d in dims]
     parts = share(launch.tokens, max(-(-launch.heads // h) for h in heads), cores)
-    fields = [
-        launch.tokens,
-        launch.heads,
-        FORMATS[launch.kv],
-        int(launch.nz),
-        tile.count,
-        tile.width,
-        *parts,
-    ]
+    fields = [launch.tokens, launch.heads, FORMATS[launch.kv], int(launch.nz)]
+    fields += [tile.count, tile.width, *parts]
     for side, of in zip(launch.sides, heads, strict=True):
-        fields += [
-            side.dim,
-            side.token_stride,
-            side.head_stride,
-            side.page_stride,
-            side.within_stride,
-            of,
-        ]
-    return struct.pack("<20i", *fields), parts[0] * parts[1]
+        fields += [side.dim, side.token_stride, side.head_stride]
+        fields += [side.page_stride, side.within_stride, of]
+    return Plan(f"kv_write_{precision}", parts[0] * parts[1], struct.pack("<20i", *fields))
 
 
-def moving(launch: Launch, elements: int, cores: int, ub: int) -> tuple[bytes, int]:
-    """The tiling of a launch that moves floats, and its blocks."""
+def _moving(launch: Launch, elements: int, cores: int, ub: int) -> Plan:
     columns = columns_of(launch.element, elements, ub)
     moves = [
         Move(
@@ -124,6 +135,6 @@ def moving(launch: Launch, elements: int, cores: int, ub: int) -> tuple[bytes, i
         for side in launch.sides
     ]
     there = [move for move in moves if move.head_bytes]
-    parts = parts_of(max(there, key=lambda move: tiles_of(move, columns)), columns, cores)
-    tilings = [tiling(move, columns, parts) if move.head_bytes else NOTHING for move in moves]
-    return b"".join(tilings), parts[0] * parts[1]
+    parts = move_parts(max(there, key=lambda move: move_tiles(move, columns)), columns, cores)
+    tilings = [move_tiling(move, columns, parts) if move.head_bytes else NOTHING for move in moves]
+    return Plan("kv_write_float", parts[0] * parts[1], b"".join(tilings))

@@ -16,8 +16,7 @@ from ...soc import find
 from ...twin import runner
 from ...twin.bounds import Bound, bound
 from ...twin.runner import TwinResult
-from .._kv.arrays import PAGE, VECTOR_CORES
-from .._kv.moving import Move, most_columns
+from .._kv.planning import PAGE, VECTOR_CORES, Move, most_columns
 from . import host
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}

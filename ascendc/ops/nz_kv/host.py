@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...soc import find
 from ...twin import runner
 from ...twin.runner import Buffer, TwinResult
-from .._kv import moving
-from .._kv.arrays import PAGE, VECTOR_CORES, Dense, as_array, page_strides, span, token_strides
+from .._kv.arrays import Dense, as_array, page_strides, span, token_strides
 from .._kv.checks import check_slots
+from .._kv.planning import PAGE, Move
+from .planning import plan
 
 
 def launch(
@@ -44,14 +44,14 @@ def launch(
         return runner.empty_result(soc)
     size = rows.itemsize
     row, row_head = token_strides(name, rows)
-    move = moving.Move(tokens, heads, dim * size, row * size, row_head * size, page, head, True)
+    move = Move(tokens, heads, dim * size, row * size, row_head * size, page, head, True)
     dense = Dense({"slots": slots})
     arguments = [span(name, rows), dense.buffer("slots"), span("pages", pages)]
     return _run(arguments, move, write, config, soc, lib_path, **options)
 
 
 def count(
-    move: moving.Move,
+    move: Move,
     pages: int,
     slots: Any,
     *,
@@ -72,22 +72,14 @@ def count(
 
 def _run(
     arguments: list[Buffer],
-    move: moving.Move,
+    move: Move,
     write: bool,
     config: Mapping[str, int],
     soc: str,
     lib_path: Any,
     **options: Any,
 ) -> TwinResult:
-    columns = config["tile_blocks"]
-    cores = config.get("cores", VECTOR_CORES * find(soc).cube_cores)
-    parts = moving.parts_of(move, columns, cores)
+    ready = plan(move, write, config["tile_blocks"], soc, config.get("cores", 0))
     return runner.run(
-        lib_path,
-        "nz_kv_write" if write else "nz_kv_read",
-        parts[0] * parts[1],
-        arguments,
-        moving.tiling(move, columns, parts),
-        soc,
-        **options,
+        lib_path, ready.kernel, ready.block_dim, arguments, ready.tiling, soc, **options
     )

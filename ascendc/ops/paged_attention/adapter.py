@@ -37,6 +37,7 @@ def problem(case: Case) -> planning.Problem:
         invariant=flags["batch_invariant"] == "yes",
         scale=case.number("scale") or s["DK"] ** -0.5,
         softcap=case.number("softcap"),
+        window=case.number("window"),
     )
 
 
@@ -46,10 +47,14 @@ def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None
     reason = planning.refusal(given, flags["values"], flags["residual"])
     if reason:
         return reason
-    if case.number("window"):
-        return "window: the kernel's steps begin at the first page of a sequence"
     settled = planning.settle(given, planning.Config.of(config), find(target.arch), 1)
     return settled if isinstance(settled, str) else None
+
+
+def limits(precision: str, target: Target) -> str:
+    """Which sizes the kernel takes, in words."""
+    heads = "64 or 128" if "-" in precision else "multiples of 16 up to 256"
+    return f"DK and DV of {heads}, where a tile of them fits the core"
 
 
 def added_error(case: Case) -> float:

@@ -6,6 +6,7 @@ is to the kernel stands in ``paged_tiling.h``.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,7 +17,7 @@ from .planning import BLOCK, DEFAULT_CONFIG, KINDS, PAGE, Config, Problem, Tiles
 
 MOST_SPLITS = 128  # kMostSplits of paged_merge.h
 INVARIANT_SPLIT = 64  # pages; what batch_invariant splits at
-_RECORD = struct.Struct("<8i")
+_TASK, _MERGE = struct.Struct("<9i"), struct.Struct("<8i")
 _UNIT = 512  # bytes of workspace offsets
 
 
@@ -31,10 +32,11 @@ class Task:
     page: int
     tokens: int
     position: int
+    skip: int = 0
     part: int = -1
 
     def words(self) -> bytes:
-        return _RECORD.pack(*(getattr(self, f.name) for f in fields(self)))
+        return _TASK.pack(*(getattr(self, f.name) for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Merge:
     stride: int
 
     def words(self) -> bytes:
-        return _RECORD.pack(*(getattr(self, f.name) for f in fields(self)), 0, 0)
+        return _MERGE.pack(*(getattr(self, f.name) for f in fields(self)), 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +82,32 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """Queries of a sequence and heads that walk over the same pages."""
+    """Queries of a sequence and heads that walk over the same tokens, ``first`` to ``last`` exclusive."""
 
     whole: Task
+    first: int
+    last: int
 
-    def pages(self) -> int:
-        return ceil(self.whole.tokens, PAGE)
+    @property
+    def begin(self) -> int:
+        """The first page."""
+        return self.first // PAGE
 
-    def cut(self, first: int, last: int) -> Task:
-        w = self.whole
-        tokens = min(last * PAGE, w.tokens) - first * PAGE
-        return replace(w, page=first, tokens=tokens, position=w.position - first * PAGE)
+    @property
+    def end(self) -> int:
+        """Behind the last page."""
+        return ceil(self.last, PAGE) if self.first < self.last else self.begin
+
+    def cut(self, begin: int, end: int) -> Task:
+        """The pages from `begin` to `end`."""
+        w, start = self.whole, begin * PAGE
+        return replace(
+            w,
+            page=begin,
+            tokens=min(end * PAGE, self.last) - start,
+            position=w.position - start,
+            skip=max(self.first - start, 0),
+        )
 
 
 def _items(
@@ -101,14 +118,17 @@ def _items(
         for first in range(0, queries, t.queries):
             n = min(t.queries, queries - first)
             position = length - queries + first
+            last = max(min(position + n, length), 0)
+            seen = 0
+            if problem.window:
+                seen = min(max(math.floor(position - problem.window) + 1, 0), last)
             for head in range(0, problem.kv_heads, t.heads):
-                tokens = max(min(position + n, length), 0)
-                yield _Item(Task(i, cu_q[i] + first, n, head, 0, tokens, position))
+                yield _Item(Task(i, cu_q[i] + first, n, head, 0, 0, position), seen, last)
 
 
 def _share(items: Sequence[_Item], step: int, cores: int) -> list[list[tuple[int, int, int]]]:
     """(item, first page, last page) for each core: all items in a row, cut evenly at steps."""
-    ends = list(accumulate(ceil(item.pages(), step) for item in items))
+    ends = list(accumulate(ceil(item.end - item.begin, step) for item in items))
     total = ends[-1] if ends else 0
     dealt: list[list[tuple[int, int, int]]] = [[] for _ in range(cores)]
     i = 0
@@ -117,9 +137,10 @@ def _share(items: Sequence[_Item], step: int, cores: int) -> list[list[tuple[int
         while at < stop:
             while ends[i] <= at:
                 i += 1
-            begin = ends[i - 1] if i else 0
+            item, before = items[i], ends[i - 1] if i else 0
             end = min(ends[i], stop)
-            runs.append((i, (at - begin) * step, min((end - begin) * step, items[i].pages())))
+            first = item.begin + (at - before) * step
+            runs.append((i, first, min(item.begin + (end - before) * step, item.end)))
             at = end
     return dealt
 
@@ -127,9 +148,9 @@ def _share(items: Sequence[_Item], step: int, cores: int) -> list[list[tuple[int
 def _deal(items: Sequence[_Item], split: int, cores: int) -> list[list[tuple[int, int, int]]]:
     """The same with splits at multiples of `split` pages, the longest first to the core with least."""
     runs = [
-        (i, first, min(first + split, item.pages()))
+        (i, max(first, item.begin), min(first + split, item.end))
         for i, item in enumerate(items)
-        for first in range(0, item.pages(), split)
+        for first in range(item.begin // split * split, item.end, split)
     ]
     dealt: list[list[tuple[int, int, int]]] = [[] for _ in range(cores)]
     load = [0] * cores
@@ -155,13 +176,13 @@ def plan(
         raise ValueError(tiles)
     items = list(_items(problem, tiles, cu_q, seq_lens))
     split = config.split_pages or (INVARIANT_SPLIT if problem.invariant else 0)
-    longest = max((item.pages() for item in items), default=0)
+    longest = max((item.end for item in items), default=0)
     if split and ceil(longest, split) > MOST_SPLITS:
         raise ValueError(
             f"{longest} pages in splits of {split} are more than {MOST_SPLITS} splits of one sequence"
         )
     step = config.step_pages
-    work = sum(ceil(item.pages(), split or step) for item in items)
+    work = sum(ceil(item.end - item.begin, split or step) for item in items)
     cores = max(min(config.cores or part.cube_cores, work), 1)
     dealt = _deal(items, split, cores) if split else _share(items, step, cores)
     by_core, merges, parts = _parts(

@@ -136,6 +136,8 @@ class Cube {
         Gather(tiles1_[slot * l1_tile_], load_.of_values ? v_ : k_, s, first, rows, d,
                load_.of_values ? t_.v_page : t_.k_page);
       }
+      if (load_.of_values && s.begin == 0 && load_.tile == 0 && s.task.skip > 0)
+        Silence(tiles1_[slot * l1_tile_], s.task.skip, rows, d);
       SetFlag<HardEvent::MTE2_MTE1>(kTileEvent + slot);
       ++load_.issued;
       Advance();
@@ -172,6 +174,15 @@ class Cube {
                                     static_cast<uint16_t>(rows), static_cast<uint16_t>(t_.step_tokens - rows),
                                     0);
     AscendC::DataCopy(dst, keys_[slot + values + static_cast<int64_t>(first) * kC0], p);
+  }
+
+  // Zeros for the values before a window: a weight of 0 would not silence a NaN.
+  __aicore__ inline void Silence(const LocalTensor<T>& dst, int32_t skip, int32_t rows, int32_t d) {
+    AscendC::PipeBarrier<PIPE_MTE2>();
+    AscendC::InitConstValue(
+        dst, AscendC::InitConstValueParams<T>(static_cast<uint16_t>(t_.tile_heads * d / tw_gemm::C0<T>()),
+                                              static_cast<uint16_t>(skip), static_cast<uint16_t>(rows - skip),
+                                              static_cast<T>(0.0f)));
   }
 
   // The slot of the next tile in L1, once it is there.

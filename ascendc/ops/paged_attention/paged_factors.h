@@ -141,6 +141,7 @@ class Factors {
     const LocalTensor<float> most = most_value_[s.number % 2];
     VectorBarrier();
     FillFrom(value_scale_, s.count, 0.0f, heads, whole, t_.step_tokens);
+    if (s.begin == 0) FillFirst(value_scale_, s.task.skip, 0.0f, heads, t_.step_tokens);
     VectorBarrier();
     RowMax(most_, value_scale_, work_, heads, whole, t_.step_tokens);
     VectorBarrier();

@@ -11,6 +11,8 @@ namespace tw_paged {
 
 constexpr int32_t kCodeEvent = 3;        // event ids of two tiles of codes: 3 and 4
 constexpr int32_t kCodeElements = 8192;  // of one tile
+constexpr int32_t kCodeRows =
+    kPage + 1;  // of a page in fractals in UB, whose columns start in different banks
 constexpr int32_t kMostResiduals = 128;  // of one tile: kCodeElements / 64 vectors
 
 // T: of queries and float vectors.
@@ -23,9 +25,10 @@ class Keys : public Factors<T> {
     Base::Init(a, tiling, core, side, pipe, capacity);
     d_ = side == 0 ? t_.dk : t_.dv;
     columns_ = t_.tile_heads * d_;
+    page_ = columns_ * (t_.nz != 0 ? kCodeRows : kPage);
     Bind(a, core);
     for (int32_t i = 0; i < 2; ++i) {
-      codes_[i] = Take<TPosition::VECIN, int8_t>(pipe, kCodeElements);
+      codes_[i] = Take<TPosition::VECIN, int8_t>(pipe, kCodeElements / kPage * kCodeRows);
       // One row more than tokens: fractal columns then start in different banks.
       tile_[i] = Take<TPosition::VECOUT, half>(pipe, kCodeElements + columns_);
       if (t_.residual != 0) nibbles_[i] = Take<TPosition::VECIN, int16_t>(pipe, kCodeElements / 4);
@@ -92,7 +95,7 @@ class Keys : public Factors<T> {
     const LocalTensor<half> tile = tile_[slot];
     const int32_t pitch = count + 1;
     WaitFlag<HardEvent::V_MTE2>(event);
-    for (int32_t i = 0; i < count; i += kPage) LoadPage(codes[i * columns_], PageOf(s, first + i), s);
+    for (int32_t i = 0; i < count; i += kPage) LoadPage(codes[i / kPage * page_], PageOf(s, first + i), s);
     if (t_.residual != 0) LoadResiduals(nibbles_[slot], s, first, count);
     SetFlag<HardEvent::MTE2_V>(event);
     WaitFlag<HardEvent::MTE2_V>(event);
@@ -102,10 +105,10 @@ class Keys : public Factors<T> {
         const uint64_t lanes = static_cast<uint64_t>(Min(2 * kLanes, columns_ - c));
         const LocalTensor<half> dst = tile[c * pitch + i * kFractal];
         if (t_.nz != 0)
-          AscendC::Cast(dst, codes[i * columns_ + c * kPage], AscendC::RoundMode::CAST_NONE, lanes, kPage,
-                        AscendC::UnaryRepeatParams(static_cast<uint16_t>(pitch), kPage, 1, 1));
+          AscendC::Cast(dst, codes[i / kPage * page_ + c * kCodeRows], AscendC::RoundMode::CAST_NONE, lanes,
+                        kPage, AscendC::UnaryRepeatParams(static_cast<uint16_t>(pitch), kCodeRows, 1, 1));
         else
-          AscendC::Cast(dst, codes[i * columns_ + c], AscendC::RoundMode::CAST_NONE, lanes, kPage,
+          AscendC::Cast(dst, codes[i / kPage * page_ + c], AscendC::RoundMode::CAST_NONE, lanes, kPage,
                         AscendC::UnaryRepeatParams(static_cast<uint16_t>(pitch), 1, 1,
                                                    static_cast<uint8_t>(columns_ / 32)));
       }
@@ -132,7 +135,7 @@ class Keys : public Factors<T> {
     const int64_t from = static_cast<int64_t>(page) * (side_ == 0 ? t_.k_page : t_.v_page);
     if (t_.nz != 0)
       AscendC::DataCopy(dst, cache_[from + static_cast<int64_t>(s.task.head) * d_ * kPage],
-                        static_cast<uint32_t>(kPage * columns_));
+                        AscendC::DataCopyParams(static_cast<uint16_t>(columns_ / 32), kPage, 0, 1));
     else
       AscendC::DataCopy(dst, cache_[from + static_cast<int64_t>(s.task.head) * d_],
                         AscendC::DataCopyParams(kPage, static_cast<uint16_t>(columns_ / 32),
@@ -249,7 +252,7 @@ class Keys : public Factors<T> {
   LocalTensor<int16_t> nibbles_[2];
   LocalTensor<float> own_channels_;
   int64_t tile_slot_;
-  int32_t d_, columns_, found_ = 0;
+  int32_t d_, columns_, page_, found_ = 0;
   int32_t place_[kMostResiduals];  // head << 16 | row of the tile, of each residual found
   uint32_t done_ = 0;
 };

@@ -78,6 +78,12 @@ __aicore__ inline void FillFrom(const LocalTensor<float>& x, int32_t from, float
   }
 }
 
+// The first `count` columns, fewer than 64, become `value`.
+__aicore__ inline void FillFirst(const LocalTensor<float>& x, int32_t count, float value, int32_t rows,
+                                 int32_t pitch) {
+  if (count > 0) AscendC::Duplicate(x, value, static_cast<uint64_t>(count), rows, 1, Blocks(pitch));
+}
+
 // One value a row out of `columns`, a multiple of 64; `fold` holds 64 a row.
 __aicore__ inline void RowMax(const LocalTensor<float>& dst, const LocalTensor<float>& x,
                               const LocalTensor<float>& fold, int32_t rows, int32_t columns, int32_t pitch) {

@@ -34,6 +34,7 @@ struct TwPagedTask {
   int32_t page;      // first page within the sequence
   int32_t tokens;    // > 0
   int32_t position;  // of the first query; may be negative
+  int32_t skip;      // tokens of the first page that lie before the window, which then is of one query
   int32_t part;      // row among the partial results, or -1 where the task is whole
 };
 

@@ -125,8 +125,9 @@ class Vector {
     const int32_t rows = BlockCount(s) * t_.group, first_row = FirstBlock(s) * t_.group;
     AscendC::CrossCoreWaitFlag<2, PIPE_MTE2>(kScores);
     if (rows == 0) {  // nothing to do but to keep step
-      SetFlag<HardEvent::MTE2_MTE3>(0);
-      WaitFlag<HardEvent::MTE2_MTE3>(0);
+      const int32_t id = static_cast<int32_t>(s.number % 2);
+      SetFlag<HardEvent::MTE2_MTE3>(id);
+      WaitFlag<HardEvent::MTE2_MTE3>(id);
       AscendC::CrossCoreSetFlag<2, PIPE_MTE3>(kWeights);
       return;
     }
@@ -216,6 +217,7 @@ class Vector {
       FillFrom(rows, together ? s.count : s.Visible(query), kMasked, to - from, whole, pitch);
       from = to;
     }
+    if (s.begin == 0) FillFirst(x, s.task.skip, kMasked, n, pitch);
     VectorBarrier();
   }
 

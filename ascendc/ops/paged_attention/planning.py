@@ -69,6 +69,7 @@ class Problem:
     invariant: bool = False
     scale: float = 1.0
     softcap: float = 0.0
+    window: float = 0.0
     k_page: int = 0
     v_page: int = 0
 
@@ -157,7 +158,8 @@ def _ub(problem: Problem, t: Tiles) -> int:
         used += 4 * (step + LANES + rows * BLOCK)
     if problem.codes:
         columns = t.heads * d
-        used += 2 * (_CODE_ELEMENTS + 2 * (_CODE_ELEMENTS + columns) + 4 * rows + 256)
+        codes = _CODE_ELEMENTS // PAGE * (PAGE + 1)
+        used += 2 * (codes + 2 * (_CODE_ELEMENTS + columns) + 4 * rows + 256)
         used += 4 * _WORK_FLOATS + PAGE * d * problem.item + 2 * _QUERY_ROWS * problem.dk
         used += 4 * rows * BLOCK + 32 + problem.residual * _CODE_ELEMENTS
         by_channel = 4 * 2 * columns
@@ -239,12 +241,14 @@ def settle(problem: Problem, config: Config, soc: Soc, most_queries: int) -> Til
             f"tile_heads is {config.tile_heads}, allowed are divisors of HKV={problem.kv_heads}"
             f" up to {MOST_HEADS}"
         )
+    # What lies before a window is silenced for a task as a whole.
+    most = 1 if problem.window else max(most_queries, 1)
     divisors = [h for h in range(MOST_HEADS, 0, -1) if problem.kv_heads % h == 0]
     tile = min(config.tile_pages, config.step_pages) * PAGE
     best: Tiles | None = None
     why = ""
     for heads in [config.tile_heads] if config.tile_heads else divisors:
-        for queries in range(min(max(most_queries, 1), 128), 0, -1):
+        for queries in range(min(most, 128), 0, -1):
             found = _with_pass(
                 problem, Tiles(heads, queries, tile, config.step_pages * PAGE, BLOCK), soc
             )
