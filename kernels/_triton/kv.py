@@ -1,3 +1,5 @@
+# A @triton.jit function is source for another compiler; its parameters have no Python types.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """What Triton kernels of a KV cache share: addresses of its pages, and the arithmetic of its formats.
 
 The formats are those of `kernels/_kv/formats.py`. Their codes are the same bits on every backend, so each
@@ -125,11 +127,16 @@ def check_slots(family: str, slots: torch.Tensor, pages: int, page: int, distinc
             f"{pages * page - 1} for {pages} pages"
         )
     if distinct:
-        used, counts = slots[slots >= 0].unique(return_counts=True)
-        if bool((counts > 1).any()):
-            raise Refused(
-                f"triton {family}: slot {int(used[counts > 1][0])} stands twice; each may be written once"
-            )
+        twice = first_twice(slots[slots >= 0])
+        if twice is not None:
+            raise Refused(f"triton {family}: slot {twice} stands twice; each may be written once")
+
+
+def first_twice(values: torch.Tensor) -> int | None:
+    """The least number that stands more than once; None where there is none."""
+    ordered = values.sort().values
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    return int(again[0]) if again.numel() else None
 
 
 def check_power(family: str, config: Mapping[str, int], *names: str) -> None:

@@ -24,6 +24,7 @@ class Plan {
   int64_t key_bytes;    // of a packed key
   int64_t value_bytes;  // of a packed group of keys of V
   int64_t tile_m, tile_n, unit;
+  int64_t pack_n;             // keys packed together, whole blocks
   int64_t rows;  // most rows of a task, whole blocks
   Layout layout;
   int64_t q, o, m, l, low, high, place, slope, k, v, room, s, weights, special, pointers, finish, blocks;
@@ -47,8 +48,9 @@ class Chunk {
   void take_rows(int64_t block);
   int64_t block_rows(int64_t block) const;
   void pass_over(int64_t key0, int64_t keys);
-  bool see(int64_t key0, int64_t keys, int64_t block, Block* found) const;
+  bool see(int64_t key0, int64_t first, int64_t last, int64_t block, Block* found) const;
   void give_room(int64_t place, Block* found) const;
+  Fetch fetch(int64_t key0, int64_t part, int64_t parts) const;
   void pack_keys(int64_t key0, int64_t keys);
   void pack_values(int64_t key0, int64_t keys);
   Matrix source(const View& view, int64_t key0) const;

@@ -81,13 +81,21 @@ struct Whole {
   float* portions;  // room: [panel][16], what a code of a weight is worth
 };
 
+// Rows of keys and values that are packed next, to be fetched meanwhile: they lie a row of all heads apart,
+// beyond what the processor fetches by itself.
+struct Fetch {
+  const char *k, *v;
+  int64_t k_row, v_row;      // bytes from one row to the next
+  int64_t k_bytes, v_bytes;  // of a row
+  int64_t rows;
+};
+
 // One block of rows passing over packed keys.
 struct Block {
   int64_t panels, groups, dv;  // dv padded
   const char* q;               // [panel][groups][16][values of a group]
   const char* k;
   const char* v;
-  int64_t padded;       // keys the packed K and V have room for
   int64_t first, last;  // keys to pass over, multiples of the key unit
   float* s;             // room: [panel][last - first][16]
   char* p;              // room: the same, as the kind multiplies weights
@@ -108,6 +116,7 @@ struct Block {
   Matrix source;  // V as it was before packing
   Element element;
   int64_t dv_used;
+  Fetch fetch;
   Whole whole;  // int8
 };
 

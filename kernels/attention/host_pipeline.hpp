@@ -2,7 +2,8 @@
 //
 // Tile products take no slot that vectors need, but only what stands near in the program runs at once. So
 // while the weights of block n are computed, 32 keys at a time, the scores of block n + 1 and the values of
-// block n - 1 are multiplied in between. Blocks are different rows and share nothing but keys.
+// block n - 1 are multiplied in between. Where blocks are the same rows over other keys and the reference
+// moves, the values before it are added first.
 #pragma once
 
 #include "attention/host_tiles.hpp"
@@ -19,11 +20,9 @@ class Pipeline {
   void run(const Block* blocks, int64_t count) {
     enter(blocks[0]);
     for (int64_t n = 0; n < count; ++n) {
-      step(n > 0 ? &blocks[n - 1] : nullptr, blocks[n], n + 1 < count ? &blocks[n + 1] : nullptr);
+      step(n > 0 && pending_ ? &blocks[n - 1] : nullptr, blocks[n], n + 1 < count ? &blocks[n + 1] : nullptr);
     }
-    const Block& last = blocks[count - 1];
-    add_values(last, 0, groups_of(last));
-    add_specials(last);
+    if (pending_) finish(blocks[count - 1]);
   }
 
  private:
@@ -55,12 +54,31 @@ class Pipeline {
       if (i < next) score(*after, i);
       if (i > 0 && i <= next) bend_step(*after, i - 1);
       if (before != nullptr) add_values(*before, i * groups / steps, (i + 1) * groups / steps);
+      fetch_rows(b.fetch, i * b.fetch.rows / steps, (i + 1) * b.fetch.rows / steps);
       if (i < own) weigh_step(b, i);
     }
     if (before != nullptr) add_specials(*before);
+    pending_ = true;
     if (after == nullptr) return;
     if (next == steps) bend_step(*after, next - 1);
+    if (after->o == b.o && moves(*after)) finish(b);
     settle(*after);
+  }
+
+  // Adds the values of a block whose weights are there.
+  void finish(const Block& b) {
+    add_values(b, 0, groups_of(b));
+    add_specials(b);
+    pending_ = false;
+  }
+
+  // Whether a row's reference will move.
+  inline TW_BODY bool moves(const Block& b) {
+    bool found = false;
+    for (int64_t row = 0; row < b.panels * kPanelRows; row += kLanes) {
+      found |= any(beats(load(most_ + row), load(b.m + row)));
+    }
+    return found;
   }
 
   // Scores of 32 keys, for all panels.
@@ -130,6 +148,7 @@ class Pipeline {
   }
 
   alignas(64) float most_[kMostRows], settled_[kMostRows], shift_[kMostRows];
+  bool pending_ = false;  // the weights of the last block are there, and its values not yet added
 };
 
 void blocks_tiles(const Block* blocks, int64_t count) {

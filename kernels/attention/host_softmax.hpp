@@ -83,13 +83,15 @@ TW_INLINE VF bend(const Block& b, Keys keys, int64_t panel, int64_t lane, float*
 // What is subtracted from every score before 2^x: never infinite where nothing was seen.
 TW_INLINE VF shift_of(VF m) { return select(equal(m, bcast(-kInf)), zero_f(), m); }
 
+TW_INLINE VM beats(VF most, VF reference) { return greater(most, add(reference, bcast(kSlack))); }
+
 // Takes a new largest score into account: where it beats the reference, the reference moves and the sums are
 // scaled. Returns what to subtract.
 TW_INLINE VF move_reference(const Block& b, int64_t panel, int64_t lane, VF most) {
   float* m = b.m + panel * kPanelRows + lane;
   float* l = b.l + panel * kPanelRows + lane;
   const VF before = load(m);
-  const VM moved = greater(most, add(before, bcast(kSlack)));
+  const VM moved = beats(most, before);
   if (!any(moved)) return shift_of(before);
   const VF now = select(moved, most, before);
   const VF factor = select(moved, exp2_of<5>(sub(before, now)), bcast(1.0f));

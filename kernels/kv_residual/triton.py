@@ -18,6 +18,7 @@ from tilewright.kernels._triton.kv import (
     FLAT,
     block_lanes,
     check_power,
+    first_twice,
     page_sources,
     page_strides,
     require,
@@ -102,7 +103,7 @@ def launch(
         Grid(_grid(write)).evaluate(sizes),
         tuple(arguments.get(name) for name in names),
         constexprs,
-        {name: config[name] for name in ("num_warps", "num_stages") if name in config} | FLAT,
+        {name: config[name] for name in ("num_warps", "num_stages") if name in config} | dict(FLAT),
         interpret=interpret,
     )
 
@@ -172,7 +173,7 @@ def aot(
         target=target,
         args=tuple(args),
         constexprs=constexprs,
-        options={} if on_ascend else options | FLAT,
+        options={} if on_ascend else options | dict(FLAT),
         grid=Grid(_grid(write)),
         requirements=tuple(
             Requirement(f"stride:{name}:{dense[name]}", "equals", 1)
@@ -261,10 +262,10 @@ def _check(given: Mapping[str, torch.Tensor], write: bool) -> None:
 
 
 def _check_write(given: Mapping[str, torch.Tensor]) -> None:
-    used, counts = given["page_ids"].unique(return_counts=True)
-    if bool((counts > 1).any()):
+    twice = first_twice(given["page_ids"])
+    if twice is not None:
         raise Refused(
-            f"triton kv_residual: page {int(used[counts > 1][0])} stands twice in page_ids; accepted: every page once"
+            f"triton kv_residual: page {twice} stands twice in page_ids; accepted: every page once"
         )
     if bool((given["select"] > 2).any()):
         raise Refused(
@@ -288,7 +289,7 @@ def _check_ranks(given: Mapping[str, torch.Tensor], ids: torch.Tensor) -> None:
             "triton kv_residual: a token stands in mask and in fmask; accepted: one of them"
         )
     for mask, rank, pool in ((bits[0], "rank", "pool"), (bits[1], "frank", "fpool")):
-        count = sum((mask >> i) & 1 for i in range(PAGE))
+        count = ((mask[..., None] >> torch.arange(PAGE)) & 1).sum(-1)
         first, rows = given[rank][ids].long(), given[pool].shape[0]
         wrong = (mask != 0) & ((first < 0) | (first + count > rows))
         if bool(wrong.any()):

@@ -1,3 +1,5 @@
+# A @triton.jit function is source for another compiler; its parameters have no Python types.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """The kernels of kv_residual (KV 0 c8s, 1 c8d, 2 kv4_key, 3 kv4_value): a program writes, or reads, one head of one page.
 
 Channels go in quarters: lane i of a 4-bit tensor holds channels i, L + i, 2L + i and 3L + i of L = D/4, so four

@@ -108,7 +108,7 @@ def launch(
             *(strides[name] for name in _stride_names()),
         ),
         _constexprs(kv, nz, config, k_cache.element_size()),
-        {name: config[name] for name in ("num_warps", "num_stages")} | FLAT,
+        {name: config[name] for name in ("num_warps", "num_stages")} | dict(FLAT),
         interpret=interpret,
     )
 
@@ -181,7 +181,7 @@ def aot(
         target=target,
         args=(*pointers, *sizes, *strides),
         constexprs=fixed | _constexprs(kv, nz, config, code_width),
-        options={} if on_ascend else options | FLAT,
+        options={} if on_ascend else options | dict(FLAT),
         grid=Grid(_GRID.format(tile_t=config.get("tile_t", TILE_T))),
         requirements=tuple(
             Requirement(f"stride:{name}:{last[name]}", "equals", 1)

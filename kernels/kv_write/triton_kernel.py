@@ -1,3 +1,5 @@
+# A @triton.jit function is source for another compiler; its parameters have no Python types.
+# mypy: disallow-untyped-defs=False, disallow-incomplete-defs=False, disallow-untyped-decorators=False
 """The kernel of kv_write: a program writes one head of `TILE_T` tokens, its key and its value.
 
 Every format is written where its row is read: a range is searched in one pass over the channels, codes are

@@ -1,6 +1,8 @@
 // A task from its first block to its last, for one ISA level.
 #pragma once
 
+#include <initializer_list>
+
 #include "paged_attention/host_dot.hpp"
 #include "paged_attention/host_softmax.hpp"
 #include "paged_attention/host_tile.hpp"
@@ -42,8 +44,11 @@ TW_INLINE void load_channel_scales(const Work& w, const Side& side, int64_t stri
 TW_INLINE void load_token_scales(const Work& w, const Block& b, const Plane& from, float* out) {
   if (from.data == nullptr) return;
   for (int i = 0; i < b.next_count; ++i) {
+    const char* first = from.at(b.next[i], 0, w.task.head);
     const char* last = from.at(b.next[i], kPage - 1, w.task.head + w.task.heads - 1);
-    for (const char* at = from.at(b.next[i], 0, w.task.head); at <= last; at += 64) prefetch(at);
+    // Strides may be anything; a page whose scales do not lie together is left to the loads.
+    if (last - first > 64 * kPage * w.task.heads) break;
+    for (const char* at = first; at <= last; at += 64) prefetch(at);
   }
   for (int i = 0; i < b.page_count; ++i) {
     for (int t = 0; t < kPage; ++t) {
@@ -58,6 +63,21 @@ TW_INLINE void load_token_scales(const Work& w, const Block& b, const Plane& fro
           *to = fp16_to_float(half);
         }
       }
+    }
+  }
+}
+
+// Asks for the pool rows of the next block's selected vectors.
+TW_INLINE void ask_selected(const Work& w, const Block& b, const Selected& from, int64_t row_bytes) {
+  for (int i = 0; i < b.next_count; ++i) {
+    for (int64_t head = w.task.head; head < w.task.head + w.task.heads; ++head) {
+      const int64_t count = __builtin_popcount(from.mask.bits16(b.next[i], head));
+      const int64_t rank = from.rank.i32(b.next[i], head);
+      if (count == 0 || rank < 0 || rank + count > from.count) continue;  // keys of an open page have none
+      for (int64_t row = rank; row < rank + count; ++row) {
+        for (int64_t at = 0; at < row_bytes; at += 64) prefetch(from.rows.at(row) + at);
+      }
+      if (from.scale.data != nullptr) prefetch(from.scale.at(rank));
     }
   }
 }
@@ -180,6 +200,12 @@ static void attend(const Problem& p, const Task& task, const Scratch& scratch, c
     load_token_scales(w, b, p.k.token_scale, scratch.token_k);
     load_token_scales(w, b, p.v.token_scale, scratch.token_v);
     load_token_scales(w, b, p.v.token_zero, scratch.zero_v);
+    if (p.residual != kNone) {
+      for (const Side* side : {&p.k, &p.v}) {
+        ask_selected(w, b, side->residuals, side->channels / 2);
+        ask_selected(w, b, side->floats, side->channels * (p.o.dtype == TW_FP32 ? 4 : 2));
+      }
+    }
     compute_block(w, b, path);
   }
   if (path.end != nullptr) path.end();
