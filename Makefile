@@ -1,5 +1,5 @@
 # The two commands of README stand on `setup`; every target may be run again at any time.
-.PHONY: setup build demo test lint format
+.PHONY: setup build demo test sanitize lint format
 
 # Where torch comes from; empty: PyTorch's CPU index if it can be reached, else the configured one.
 TORCH_INDEX ?=
@@ -17,6 +17,10 @@ demo: setup
 
 test: setup
 	@.venv/bin/pytest
+
+# Host kernels with address and undefined-behaviour sanitizers, on every case of every family.
+sanitize: setup
+	@tools/sanitize.sh
 
 # The C++ is compiled with -Wall -Wextra -Werror by `setup`.
 lint: setup

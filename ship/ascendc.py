@@ -17,6 +17,7 @@ _SOURCES = {".cpp", ".h", ".hpp", ".txt", ".md"}
 # and the standard library; the second belongs to the twin and is only described.
 PLANNING, HOST, SOC = "planning.py", "host.py", "soc.py"
 _HEADERS = "fetch_acl_headers.py"
+_NEIGHBOUR = re.compile(r'#include "\.\./(\w+)/')
 _KERNEL = re.compile(r"__global__\s+__aicore__\s+void\s+\w+\(([^)]*)\)")
 
 
@@ -28,10 +29,18 @@ def write(root: Path, families: Sequence[Family]) -> list[str]:
     source, place = package_folder("tilewright.ascendc"), root / FOLDER
     for family in shipped:
         _copy(family.ascendc_folder, place / "ops" / family.name, (PLANNING,))
+        for shared in _shared(family.ascendc_folder):
+            _copy(shared, place / "ops" / shared.name, (PLANNING,))
     _copy(source / "npu", place / "npu", (_HEADERS,))
     shutil.copyfile(source / SOC, place / SOC)
     (place / "README.md").write_text(readme(shipped), encoding="utf-8")
     return [family.name for family in shipped]
+
+
+def _shared(folder: Path) -> list[Path]:
+    """Folders beside a family's own whose headers its sources include."""
+    text = "".join(p.read_text(encoding="utf-8") for p in folder.iterdir() if p.suffix in _SOURCES)
+    return [folder.parent / name for name in sorted(set(_NEIGHBOUR.findall(text)))]
 
 
 def _copy(source: Path, place: Path, scripts: Sequence[str]) -> None:
@@ -52,6 +61,7 @@ def readme(families: Sequence[Family]) -> str:
         "| in it | what |",
         "| --- | --- |",
         "| `ops/<family>/` | the kernels; `planning.py` makes the tiling bytes of a launch |",
+        "| `ops/_<name>/` | what several families share |",
         "| `npu/` | the CANN build and the launcher: `npu/README.md` |",
         "| `soc.py` | limits of the chips, which planning asks |",
         "",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tilewright.aot import CompiledKernel, TritonModule, compile_config
+from tilewright.aot.source import fixed_sizes, source_of
 from tilewright.errors import Refused
 from tilewright.machine import usable_cores
 from tilewright.registry import Family
@@ -51,6 +52,7 @@ class Job:
     config: Config
     target: str
     aligned: bool
+    sizes: Mapping[str, int]
     whens: tuple[When, ...] = ()
 
 
@@ -86,12 +88,14 @@ def compile_gpu(
                 part.refused.append(_refusal(job.family, job.target, kernel.error, job))
             continue
         family = by_name[job.family]
-        path = binary_path(family, kernel, target_named(job.target))
+        where = target_named(job.target)
+        path, *then = (binary_path(family, one, where) for one in (kernel, *kernel.then))
         part.entries += [
-            compiled.dispatch_row(family.spec, kernel, path, when=when)
+            compiled.dispatch_row(family.spec, kernel, path, then=then, when=when)
             for when in job.whens or (None,)
         ]
         part.binaries[path] = kernel.binary
+        part.binaries |= {p: one.binary for p, one in zip(then, kernel.then, strict=True)}
     return part
 
 
@@ -135,18 +139,34 @@ def _jobs(
         for flags in family.spec.flag_combinations(precision, "triton"):
             if any(flags[name] != value for name, value in (layouts or {}).items()):
                 continue
-            for aligned in (True, False):
-                job = Job(family.name, precision.name, flags, config, target.name, aligned)
+            for sizes, aligned in _kinds(module):
+                job = Job(family.name, precision.name, flags, config, target.name, aligned, sizes)
                 try:
-                    source = module.aot(precision.name, flags, config, target.name, aligned=aligned)
-                except Refused:
-                    yield job  # The compiler of one config says why.
+                    source = source_of(
+                        module,
+                        *(precision.name, flags, config, target.name),
+                        aligned=aligned,
+                        sizes=sizes,
+                    )
+                except Refused as error:
+                    if (key := f"{precision.name} {error}") not in seen:
+                        seen.add(key)
+                        yield job  # The compiler of one config says why.
                     continue
                 facts = (source.signature, source.constexprs, source.attrs, source.options)
                 key = f"{precision.name} {facts} {source.all_requirements}"
                 if key not in seen:
                     seen.add(key)
                     yield job
+
+
+def _kinds(module: TritonModule) -> Iterator[tuple[Mapping[str, int], bool]]:
+    """The dims a binary fixes, and whether its rows are multiples of 16 bytes.
+
+    Rows of a fixed width are, but for views of odd strides: no binary is made for those.
+    """
+    for sizes in fixed_sizes(module):
+        yield from ((sizes, aligned) for aligned in ((True,) if sizes else (True, False)))
 
 
 def _compile(jobs: Sequence[Job], workers: int) -> Iterator[CompiledKernel]:
@@ -167,7 +187,10 @@ def compile_job(job: Job) -> CompiledKernel:
     """Compile one, or take it from the cache of compiled kernels."""
     module = cast(TritonModule, family_named(job.family).module("triton"))
     return compile_config(
-        module, job.precision, job.flags, job.config, job.target, aligned=job.aligned
+        module,
+        *(job.precision, job.flags, job.config, job.target),
+        aligned=job.aligned,
+        sizes=job.sizes,
     )
 
 

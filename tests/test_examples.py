@@ -41,6 +41,18 @@ def test_the_demo_does_the_whole_job_on_real_input(tmp_path: Path) -> None:
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", report), "it needs no network"
 
 
+def test_a_paged_cache_goes_from_tokens_to_attention() -> None:
+    """Every format and layout of the example agrees with torch over the whole history."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "kv_cache.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(re.findall("largest difference from torch", done.stdout)) == 4
+
+
 def test_pages_link_to_what_is_there() -> None:
     """Relative links of every page lead somewhere in the tree."""
     pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("kernels/*/README.md")]

@@ -223,3 +223,37 @@ def test_a_bundle_has_it_and_no_python_but_what_is_needed(made: Bundle) -> None:
     copied = made.folder / "ascendc" / "ops" / "gemm" / "planning.py"
     assert copied.read_bytes() == source.read_bytes()
     assert missing(made.folder) == []
+
+
+SHARED = """
+import json
+from ascendc.ops.kv_residual import planning as residual
+from ascendc.ops.kv_write import planning as write
+from ascendc.ops.nz_kv import planning as moves
+plans = [
+    moves.plan(moves.Move(40, 2, 66, 132, 66, 3072, 1536, True), True, 64, "910b1"),
+    write.plan(
+        write.Launch(40, 2, "c8d", False, 2, (write.Side(64, 128, 64, 2048, 128),) * 2), "fp16", 8192, "910b3"
+    ),
+    residual.plan(
+        residual.Problem(3, 2, 36, "c8s", True, True, True, 4), (1152, 72, 36), (2048, 1024), (9, 9), "fp32", 8192, "910b1"
+    ),
+]
+assert not any(name.split(".")[0] in ("tilewright", "numpy", "torch") for name in sys.modules)
+print(json.dumps([[p.kernel, p.block_dim, len(p.tiling)] for p in plans]))
+"""
+
+
+def test_families_that_share_headers_are_whole(tmp_path: Path) -> None:
+    names = ["kv_residual", "kv_write", "nz_kv"]
+    assert ascendc.write(tmp_path, [family(name) for name in names]) == names
+    for source in (tmp_path / "ascendc" / "ops").rglob("*"):
+        if source.suffix in (".cpp", ".h"):
+            for include in re.findall(r'#include "([^"]+)"', source.read_text()):
+                there = (source.parent / include).is_file()
+                assert there or include == "kernel_operator.h", f"{source}: {include}"
+    ran = alone(tmp_path, SHARED)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert [row[0] for row in found] == ["nz_kv_write", "kv_write_fp16", "kv_residual_write_fp32"]
+    assert [row[2] for row in found] == [48, 80, 68]

@@ -123,7 +123,9 @@ class MeasuredTime(Staged):
         from tilewright.aot import compile_config
 
         module = c.family.module("triton")
-        found = compile_config(module, c.case.precision, c.case.flags, config, c.target.name)
+        found = compile_config(
+            *(module, c.case.precision, c.case.flags, config, c.target.name), sizes=c.case.sizes
+        )
         taken = found.shared_bytes + found.spill_bytes * found.threads
         return Facts.of_binary(found), {BYTES[SIZE]: len(found.binary), BYTES[MEMORY]: taken}
 

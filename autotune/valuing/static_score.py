@@ -94,11 +94,17 @@ class StaticScore(Staged):
         from tilewright.aot import compile_config
 
         return compile_config(
-            self.module, self.case.precision, self.case.flags, config, self.target.name
+            *(self.module, self.case.precision, self.case.flags, config, self.target.name),
+            sizes=self.case.sizes,
         )
 
     def _programs(self, config: Config) -> int:
-        source = self.module.aot(self.case.precision, self.case.flags, config, self.target.name)
+        from tilewright.aot.source import source_of
+
+        source = source_of(
+            *(self.module, self.case.precision, self.case.flags, config, self.target.name),
+            sizes=self.case.sizes,
+        )
         programs: int = math.prod(source.grid.evaluate(self.case.sizes))
         return max(1, programs)
 

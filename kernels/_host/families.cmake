@@ -27,6 +27,13 @@ endif()
 # Contraction is off so that every level rounds where the source says so; kernels ask for fma by name.
 set(TW_CXX_FLAGS -O3 -Wall -Wextra -Werror -fno-math-errno -ffp-contract=off -fno-gnu-unique)
 
+# Sanitizers for a build that is only run to look for errors, such as `address,undefined`.
+set(TW_SANITIZE "" CACHE STRING "sanitizers to compile kernels with")
+if(TW_SANITIZE)
+  list(APPEND TW_CXX_FLAGS -O1 -g -fno-omit-frame-pointer -fsanitize=${TW_SANITIZE} -fno-sanitize-recover=all)
+  add_link_options(-fsanitize=${TW_SANITIZE})
+endif()
+
 # Functions that got a new version after glibc 2.28 are bound to the old one, so that one binary runs from 2.28 on.
 set(_tw_glibc "")
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$")

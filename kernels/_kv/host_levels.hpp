@@ -5,38 +5,38 @@
 
 #include "_host/cpu.hpp"
 
-#define TW_KV_LEVELS(family, Table)           \
-  namespace tw::family {                      \
-  namespace scalar {                          \
-  const Table& kernels();                     \
-  }                                           \
-  namespace avx2 {                            \
-  const Table& kernels();                     \
-  }                                           \
-  namespace avx2vnni {                        \
-  const Table& kernels();                     \
-  }                                           \
-  namespace avx512 {                          \
-  const Table& kernels();                     \
-  }                                           \
-  namespace amx {                             \
-  const Table& kernels();                     \
-  }                                           \
-  namespace {                                 \
-  const Table& kernels_of(Level level) {      \
-    switch (level) {                          \
-      case Level::amx:                        \
-        return amx::kernels();                \
-      case Level::avx512:                     \
-        return avx512::kernels();             \
-      case Level::avx2vnni:                   \
-        return avx2vnni::kernels();           \
-      case Level::avx2:                       \
-        return avx2::kernels();               \
-      case Level::scalar:                     \
-        break;                                \
-    }                                         \
-    return scalar::kernels();                 \
-  }                                           \
-  }                                           \
+#define TW_KV_LEVELS(family, Table)      \
+  namespace tw::family {                 \
+  namespace scalar {                     \
+  const Table& kernels();                \
+  }                                      \
+  namespace avx2 {                       \
+  const Table& kernels();                \
+  }                                      \
+  namespace avx2vnni {                   \
+  const Table& kernels();                \
+  }                                      \
+  namespace avx512 {                     \
+  const Table& kernels();                \
+  }                                      \
+  namespace amx {                        \
+  const Table& kernels();                \
+  }                                      \
+  namespace {                            \
+  const Table& kernels_of(Level level) { \
+    switch (level) {                     \
+      case Level::amx:                   \
+        return amx::kernels();           \
+      case Level::avx512:                \
+        return avx512::kernels();        \
+      case Level::avx2vnni:              \
+        return avx2vnni::kernels();      \
+      case Level::avx2:                  \
+        return avx2::kernels();          \
+      case Level::scalar:                \
+        break;                           \
+    }                                    \
+    return scalar::kernels();            \
+  }                                      \
+  }                                      \
   }

@@ -1,7 +1,7 @@
 // Rows of tokens to and from pages, nd or NZ; compiled once per instruction level.
 //
-// A page of NZ holds, for each head, blocks of 16 tokens by 32 bytes. The last block of a row is filled up with
-// zeros.
+// A page of NZ holds, for each head, blocks of 16 tokens by 32 bytes. The last block of a row is filled up
+// with zeros.
 #pragma once
 
 #include <cstdint>
@@ -113,8 +113,8 @@ void rows_to_nz(char* head, int64_t first, int64_t count, const char* from, int6
 }
 
 // The other way: tokens `first`... of a head of an NZ page to rows `token_bytes` apart.
-[[maybe_unused]] void nz_to_rows(char* to, int64_t token_bytes, const char* head, int64_t first, int64_t count,
-                                 int64_t row_bytes) {
+[[maybe_unused]] void nz_to_rows(char* to, int64_t token_bytes, const char* head, int64_t first,
+                                 int64_t count, int64_t row_bytes) {
   const int64_t whole = row_bytes / kChunk, rest = row_bytes % kChunk;
   const char* at = head + first * kChunk;
   for (int64_t b = 0; b < whole; b += 2) {
@@ -169,7 +169,8 @@ void copy_bytes(char* to, const char* from, int64_t bytes) {
     __builtin_memcpy(to + i * size, from + i * step, static_cast<size_t>(size));
   }
 }
-[[maybe_unused]] void scatter_elements(char* to, int64_t step, const char* from, int64_t count, int64_t size) {
+[[maybe_unused]] void scatter_elements(char* to, int64_t step, const char* from, int64_t count,
+                                       int64_t size) {
   for (int64_t i = 0; i < count; ++i) {
     __builtin_memcpy(to + i * step, from + i * size, static_cast<size_t>(size));
   }

@@ -82,8 +82,7 @@ TW_INLINE void plain_codes(const float* row, int64_t d, const S& s, char* to) {
 // Base codes to `to`, the nested ones' low halves to `pool`.
 template <class S>
 TW_INLINE void nested_codes(const float* row, int64_t d, const S& s, char* to, int16_t* pool) {
-  store_codes<S>(d, to,
-                 [&](int64_t i) TW_BODY { return base_of_nested(nested_code(s, load(row + i), i)); });
+  store_codes<S>(d, to, [&](int64_t i) TW_BODY { return base_of_nested(nested_code(s, load(row + i), i)); });
   pack_quarters(d, pool,
                 [&](int64_t i) TW_BODY { return nibble_of_nested(nested_code(s, load(row + i), i)); });
 }

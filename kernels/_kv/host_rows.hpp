@@ -37,7 +37,8 @@ TW_INLINE const char* gather(const char* src, int64_t chunk_step, int64_t bytes,
   return room;
 }
 
-// The nibbles of `d` channels as floats: 0..15, or -8..7 when kSigned. Nibble j of lane i is channel j * d/4 + i.
+// The nibbles of `d` channels as floats: 0..15, or -8..7 when kSigned. Nibble j of lane i is channel j * d/4
+// + i.
 template <bool kSigned>
 TW_INLINE void unpack4(const char* src, int64_t d, float* out) {
   const int64_t lanes = d / 4;

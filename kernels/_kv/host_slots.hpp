@@ -18,8 +18,8 @@ struct Run {
 
 class SlotPlan {
  public:
-  // Reads slots [T] for a cache of `pages` pages. Refuses one out of range and, if `distinct`, one that stands
-  // twice; false then.
+  // Reads slots [T] for a cache of `pages` pages. Refuses one out of range and, if `distinct`, one that
+  // stands twice; false then.
   bool read(const Call& call, const tw_tensor& slots, int64_t pages, bool distinct) {
     const int64_t tokens = slots.shape[0];
     char* room = runs_.get(std::max<int64_t>(1, tokens) * static_cast<int64_t>(sizeof(Run)));

@@ -25,8 +25,9 @@ enum Stream : int64_t { kNever = 0, kAlways = 1, kAuto = 2 };
 inline bool read_stream(const Call& call, int64_t bytes, bool* stream) {
   const int64_t value = call.attr("stream", kAuto);
   if (value < kNever || value > kAuto) {
-    call.refuse("stream is %lld; accepted: 0 (never), 1 (always) or 2 (when the batch exceeds the second cache)",
-                static_cast<long long>(value));
+    call.refuse(
+        "stream is %lld; accepted: 0 (never), 1 (always) or 2 (when the batch exceeds the second cache)",
+        static_cast<long long>(value));
     return false;
   }
   static const int64_t cache = std::max<int64_t>(1 << 20, sysconf(_SC_LEVEL2_CACHE_SIZE));

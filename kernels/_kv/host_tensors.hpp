@@ -67,19 +67,20 @@ inline const tw_tensor* expect(const Call& call, const char* name, int32_t dtype
   return unit && !check_unit(call, *t) ? nullptr : t;
 }
 
-inline bool read_strided(const Call& call, const char* name, int32_t dtype, std::initializer_list<int64_t> shape,
-                         Strided* to, bool unit = false) {
+inline bool read_strided(const Call& call, const char* name, int32_t dtype,
+                         std::initializer_list<int64_t> shape, Strided* to, bool unit = false) {
   const tw_tensor* t = expect(call, name, dtype, shape, unit);
   if (t != nullptr) *to = strided(*t);
   return t != nullptr;
 }
 
 // Pages [pages, 16, heads, lanes], nd or NZ.
-inline bool read_pages(const Call& call, const char* name, bool nz, int32_t dtype, int64_t pages, int64_t heads,
-                       int64_t lanes, Pages* to) {
+inline bool read_pages(const Call& call, const char* name, bool nz, int32_t dtype, int64_t pages,
+                       int64_t heads, int64_t lanes, Pages* to) {
   const int64_t size = dtype_size(dtype), chunk = 32 / size;
-  const tw_tensor* t = nz ? expect(call, name, dtype, {pages, heads, (lanes + chunk - 1) / chunk, kPage, chunk})
-                          : expect(call, name, dtype, {pages, kPage, heads, lanes});
+  const tw_tensor* t =
+      nz ? expect(call, name, dtype, {pages, heads, (lanes + chunk - 1) / chunk, kPage, chunk})
+         : expect(call, name, dtype, {pages, kPage, heads, lanes});
   if (t == nullptr || !call.check_align(*t, 64) || !check_dense(call, *t, 1)) return false;
   *to = {static_cast<char*>(t->data), step(*t, 0), lanes * size};
   return true;

@@ -38,7 +38,7 @@ def from_nz(pages: Tensor, lanes: int) -> Tensor:
 def pack4(nibbles: Tensor) -> Tensor:
     """[..., D] integers, of which the low 4 bits count, to [..., D/4] int16."""
     d = nibbles.shape[-1]
-    four = nibbles.to(torch.int32).bitwise_and(15).unflatten(-1, (4, d // 4))
+    four = nibbles.to(torch.int32).bitwise_and(15).reshape(*nibbles.shape[:-1], 4, d // 4)
     bits = sum(four[..., j, :] << (4 * j) for j in range(4))
     return torch.as_tensor(bits).to(torch.int16)
 
@@ -64,6 +64,9 @@ def token_scale8(x: Tensor) -> Tensor:
 
 def range4(x: Tensor, over: int) -> tuple[Tensor, Tensor]:
     """kv4 (scale, zero), both fp16, of floats over dimension `over`."""
+    if x.shape[over] == 0:
+        shape = x.sum(over).shape
+        return torch.ones(shape, dtype=torch.float16), torch.zeros(shape, dtype=torch.float16)
     low, high = x.to(torch.float32).amin(over), x.to(torch.float32).amax(over)
     scale = ((high - low) * (torch.ones((), dtype=torch.float32) / 15)).to(torch.float16)
     return torch.where(scale == 0, torch.ones_like(scale), scale), low.to(torch.float16)
@@ -101,7 +104,7 @@ def _split(c: Tensor, base: torch.dtype) -> tuple[Tensor, Tensor]:
 def e3m0(error: Tensor) -> tuple[Tensor, Tensor]:
     """(nibbles 0..15, scale [...]) of [..., D] fp32 errors."""
     error = error.to(torch.float32)
-    scale = error.abs().amax(-1)
+    scale = error.abs().amax(-1) if error.shape[-1] else error.new_zeros(error.shape[:-1])
     safe = torch.where(scale < TINY, torch.ones_like(scale), scale)
     bits = (error.abs() * reciprocal(safe)[..., None]).view(torch.int32)
     exponent = (((bits + 0x400000) >> 23) - 120).clamp(0, 7)

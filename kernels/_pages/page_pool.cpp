@@ -245,7 +245,8 @@ void BasicPagePool<kChecked>::release_word(int64_t at, uint64_t mask, int64_t pl
     }
   };
   Word& word = words_[at];
-  const bool one_by_one = kChecked || (word.shared.load(std::memory_order_acquire) & mask) != 0;
+  const bool one_by_one =
+      kChecked || run.size() == 1 || (word.shared.load(std::memory_order_acquire) & mask) != 0;
   if (one_by_one) {
     for (size_t i = 0; i < run.size(); ++i) tell(release(run[i]), static_cast<int64_t>(i));
     return;

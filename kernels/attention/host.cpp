@@ -29,8 +29,8 @@ const KernelTable& kernels();
 namespace {
 
 constexpr int64_t kMostD = 256;
-constexpr int64_t kMostTokens = 1 << 24;     // of a sequence: a place is exact as fp32
-constexpr int64_t kInvariantKeys = 256;      // the key block where rows may depend on nothing else
+constexpr int64_t kMostTokens = 1 << 24;  // of a sequence: a place is exact as fp32
+constexpr int64_t kInvariantKeys = 256;   // the key block where rows may depend on nothing else
 
 const KernelTable& kernels_of(Level level) {
   switch (level) {
@@ -53,7 +53,8 @@ long long wide(int64_t value) { return static_cast<long long>(value); }
 bool read_field(const Call& call, const char* name, int64_t step, int64_t high, int64_t* value) {
   *value = call.attr(name, 32);
   if (*value >= step && *value <= high && *value % step == 0) return true;
-  call.refuse("%s is %lld; accepted: multiples of %lld up to %lld", name, wide(*value), wide(step), wide(high));
+  call.refuse("%s is %lld; accepted: multiples of %lld up to %lld", name, wide(*value), wide(step),
+              wide(high));
   return false;
 }
 
@@ -72,7 +73,7 @@ bool read_element(const Call& call, const tw_tensor& q, Problem* p) {
       call.refuse("tensor \"q\" is %s; accepted: fp32, bf16, fp16", dtype_name(q.dtype));
       return false;
   }
-  p->kind = call.attr("compute", 0) != 0                                  ? kI8
+  p->kind = call.attr("compute", 0) != 0                            ? kI8
             : p->element == kElementBF16 && p->kernels->dots[kBF16] ? kBF16
                                                                     : kF32;
   return true;
@@ -176,7 +177,8 @@ const int32_t* read_ends(const Call& call, const char* name, int64_t total, int6
     return nullptr;
   }
   if (ends[0] != 0 || ends[*count - 1] != total) {
-    call.refuse("\"%s\" goes from %d to %d; expected 0 to %lld", name, ends[0], ends[*count - 1], wide(total));
+    call.refuse("\"%s\" goes from %d to %d; expected 0 to %lld", name, ends[0], ends[*count - 1],
+                wide(total));
     return nullptr;
   }
   for (int64_t i = 1; i < *count; ++i) {
@@ -196,8 +198,9 @@ bool read_lengths(const Call& call, Problem* p) {
   p->cu_k = read_ends(call, "cu_k", p->keys, &keys);
   if (p->cu_k == nullptr) return false;
   if (p->batch != 1 || queries != keys) {
-    call.refuse("ragged lengths take a batch of 1 and as many ends of queries as of keys; given: %lld, %lld, %lld",
-                wide(p->batch), wide(queries), wide(keys));
+    call.refuse(
+        "ragged lengths take a batch of 1 and as many ends of queries as of keys; given: %lld, %lld, %lld",
+        wide(p->batch), wide(queries), wide(keys));
     return false;
   }
   p->sequences = queries - 1;
@@ -249,7 +252,8 @@ int attention(const Call& call) {
   p.threads = resolve_threads(call.threads());
   if (p.batch == 0 || p.queries == 0 || p.heads == 0) return TW_OK;
   if (!run(p)) {
-    return call.fail("no memory for the scratch of %lld queries and %lld keys", wide(p.queries), wide(p.keys));
+    return call.fail("no memory for the scratch of %lld queries and %lld keys", wide(p.queries),
+                     wide(p.keys));
   }
   return TW_OK;
 }

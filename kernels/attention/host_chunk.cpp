@@ -7,6 +7,9 @@ namespace tw::attention {
 namespace {
 
 constexpr float kLog2E = 1.4426950408889634f;
+// Keys packed together, which all rows of a task pass over, block after block: rows stay in the first cache
+// meanwhile.
+constexpr int64_t kPackKeys = 512;
 
 }  // namespace
 
@@ -18,21 +21,23 @@ Plan::Plan(const Problem& p, int64_t most_rows) {
   unit = t.key_unit[p.kind];
   tile_m = p.tile_m;
   tile_n = round_up(p.tile_n, unit);
+  pack_n = round_up(kPackKeys, tile_n);
   rows = round_up(most_rows, tile_m);
   key_bytes = groups * 4;
   value_bytes = dv * 4;
   q = layout.add(rows * key_bytes);
   o = layout.add(rows * dv * 4);
   for (int64_t* each : {&m, &l, &low, &high, &place, &slope}) *each = layout.add(rows * 4);
-  k = layout.add(tile_n * key_bytes);
-  v = layout.add(tile_n / per * value_bytes);
+  k = layout.add(pack_n * key_bytes);
+  v = layout.add(pack_n / per * value_bytes);
   // int8 widens values before it rounds them to quads.
-  room = layout.add(p.kind == kI8 ? tile_n * (4 * dv + dv) + kAlign : tile_n / per * value_bytes);
-  s = layout.add(tile_m * tile_n * 4);
-  weights = layout.add(tile_m * tile_n / per * 4);
-  special = layout.add(tile_n * 4);
+  room = layout.add(p.kind == kI8 ? pack_n * (4 * dv + dv) + kAlign : pack_n / per * value_bytes);
+  s = layout.add(2 * tile_m * tile_n * 4);
+  weights = layout.add(2 * tile_m * tile_n / per * 4);
+  special = layout.add(pack_n * 4);
   pointers = layout.add(tile_m * 8 * 2);
   finish = layout.add(kPanelRows * dv * 4);
+  blocks = layout.add(rows / tile_m * (pack_n / tile_n) * static_cast<int64_t>(sizeof(Block)));
   if (p.kind == kI8) add_whole(p);
 }
 
@@ -40,10 +45,10 @@ void Plan::add_whole(const Problem& p) {
   whole.q = layout.add(rows * p.dk * 4);
   whole.row_scale = layout.add(rows * 4);
   whole.row_start = layout.add(rows * 4);
-  whole.room = layout.add(tile_n * p.dk * 4);
+  whole.room = layout.add(pack_n * p.dk * 4);
   whole.mean = layout.add(p.dk * 4);
   whole.dv_scale = layout.add(dv * 4);
-  whole.special = layout.add(tile_n * 4);
+  whole.special = layout.add(pack_n * 4);
   whole.sums = layout.add(tile_m * dv * 4);
   whole.portions = layout.add(tile_m * 4);
 }
@@ -76,10 +81,13 @@ void Chunk::place_rows() {
 
 // Where each row of a block starts in a tensor.
 void Chunk::point(const View& view, int64_t block, int64_t bytes, char** rows) const {
-  const int64_t first = task_.begin + block * plan_.tile_m;
+  const int64_t first = task_.begin + block * plan_.tile_m, head = task_.key_head * group_;
+  int64_t query = task_.first_query + first / group_, member = first % group_;
   for (int64_t i = 0; i < block_rows(block); ++i) {
-    const int64_t query = task_.first_query + (first + i) / group_;
-    rows[i] = view.at(task_.batch, query, task_.key_head * group_ + (first + i) % group_, bytes);
+    rows[i] = view.at(task_.batch, query, head + member, bytes);
+    if (++member < group_) continue;
+    member = 0;
+    ++query;
   }
 }
 
@@ -105,8 +113,7 @@ void Chunk::take_rows(int64_t block) {
 }
 
 Matrix Chunk::source(const View& view, int64_t key0) const {
-  const char* data =
-      view.at(task_.batch, task_.first_key + key0, task_.key_head, kElementBytes[p_.element]);
+  const char* data = view.at(task_.batch, task_.first_key + key0, task_.key_head, kElementBytes[p_.element]);
   return {data, view.stride[1], view.stride[3]};
 }
 
@@ -161,14 +168,15 @@ Whole Chunk::whole(int64_t at, int64_t key0) const {
   return w;
 }
 
-void Chunk::pass_over(int64_t key0, int64_t keys, int64_t block) {
+// What a block of rows has to do with packed keys [first, last); false for nothing.
+bool Chunk::see(int64_t key0, int64_t first, int64_t last, int64_t block, Block* found) const {
   const int64_t at = block * plan_.tile_m, count = block_rows(block);
   const int64_t panels = (count + kPanelRows - 1) / kPanelRows;
   const int32_t *low = in<int32_t>(plan_.low, at), *high = in<int32_t>(plan_.high, at);
   // Places never fall from row to row, so neither do the first and the last key seen.
-  const int64_t from = std::max<int64_t>(low[0] - key0, 0);
-  const int64_t to = std::min<int64_t>(high[count - 1] + 1 - key0, keys);
-  if (from >= to) return;
+  const int64_t from = std::max<int64_t>(low[0] - key0, first);
+  const int64_t to = std::min<int64_t>(high[count - 1] + 1 - key0, last);
+  if (from >= to) return false;
   Block b{};
   b.first = from / plan_.unit * plan_.unit;
   b.last = round_up(to, plan_.unit);
@@ -178,9 +186,6 @@ void Chunk::pass_over(int64_t key0, int64_t keys, int64_t block) {
   b.q = memory_ + plan_.q + at * plan_.key_bytes;
   b.k = memory_ + plan_.k;
   b.v = memory_ + plan_.v;
-  b.padded = round_up(keys, plan_.unit);
-  b.s = in<float>(plan_.s);
-  b.p = memory_ + plan_.weights;
   b.o = in<float>(plan_.o, at * plan_.dv);
   b.m = in<float>(plan_.m, at);
   b.l = in<float>(plan_.l, at);
@@ -200,7 +205,46 @@ void Chunk::pass_over(int64_t key0, int64_t keys, int64_t block) {
   b.element = p_.element;
   b.dv_used = p_.dv;
   if (p_.kind == kI8) b.whole = whole(at, key0);
-  p_.kernels->block[p_.kind](b);
+  *found = b;
+  return true;
+}
+
+// Neighbours get rooms of their own.
+void Chunk::give_room(int64_t place, Block* found) const {
+  const int64_t room = place % 2 * plan_.tile_m * plan_.tile_n;
+  found->s = in<float>(plan_.s, room);
+  found->p = memory_ + plan_.weights + room / kGroup[p_.kind] * 4;
+}
+
+// Part `part` of the keys behind those that are passed over now.
+Fetch Chunk::fetch(int64_t key0, int64_t part, int64_t parts) const {
+  const int64_t bytes = kElementBytes[p_.element], last = *in<int32_t>(plan_.high, task_.rows() - 1);
+  const int64_t next = key0 + plan_.pack_n, count = std::clamp<int64_t>(last + 1 - next, 0, plan_.pack_n);
+  const int64_t first = part * count / parts;
+  Fetch f{};
+  f.rows = (part + 1) * count / parts - first;
+  if (f.rows == 0 || p_.k.stride[3] != 1 || p_.v.stride[3] != 1) return Fetch{};
+  f.k = source(p_.k, next + first).data;
+  f.v = source(p_.v, next + first).data;
+  f.k_row = p_.k.stride[1] * bytes;
+  f.v_row = p_.v.stride[1] * bytes;
+  f.k_bytes = p_.dk * bytes;
+  f.v_bytes = p_.dv * bytes;
+  return f;
+}
+
+void Chunk::pass_over(int64_t key0, int64_t keys) {
+  Block* blocks = in<Block>(plan_.blocks);
+  int64_t count = 0;
+  for (int64_t block = 0; block < blocks_; ++block) {
+    for (int64_t first = 0; first < keys; first += plan_.tile_n) {
+      if (!see(key0, first, std::min(first + plan_.tile_n, keys), block, blocks + count)) continue;
+      give_room(count, blocks + count);
+      ++count;
+    }
+  }
+  for (int64_t i = 0; i < count; ++i) blocks[i].fetch = fetch(key0, i, count);
+  p_.kernels->blocks[p_.kind](blocks, count);
 }
 
 void Chunk::finish(int64_t block) {
@@ -228,11 +272,11 @@ void Chunk::run() {
   place_rows();
   for (int64_t block = 0; block < blocks_; ++block) take_rows(block);
   const int64_t low = *in<int32_t>(plan_.low), high = *in<int32_t>(plan_.high, task_.rows() - 1);
-  for (int64_t key0 = low / plan_.tile_n * plan_.tile_n; key0 <= high; key0 += plan_.tile_n) {
-    const int64_t keys = std::min(plan_.tile_n, task_.keys - key0);
+  for (int64_t key0 = low / plan_.pack_n * plan_.pack_n; key0 <= high; key0 += plan_.pack_n) {
+    const int64_t keys = std::min({plan_.pack_n, task_.keys - key0, high + 1 - key0});
     pack_keys(key0, keys);
     pack_values(key0, keys);
-    for (int64_t block = 0; block < blocks_; ++block) pass_over(key0, keys, block);
+    pass_over(key0, keys);
   }
   for (int64_t block = 0; block < blocks_; ++block) finish(block);
 }

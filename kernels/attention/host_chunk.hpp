@@ -20,13 +20,14 @@ class Plan {
  public:
   Plan(const Problem& p, int64_t most_rows);
 
-  int64_t groups, dv;         // padded
-  int64_t key_bytes;          // of a packed key
-  int64_t value_bytes;        // of a packed group of keys of V
+  int64_t groups, dv;   // padded
+  int64_t key_bytes;    // of a packed key
+  int64_t value_bytes;  // of a packed group of keys of V
   int64_t tile_m, tile_n, unit;
-  int64_t rows;               // most rows of a task, whole blocks
+  int64_t pack_n;             // keys packed together, whole blocks
+  int64_t rows;  // most rows of a task, whole blocks
   Layout layout;
-  int64_t q, o, m, l, low, high, place, slope, k, v, room, s, weights, special, pointers, finish;
+  int64_t q, o, m, l, low, high, place, slope, k, v, room, s, weights, special, pointers, finish, blocks;
 
   // int8: what rows were, what their codes are worth, and of packed keys and values the same.
   struct Whole {
@@ -43,15 +44,13 @@ class Chunk {
   void run();
 
  private:
-  // What the rows of a block see, together.
-  struct Sight {
-    int64_t least_low, most_low, least_high, most_high;
-  };
-
   void place_rows();
   void take_rows(int64_t block);
   int64_t block_rows(int64_t block) const;
-  void pass_over(int64_t key0, int64_t keys, int64_t block);
+  void pass_over(int64_t key0, int64_t keys);
+  bool see(int64_t key0, int64_t first, int64_t last, int64_t block, Block* found) const;
+  void give_room(int64_t place, Block* found) const;
+  Fetch fetch(int64_t key0, int64_t part, int64_t parts) const;
   void pack_keys(int64_t key0, int64_t keys);
   void pack_values(int64_t key0, int64_t keys);
   Matrix source(const View& view, int64_t key0) const;

@@ -118,7 +118,8 @@ void pack_k_i8(const PackK& p) {
       for (int64_t d = 0; d < bytes; ++d) codes[d] = static_cast<int8_t>(codes[d] ^ 0x80);
     }
 #if TW_LEVEL == TW_LEVEL_amx
-    store_chunks(key_tile(p.dst, key, bytes / kTileBytes), reinterpret_cast<char*>(codes), bytes / kTileBytes);
+    store_chunks(key_tile(p.dst, key, bytes / kTileBytes), reinterpret_cast<char*>(codes),
+                 bytes / kTileBytes);
 #else
     __builtin_memcpy(p.dst + key * bytes, codes, static_cast<size_t>(bytes));
 #endif
@@ -233,19 +234,12 @@ TW_INLINE VF weights_i8(const Block& b, const float* s, VF scale, VF shift, char
 }
 
 TW_INLINE void soften_panel_i8(const Block& b, int64_t panel) {
-  const bool adjusted = b.masked || b.cap != 0.0f || b.slope != nullptr || !(b.scale > 0.0f);
   const int64_t keys = b.last - b.first;
+  const VF scale = bcast(bent(b) ? 1.0f : b.scale);
   for (int64_t lane = 0; lane < kPanelRows; lane += kLanes) {
     float* s = b.s + panel * keys * kPanelRows + lane;
     scores_of_sums(b, panel, lane, s);
-    VF scale = bcast(1.0f), most;
-    if (adjusted) {
-      const Lanes lanes = lanes_of(b, panel * kPanelRows + lane);
-      most = adjust(b, lanes, s, [](const float* x) TW_BODY { return load(x); });
-    } else {
-      scale = bcast(b.scale);
-      most = mul(largest(b, s), scale);
-    }
+    const VF most = bend(b, {b.first, b.last}, panel, lane, s);
     const VF shift = move_reference(b, panel, lane, most);
     const VF own = shift_of(most);
     // 0 where nothing was seen, NaN where a score is.
@@ -298,7 +292,8 @@ void block_i8(const Block& b) {
 #endif
   add_values(b);
   if (b.specials != 0) {
-    add_special(b, [&](int64_t panel, int64_t key, int64_t lane) { return code_weight_at(b, panel, key, lane); });
+    add_special(
+        b, [&](int64_t panel, int64_t key, int64_t lane) { return code_weight_at(b, panel, key, lane); });
   }
 }
 

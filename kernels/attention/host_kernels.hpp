@@ -81,13 +81,21 @@ struct Whole {
   float* portions;  // room: [panel][16], what a code of a weight is worth
 };
 
+// Rows of keys and values that are packed next, to be fetched meanwhile: they lie a row of all heads apart,
+// beyond what the processor fetches by itself.
+struct Fetch {
+  const char *k, *v;
+  int64_t k_row, v_row;      // bytes from one row to the next
+  int64_t k_bytes, v_bytes;  // of a row
+  int64_t rows;
+};
+
 // One block of rows passing over packed keys.
 struct Block {
   int64_t panels, groups, dv;  // dv padded
   const char* q;               // [panel][groups][16][values of a group]
   const char* k;
   const char* v;
-  int64_t padded;       // keys the packed K and V have room for
   int64_t first, last;  // keys to pass over, multiples of the key unit
   float* s;             // room: [panel][last - first][16]
   char* p;              // room: the same, as the kind multiplies weights
@@ -97,9 +105,9 @@ struct Block {
   int64_t key0;         // place of packed key 0 in its sequence
   const int32_t* low;   // [panel][16], places of the first and last key that a row sees
   const int32_t* high;
-  bool masked;          // some row does not see all of [first, last)
-  bool exact;           // weights to fp32 precision, since their logarithm is asked for
-  float scale;          // of scores, to powers of two, unless there is a cap
+  bool masked;             // some row does not see all of [first, last)
+  bool exact;              // weights to fp32 precision, since their logarithm is asked for
+  float scale;             // of scores, to powers of two, unless there is a cap
   float cap, cap_scale;    // 0, or scores are cap * tanh(s * cap_scale), in powers of two
   const float* slope;      // null, or [panel][16], in powers of two
   const int32_t* place;    // [panel][16], the row's own place
@@ -108,6 +116,7 @@ struct Block {
   Matrix source;  // V as it was before packing
   Element element;
   int64_t dv_used;
+  Fetch fetch;
   Whole whole;  // int8
 };
 
@@ -130,7 +139,8 @@ struct KernelTable {
   void (*pack_q[kKinds])(const PackQ&);
   void (*pack_k[kKinds])(const PackK&);
   void (*pack_v[kKinds])(const PackV&);
-  void (*block[kKinds])(const Block&);
+  // Blocks that pass over the same packed keys; neighbours have rooms of their own for scores and weights.
+  void (*blocks[kKinds])(const Block*, int64_t);
   void (*finish)(const Finish&);
   void (*begin[kKinds])();  // null, or what a thread does before its first and after its last block
   void (*end[kKinds])();

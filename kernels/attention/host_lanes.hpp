@@ -61,9 +61,8 @@ TW_INLINE void product(const Product& p) {
       unrolled<kVecs>([&](int v) TW_BODY { acc[i][v] = Step::dot(acc[i][v], rows[v], a + i * p.a_row); });
     });
   }
-  unrolled<MR>([&](int i) TW_BODY {
-    unrolled<kVecs>([&](int v) TW_BODY { Step::store_acc(at(i, v), acc[i][v]); });
-  });
+  unrolled<MR>(
+      [&](int i) TW_BODY { unrolled<kVecs>([&](int v) TW_BODY { Step::store_acc(at(i, v), acc[i][v]); }); });
 }
 
 constexpr int kMr = kLanes >= 16 ? 8 : kLanes >= 8 ? 4 : 2;
@@ -126,7 +125,8 @@ void block_lanes(const Block& b) {
   for (int64_t panel = 0; panel < b.panels; ++panel) soften_panel<K>(b, panel);
   value_lanes<Step, K, true>(b, reinterpret_cast<char*>(b.o));
   if (b.specials != 0) {
-    add_special(b, [&](int64_t panel, int64_t key, int64_t lane) { return weight_at<K>(b, panel, key, lane); });
+    add_special(b,
+                [&](int64_t panel, int64_t key, int64_t lane) { return weight_at<K>(b, panel, key, lane); });
   }
 }
 

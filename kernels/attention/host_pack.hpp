@@ -20,6 +20,14 @@ TW_INLINE void prefetch_row(const Matrix& m, int64_t row, int64_t rows, int64_t 
   for (int64_t i = 0; i < n * kElementBytes[element]; i += 64) prefetch(src + i);
 }
 
+// Rows [first, last) to the second cache.
+TW_INLINE void fetch_rows(const Fetch& f, int64_t first, int64_t last) {
+  for (int64_t row = first; row < last; ++row) {
+    for (int64_t i = 0; i < f.k_bytes; i += 64) prefetch_l2(f.k + row * f.k_row + i);
+    for (int64_t i = 0; i < f.v_bytes; i += 64) prefetch_l2(f.v + row * f.v_row + i);
+  }
+}
+
 // n elements as fp32.
 TW_INLINE void widen_row(const char* src, Element element, int64_t stride, int64_t n, float* dst) {
   const auto* wide = reinterpret_cast<const float*>(src);
@@ -42,11 +50,11 @@ TW_INLINE void widen_row(const char* src, Element element, int64_t stride, int64
 
 // n elements of 16 bits.
 TW_INLINE void copy_row(const char* src, int64_t stride, int64_t n, uint16_t* dst) {
+  int64_t i = 0;
   if (stride == 1) {
-    __builtin_memcpy(dst, src, static_cast<size_t>(n) * 2);
-    return;
+    for (; i + 32 <= n; i += 32) __builtin_memcpy(dst + i, src + i * 2, 64);
   }
-  for (int64_t i = 0; i < n; ++i) dst[i] = reinterpret_cast<const uint16_t*>(src)[i * stride];
+  for (; i < n; ++i) dst[i] = reinterpret_cast<const uint16_t*>(src)[i * stride];
 }
 
 // Whether any of n elements is inf or NaN.

@@ -15,9 +15,9 @@ namespace tw::attention {
 namespace {
 
 constexpr int64_t kKeptScratchBytes = 64 << 20;
-constexpr int64_t kRowBytes = 1 << 20;       // of packed rows and sums that pass over a packed key block
-constexpr int64_t kTasksPerThread = 4;         // that they end together
-constexpr int64_t kMacsPerThread = 1 << 18;    // fewer are not worth another thread
+constexpr int64_t kRowBytes = 640 << 10;       // of packed rows and sums that pass over a packed key block
+constexpr int64_t kTasksPerThread = 4;       // that they end together
+constexpr int64_t kMacsPerThread = 1 << 18;  // fewer are not worth another thread
 
 // A thread's use of one kind's kernels.
 class Session {

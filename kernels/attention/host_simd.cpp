@@ -1,9 +1,20 @@
 // The computing half of the host attention; compiled once per ISA level with -DTW_ISA=<level>.
 #include "_host/simd/simd.hpp"
 #include "attention/host_int8.hpp"
+#if TW_LEVEL == TW_LEVEL_amx
+#include "attention/host_pipeline.hpp"
+#endif
 
 namespace tw::attention::TW_ISA {
 namespace {
+
+template <void (*Block1)(const Block&)>
+void one_by_one(const Block* blocks, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    fetch_rows(blocks[i].fetch, 0, blocks[i].fetch.rows);
+    Block1(blocks[i]);
+  }
+}
 
 constexpr KernelTable make_table() {
   KernelTable t{};
@@ -13,7 +24,7 @@ constexpr KernelTable make_table() {
   t.pack_q[kF32] = pack_q_f32;
   t.pack_k[kF32] = pack_k_f32;
   t.pack_v[kF32] = pack_v_f32;
-  t.block[kF32] = block_lanes<StepF32, kF32>;
+  t.blocks[kF32] = one_by_one<block_lanes<StepF32, kF32>>;
   t.finish = finish_rows;
   t.key_unit[kBF16] = 32;
   t.dots[kBF16] = kHasDpbf16;
@@ -22,7 +33,7 @@ constexpr KernelTable make_table() {
   t.pack_q[kBF16] = pack_q_tiles;
   t.pack_k[kBF16] = pack_k_tiles;
   t.pack_v[kBF16] = pack_v_tiles;
-  t.block[kBF16] = block_tiles;
+  t.blocks[kBF16] = blocks_tiles;
   t.begin[kBF16] = tiles_begin;
   t.end[kBF16] = tiles_end;
 #elif TW_LEVEL >= TW_LEVEL_avx512
@@ -30,7 +41,7 @@ constexpr KernelTable make_table() {
   t.pack_q[kBF16] = pack_q_bf16;
   t.pack_k[kBF16] = pack_k_bf16;
   t.pack_v[kBF16] = pack_v_bf16;
-  t.block[kBF16] = block_lanes<StepBF16, kBF16>;
+  t.blocks[kBF16] = one_by_one<block_lanes<StepBF16, kBF16>>;
 #endif
   t.key_unit[kI8] = kI8KeyUnit;
   t.d_unit[kI8] = kI8DUnit;
@@ -38,7 +49,7 @@ constexpr KernelTable make_table() {
   t.pack_q[kI8] = pack_q_i8;
   t.pack_k[kI8] = pack_k_i8;
   t.pack_v[kI8] = pack_v_i8;
-  t.block[kI8] = block_i8;
+  t.blocks[kI8] = one_by_one<block_i8>;
 #if TW_LEVEL == TW_LEVEL_amx
   t.begin[kI8] = tiles_begin;
   t.end[kI8] = tiles_end;

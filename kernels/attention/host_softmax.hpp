@@ -25,13 +25,17 @@ TW_INLINE Lanes lanes_of(const Block& b, int64_t lane) {
   return found;
 }
 
-// Scores of keys [first, last) as powers of two, with cap, slope and mask, in place; the largest of each
-// lane.
-template <bool Cap, bool Slope, class Score>
-TW_INLINE VF adjust_lanes(const Block& b, const Lanes& lanes, float* s, const Score& score) {
+// Keys [first, last) of a block.
+struct Keys {
+  int64_t first, last;
+};
+
+// Scores of keys as powers of two, with cap, slope and mask, in place; the largest of each lane.
+template <bool Cap, bool Slope>
+TW_INLINE VF adjust_lanes(const Block& b, Keys keys, const Lanes& lanes, float* s) {
   VF most = bcast(-kInf);
-  for (int64_t key = b.key0 + b.first; key < b.key0 + b.last; ++key, s += kPanelRows) {
-    VF x = score(s);
+  for (int64_t key = b.key0 + keys.first; key < b.key0 + keys.last; ++key, s += kPanelRows) {
+    VF x = load(s);
     if constexpr (Cap) {
       x = mul(bcast(b.cap), tanh_of(mul(x, bcast(b.cap_scale))));
     } else {
@@ -48,26 +52,38 @@ TW_INLINE VF adjust_lanes(const Block& b, const Lanes& lanes, float* s, const Sc
   return most;
 }
 
-template <class Score>
-TW_INLINE VF adjust(const Block& b, const Lanes& lanes, float* s, const Score& score) {
+TW_INLINE VF adjust(const Block& b, Keys keys, const Lanes& lanes, float* s) {
   if (b.cap != 0.0f) {
-    return b.slope != nullptr ? adjust_lanes<true, true>(b, lanes, s, score)
-                              : adjust_lanes<true, false>(b, lanes, s, score);
+    return b.slope != nullptr ? adjust_lanes<true, true>(b, keys, lanes, s)
+                              : adjust_lanes<true, false>(b, keys, lanes, s);
   }
-  return b.slope != nullptr ? adjust_lanes<false, true>(b, lanes, s, score)
-                            : adjust_lanes<false, false>(b, lanes, s, score);
+  return b.slope != nullptr ? adjust_lanes<false, true>(b, keys, lanes, s)
+                            : adjust_lanes<false, false>(b, keys, lanes, s);
 }
 
-TW_INLINE VF largest(const Block& b, const float* s) {
+TW_INLINE VF largest(Keys keys, const float* s) {
   VF most[4] = {bcast(-kInf), bcast(-kInf), bcast(-kInf), bcast(-kInf)};
-  for (int64_t key = b.first; key < b.last; key += 4, s += 4 * kPanelRows) {
+  for (int64_t key = keys.first; key < keys.last; key += 4, s += 4 * kPanelRows) {
     for (int i = 0; i < 4; ++i) most[i] = larger(most[i], load(s + i * kPanelRows));
   }
   return larger(larger(most[0], most[1]), larger(most[2], most[3]));
 }
 
+// Whether scores must be changed before they can be weights, but for their scale.
+TW_INLINE bool bent(const Block& b) {
+  return b.masked || b.cap != 0.0f || b.slope != nullptr || !(b.scale > 0.0f);
+}
+
+// The largest score of each lane, as a power of two; bent ones are so afterwards, too.
+TW_INLINE VF bend(const Block& b, Keys keys, int64_t panel, int64_t lane, float* s) {
+  if (!bent(b)) return mul(largest(keys, s), bcast(b.scale));
+  return adjust(b, keys, lanes_of(b, panel * kPanelRows + lane), s);
+}
+
 // What is subtracted from every score before 2^x: never infinite where nothing was seen.
 TW_INLINE VF shift_of(VF m) { return select(equal(m, bcast(-kInf)), zero_f(), m); }
+
+TW_INLINE VM beats(VF most, VF reference) { return greater(most, add(reference, bcast(kSlack))); }
 
 // Takes a new largest score into account: where it beats the reference, the reference moves and the sums are
 // scaled. Returns what to subtract.
@@ -75,7 +91,7 @@ TW_INLINE VF move_reference(const Block& b, int64_t panel, int64_t lane, VF most
   float* m = b.m + panel * kPanelRows + lane;
   float* l = b.l + panel * kPanelRows + lane;
   const VF before = load(m);
-  const VM moved = greater(most, add(before, bcast(kSlack)));
+  const VM moved = beats(most, before);
   if (!any(moved)) return shift_of(before);
   const VF now = select(moved, most, before);
   const VF factor = select(moved, exp2_of<5>(sub(before, now)), bcast(1.0f));
@@ -87,10 +103,10 @@ TW_INLINE VF move_reference(const Block& b, int64_t panel, int64_t lane, VF most
 }
 
 // Weights as fp32, [key][16].
-TW_INLINE VF weights_f32(const Block& b, const float* s, VF scale, VF shift, float* p) {
+TW_INLINE VF weights_f32(Keys keys, const float* s, VF scale, VF shift, float* p) {
   VF sum[2] = {zero_f(), zero_f()};
   const VF minus = sub(zero_f(), shift);
-  for (int64_t key = b.first; key < b.last; key += 2, s += 2 * kPanelRows, p += 2 * kPanelRows) {
+  for (int64_t key = keys.first; key < keys.last; key += 2, s += 2 * kPanelRows, p += 2 * kPanelRows) {
     for (int i = 0; i < 2; ++i) {
       const VF x = exp2_of<5>(fma(load(s + i * kPanelRows), scale, minus));
       store(p + i * kPanelRows, x);
@@ -102,11 +118,11 @@ TW_INLINE VF weights_f32(const Block& b, const float* s, VF scale, VF shift, flo
 
 // Weights as bf16, [pair of keys][16][2]. Exact: sums are those before rounding.
 template <bool Exact>
-TW_INLINE VF weights_bf16(const Block& b, const float* s, VF scale, VF shift, char* p) {
+TW_INLINE VF weights_bf16(Keys keys, const float* s, VF scale, VF shift, char* p) {
   VF sum[2] = {zero_f(), zero_f()};
   const VF minus = sub(zero_f(), shift);
   const VI ones = bcast_i(0x3f803f80u);
-  for (int64_t key = b.first; key < b.last; key += 4, s += 4 * kPanelRows, p += 2 * kPanelBytes) {
+  for (int64_t key = keys.first; key < keys.last; key += 4, s += 4 * kPanelRows, p += 2 * kPanelBytes) {
     for (int i = 0; i < 2; ++i) {
       const VF low = exp2_of<Exact ? 5 : 3>(fma(load(s + 2 * i * kPanelRows), scale, minus));
       const VF high = exp2_of<Exact ? 5 : 3>(fma(load(s + (2 * i + 1) * kPanelRows), scale, minus));
@@ -118,32 +134,30 @@ TW_INLINE VF weights_bf16(const Block& b, const float* s, VF scale, VF shift, ch
   return add(sum[0], sum[1]);
 }
 
+// Weights of keys, whose sums go to `l`; s and p are at the first of them.
+template <Kind K>
+TW_INLINE void weigh(const Block& b, Keys keys, int64_t row, VF shift, const float* s, char* p) {
+  const VF scale = bcast(bent(b) ? 1.0f : b.scale);
+  VF sum;
+  if constexpr (K == kF32) {
+    sum = weights_f32(keys, s, scale, shift, reinterpret_cast<float*>(p));
+  } else {
+    sum = b.exact ? weights_bf16<true>(keys, s, scale, shift, p)
+                  : weights_bf16<false>(keys, s, scale, shift, p);
+  }
+  store(b.l + row, add(load(b.l + row), sum));
+}
+
 // Scores of one panel to weights.
 template <Kind K>
 TW_INLINE void soften_panel(const Block& b, int64_t panel) {
-  const bool adjusted = b.masked || b.cap != 0.0f || b.slope != nullptr || !(b.scale > 0.0f);
-  const int64_t keys = b.last - b.first;
+  const Keys keys{b.first, b.last};
+  const int64_t count = b.last - b.first;
   for (int64_t lane = 0; lane < kPanelRows; lane += kLanes) {
-    float* s = b.s + panel * keys * kPanelRows + lane;
-    VF scale = bcast(1.0f), most;
-    if (adjusted) {
-      const Lanes lanes = lanes_of(b, panel * kPanelRows + lane);
-      most = adjust(b, lanes, s, [](const float* x) TW_BODY { return load(x); });
-    } else {
-      scale = bcast(b.scale);
-      most = mul(largest(b, s), scale);
-    }
-    const VF shift = move_reference(b, panel, lane, most);
-    float* l = b.l + panel * kPanelRows + lane;
-    VF sum;
-    if constexpr (K == kF32) {
-      float* p = reinterpret_cast<float*>(b.p) + panel * keys * kPanelRows + lane;
-      sum = weights_f32(b, s, scale, shift, p);
-    } else {
-      char* p = b.p + panel * keys / 2 * kPanelBytes + lane * 4;
-      sum = b.exact ? weights_bf16<true>(b, s, scale, shift, p) : weights_bf16<false>(b, s, scale, shift, p);
-    }
-    store(l, add(load(l), sum));
+    float* s = b.s + panel * count * kPanelRows + lane;
+    const VF shift = move_reference(b, panel, lane, bend(b, keys, panel, lane, s));
+    char* p = b.p + panel * count / kGroup[K] * kPanelBytes + lane * 4;
+    weigh<K>(b, keys, panel * kPanelRows + lane, shift, s, p);
   }
 }
 
@@ -212,7 +226,8 @@ void finish_rows(const Finish& f) {
     for (int r = 0; r < kPanelRows; ++r) factor[r] = m[r] == -kInf && l[r] == 0.0f ? 0.0f : 1.0f / l[r];
     for (int r = 0; r < kPanelRows && panel * kPanelRows + r < f.count; ++r) {
       const char* row = f.rows[panel * kPanelRows + r];
-      for (int64_t i = 0; i < f.dv_used * kElementBytes[f.element]; i += 64) __builtin_prefetch(row + i, 1, 3);
+      for (int64_t i = 0; i < f.dv_used * kElementBytes[f.element]; i += 64)
+        __builtin_prefetch(row + i, 1, 3);
     }
     for (int64_t i = 0; i < f.dv; i += 8) {
       for (int half = 0; half < 2; ++half) {
@@ -226,8 +241,7 @@ void finish_rows(const Finish& f) {
       store_row(f.rows[panel * kPanelRows + r], f.element, f.stride, row, f.dv_used);
       if (f.lse == nullptr) continue;
       const bool nothing = factor[r] == 0.0f && m[r] == -kInf;
-      *f.lse[panel * kPanelRows + r] =
-          nothing ? -kInf : (m[r] + __builtin_log2f(l[r])) * 0.69314718056f;
+      *f.lse[panel * kPanelRows + r] = nothing ? -kInf : (m[r] + __builtin_log2f(l[r])) * 0.69314718056f;
     }
   }
 }

@@ -42,7 +42,8 @@ TW_INLINE char* key_tile(char* dst, int64_t key, int64_t chunks) {
 }
 
 TW_INLINE void store_chunks(char* dst, const char* row, int64_t chunks) {
-  for (int64_t c = 0; c < chunks; ++c) __builtin_memcpy(dst + c * kTileSize, row + c * kTileBytes, kTileBytes);
+  for (int64_t c = 0; c < chunks; ++c)
+    __builtin_memcpy(dst + c * kTileSize, row + c * kTileBytes, kTileBytes);
 }
 
 TW_INLINE void clear_chunks(char* dst, int64_t chunks) {
@@ -186,16 +187,6 @@ TW_INLINE void value_tiles(const Block& b, char* sums) {
   p.c = sums;
   p.c_apart = b.dv * kPanelBytes;
   tile_products<D, Add>(p, b.dv / kTileRows, b.panels);
-}
-
-void block_tiles(const Block& b) {
-  score_tiles<DotBF16>(b);
-  for (int64_t panel = 0; panel < b.panels; ++panel) soften_panel<kBF16>(b, panel);
-  value_tiles<DotBF16, kBF16, true>(b, reinterpret_cast<char*>(b.o));
-  if (b.specials != 0) {
-    add_special(
-        b, [&](int64_t panel, int64_t key, int64_t lane) { return weight_at<kBF16>(b, panel, key, lane); });
-  }
 }
 
 }  // namespace

@@ -137,7 +137,10 @@ def _zentorch(case: Case, inputs: Inputs) -> Call:
 
 
 def _sgl(case: Case, inputs: Inputs) -> Call:
-    """Keys of earlier tokens lie in a cache of single tokens, those of the queries beside it."""
+    """Keys of earlier tokens lie in a cache of single tokens, those of the queries beside it.
+
+    What this wheel has is wrong for fp16 and for softcap, which the check before timing finds.
+    """
     ops = vllm_ops()
     _refuse("SGL", case, "lse", "alibi", "mask", "window")
     if case.precision == "fp32":

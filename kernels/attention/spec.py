@@ -9,8 +9,9 @@ from tilewright.cases import Case, Flag, points
 from tilewright.dims import dims
 from tilewright.dtypes import BF16, FP16, FP32, INT32, DType
 from tilewright.numerics import Tolerance
-from tilewright.space import Config, Space
+from tilewright.space import Config, Rule, Space
 from tilewright.spec import KernelSpec, Precision, Ref, Tensor
+from tilewright.targets import Target
 
 B, SQ, SK, HQ, HKV, DK, DV, NS1 = dims("B SQ SK HQ HKV DK DV NS1")
 
@@ -27,7 +28,8 @@ def score_scale(case: Case) -> float:
 
 def _int8_error(case: Case) -> float:
     """What int8 adds for normal inputs: scores (both factors), weights in 1/255 of the largest, values."""
-    scores = math.sqrt(2.0) * _INT8_STEP * score_scale(case) * math.sqrt(case.sizes["DK"])
+    deviation = abs(score_scale(case)) * math.sqrt(case.sizes["DK"])
+    scores = math.sqrt(2.0) * _INT8_STEP * deviation
     # Weights of normal scores have an rms near 0.06 of the largest at a thousand keys.
     weights = 1.0 / 255.0 / math.sqrt(12.0) / 0.06
     return scores + weights + _INT8_STEP
@@ -91,6 +93,12 @@ def _valid(spec: KernelSpec, case: Case) -> str | None:
     if not math.isfinite(case.number("scale")):
         return f"scale={case.flags['scale']} is not finite; 0 is 1/sqrt(DK)"
     return None
+
+
+def _fits_ascend(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    from tilewright.ascendc.ops.attention import adapter
+
+    return adapter.refuses(case, config, target)
 
 
 def _precision(dtype: DType) -> Precision:
@@ -193,14 +201,19 @@ SPEC = KernelSpec(
             num_stages=(1, 2, 3, 4),
         ),
         "ascend": Space(
-            tile_m=(16, 32, 64, 128, 256), tile_n=(32, 64, 128, 256, 512), stages=(1, 2, 3)
-        ),
+            tile_m=(32, 64, 128),
+            tile_n=(32, 64, 128, 256, 512),
+            preload=(1, 2, 3),
+            stagger=(0, 1),
+        ).where(Rule("what the kernel takes", _fits_ascend)),
     },
     default={
         "cpu": Config(tile_m=32, tile_n=32),
-        "cuda": Config(tile_m=32, tile_n=32, num_warps=4, num_stages=2),
+        # Warp-group and tensor-memory instructions (sm_90, sm_100) take 64 rows or more.
+        "cuda": Config(tile_m=64, tile_n=32, num_warps=4, num_stages=2),
+        "cuda:sm_80": Config(tile_m=32, tile_n=32, num_warps=4, num_stages=2),
         "hip": Config(tile_m=32, tile_n=32, num_warps=4, num_stages=2),
-        "ascend": Config(tile_m=32, tile_n=32, stages=2),
+        "ascend": Config(tile_m=32, tile_n=32, preload=1, stagger=0),
     },
     peers=Ref("peers:peers"),
 )

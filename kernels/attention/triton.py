@@ -23,12 +23,10 @@ if TYPE_CHECKING:
     import torch
 
 PRECISIONS = ("fp32", "bf16", "fp16")
-# Dims that a binary fixes; the usual one first.
-FIXED_SIZES: tuple[Mapping[str, int], ...] = tuple(
-    MappingProxyType({"DK": dk, "DV": dv})
-    for dk, dv in (
-        *((128, 128), (64, 64), (32, 32), (80, 80), (96, 96), (192, 128), (192, 192), (256, 256)),
-    )
+# Dims that a binary fixes: those that bundles carry, the usual one first. Any others compile as well.
+FIXED_SIZES: tuple[Mapping[str, int], ...] = (
+    MappingProxyType({"DK": 128, "DV": 128}),
+    MappingProxyType({"DK": 64, "DV": 64}),
 )
 _GRID = MappingProxyType(
     {
@@ -118,7 +116,9 @@ def aot(
             if letter != "b" or lengths == "equal"
         )
 
-    starts = tuple(tensor(name, "int32") for name in ("cu_q", "cu_k")) if lengths == "ragged" else ()
+    starts = (
+        tuple(tensor(name, "int32") for name in ("cu_q", "cu_k")) if lengths == "ragged" else ()
+    )
     args = (
         *(tensor("q"), tensor("k"), tensor("v")),
         *starts,
@@ -146,7 +146,9 @@ def aot(
     constexprs = _constexprs(config, flags, sizes["DK"], sizes["DV"]) | {"WIDEN": False}
     if target.startswith("cuda:"):
         constexprs["PRECISION"] = "tf32x3"
-    constexprs |= dict.fromkeys(("stride_qd", "stride_kd", "stride_vd", "stride_od", "stride_alibi"), 1)
+    constexprs |= dict.fromkeys(
+        ("stride_qd", "stride_kd", "stride_vd", "stride_od", "stride_alibi"), 1
+    )
     if not extras:
         constexprs["alibi"] = None
     if not starts:
@@ -168,7 +170,7 @@ def aot(
         grid=Grid(_GRID[lengths].format(**config)),
         requirements=tuple(Requirement(f"stride:{axis}", "equals", 1) for axis in contiguous),
         sizes=dict(sizes),
-        free=(*_FREE, *(("softcap", "alibi") if extras else ())),
+        free=(*_FREE, *(("softcap", "alibi", "batch_invariant") if extras else ())),
     )
 
 
@@ -194,7 +196,8 @@ def _constexprs(
         "V_TAIL": v_tail,
         "RAGGED": _lengths(flags) == "ragged",
         "EXTRAS": _extras(flags),
-        "INVARIANT": flags.get("batch_invariant") == "yes",
+        # Caps cost more than masks: one binary of them serves both.
+        "INVARIANT": flags.get("batch_invariant") == "yes" or _extras(flags),
         "PRECISION": "ieee",
     }
 
@@ -214,17 +217,13 @@ def _extras(flags: Mapping[str, str]) -> bool:
     return _number(flags, "softcap") > 0 or flags.get("alibi") == "yes"
 
 
-def _starts(
-    tensors: Mapping[str, torch.Tensor | None], name: str, tokens: int
-) -> torch.Tensor:
+def _starts(tensors: Mapping[str, torch.Tensor | None], name: str, tokens: int) -> torch.Tensor:
     """Where each sequence starts, dense; on the CPU also looked at, since a kernel trusts it."""
     starts = _tensor(tensors, name)
     if not starts.is_cuda:
         values = starts.tolist()
         if values[0] != 0 or values[-1] != tokens or values != sorted(values):
-            raise Refused(
-                f"{name} is {values[:8]}; accepted: from 0 to {tokens}, never falling"
-            )
+            raise Refused(f"{name} is {values[:8]}; accepted: from 0 to {tokens}, never falling")
     return starts.contiguous()
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from tilewright.kernels._triton import flash
+from tilewright.kernels._triton.flash import (
+    find_sequence,
+    inverse,
+    is_bad,
+    log_sum_exp,
+    online,
+    scores,
+)
 
 
 @triton.jit
@@ -70,13 +77,13 @@ def spoil(
         x = channels(
             block, cols64, stride_vn, stride_vd, at + cols < stop, FIRST, COUNT, WIDTH, True, WIDEN
         )
-        if tl.max(tl.max(flash.is_bad(x).to(tl.int32), axis=1), axis=0) > 0:
+        if tl.max(tl.max(is_bad(x).to(tl.int32), axis=1), axis=0) > 0:
             tl.debug_barrier()
             for key in range(at, tl.minimum(at + TILE_N, stop)):
                 value = tl.load(block + lanes * stride_vd, mask=lanes < WIDTH, other=0)
                 value = value.to(tl.float32)
                 sees = (first_key <= key) & (key < last_key)
-                hit = mask & sees[:, None] & flash.is_bad(value)[None, :]
+                hit = mask & sees[:, None] & is_bad(value)[None, :]
                 before = tl.load(places, mask=hit, other=0).to(tl.float32)
                 tl.store(places, (before + value[None, :]).to(o.dtype.element_ty), mask=hit)
                 block += stride_vn
@@ -134,20 +141,20 @@ def walk(
         if K_TAIL > 0:
             x = channels(k, cols64, stride_kn, stride_kd, ok, K_HEAD, K_TAIL, DK, MASKED, WIDEN)
             dots = tl.dot(q_tail, tl.trans(x), dots, input_precision=PRECISION)
-        s = flash.scores(dots, positions, keys, slopes, scale, softcap, EXTRAS)
+        s = scores(dots, positions, keys, slopes, scale, softcap, EXTRAS)
         visible = (keys[None, :] >= first_key[:, None]) & (keys[None, :] < last_key[:, None])
         if MASKED:
             s = tl.where(visible, s, float("-inf"))
-        weights, factor, top, total = flash.online(s, top, total)
+        weights, factor, top, total = online(s, top, total)
         whole = (at >= all_from) & (at + TILE_N <= all_to)
         y = channels(v, cols64, stride_vn, stride_vd, ok, 0, V_HEAD, DV, MASKED, WIDEN)
         if MASKED:
-            y = tl.where(flash.is_bad(y) & (whole == 0), 0.0, y).to(y.dtype)
+            y = tl.where(is_bad(y) & (whole == 0), 0.0, y).to(y.dtype)
         acc = tl.dot(weights.to(y.dtype), y, acc * factor[:, None], input_precision=PRECISION)
         if V_TAIL > 0:
             y = channels(v, cols64, stride_vn, stride_vd, ok, V_HEAD, V_TAIL, DV, MASKED, WIDEN)
             if MASKED:
-                y = tl.where(flash.is_bad(y) & (whole == 0), 0.0, y).to(y.dtype)
+                y = tl.where(is_bad(y) & (whole == 0), 0.0, y).to(y.dtype)
             acc_tail = tl.dot(
                 weights.to(y.dtype), y, acc_tail * factor[:, None], input_precision=PRECISION
             )
@@ -222,7 +229,7 @@ def kernel(
     tile = program // HQ
     if RAGGED:
         tile = SQ // TILE_M + NS1 - 2 - tile
-        sequence = flash.find_sequence(cu_q, 1, NS1 - 1, tile, TILE_M)
+        sequence = find_sequence(cu_q, 1, NS1 - 1, tile, TILE_M)
         from_q = tl.load(cu_q + sequence).to(tl.int64)
         from_k = tl.load(cu_k + sequence).to(tl.int64)
         nq = (tl.load(cu_q + sequence + 1) - from_q).to(tl.int32)
@@ -269,11 +276,10 @@ def kernel(
         x_tail = channels(q, rows64, stride_qs, stride_qd, row_ok, K_HEAD, K_TAIL, DK, True, WIDEN)
     scale = tl.where(scale == 0, 1.0 / tl.sqrt(DK + 0.0), scale)
     slopes = tl.zeros((TILE_M,), tl.float32)
-    if EXTRAS:
-        if alibi is not None:
-            given = alibi.to(tl.int64) != 0
-            slope = tl.load(alibi + head64 * stride_alibi, mask=given, other=0)
-            slopes += slope
+    if EXTRAS and alibi is not None:
+        given = alibi.to(tl.int64) != 0
+        slope = tl.load(alibi + head64 * stride_alibi, mask=given, other=0)
+        slopes += slope
     acc = tl.zeros((TILE_M, V_HEAD), tl.float32)
     acc_tail = tl.zeros((TILE_M, V_TAIL if V_TAIL > 0 else 1), tl.float32)
     top = tl.full((TILE_M,), float("-inf"), tl.float32)
@@ -297,14 +303,14 @@ def kernel(
         )  # fmt: skip
         start = stop
 
-    inverse = flash.inverse(total)
-    put(o, acc * inverse[:, None], rows64, stride_os, stride_od, row_ok, 0, V_HEAD, DV)
+    share = inverse(total)
+    put(o, acc * share[:, None], rows64, stride_os, stride_od, row_ok, 0, V_HEAD, DV)
     if V_TAIL > 0:
-        put(o, acc_tail * inverse[:, None], rows64, stride_os, stride_od, row_ok, V_HEAD, V_TAIL, DV)
+        put(o, acc_tail * share[:, None], rows64, stride_os, stride_od, row_ok, V_HEAD, V_TAIL, DV)
     if lse is not None:
         wanted = row_ok & (lse.to(tl.int64) != 0)
         at = batch * stride_lse_b + (from_q + rows64) * stride_lse_s + head64 * stride_lse_h
-        tl.store(lse + at, flash.log_sum_exp(top, total), mask=wanted)
+        tl.store(lse + at, log_sum_exp(top, total), mask=wanted)
 
     for side in tl.static_range(2):
         start = any_from if side == 0 else all_to

@@ -132,7 +132,8 @@ int kv_residual(const Call& call) {
   if (!current_level(&level)) return call.refuse("%s", level_error());
   const int64_t direction = call.attr("direction", 0);
   if (direction != 0 && direction != 1) {
-    return call.refuse("direction is %lld; accepted: 0 (write) or 1 (read)", static_cast<long long>(direction));
+    return call.refuse("direction is %lld; accepted: 0 (write) or 1 (read)",
+                       static_cast<long long>(direction));
   }
   const bool write = direction == 0;
   Job job{};

@@ -57,8 +57,8 @@ bool check_run(const Call& call, const char* what, uint32_t mask, int32_t rank, 
                int64_t h) {
   const int64_t count = __builtin_popcount(mask);
   if (count == 0 || (rank >= 0 && rank + count <= rows)) return true;
-  call.refuse("\"%s\" of page %d, head %lld is %d with %lld vectors; accepted: within the pool's %lld rows", what,
-              page, static_cast<long long>(h), rank, static_cast<long long>(count),
+  call.refuse("\"%s\" of page %d, head %lld is %d with %lld vectors; accepted: within the pool's %lld rows",
+              what, page, static_cast<long long>(h), rank, static_cast<long long>(count),
               static_cast<long long>(rows));
   return false;
 }
@@ -110,8 +110,9 @@ bool read_places(const Call& call, const Job& job, int64_t n, const Pools& pools
       *places = {got<uint16_t>(job.mask.at(page, h)), got<uint16_t>(job.fmask.at(page, h)),
                  got<int32_t>(job.rank.at(page, h)), got<int32_t>(job.frank.at(page, h))};
       if ((places->mask & places->fmask) != 0) {
-        call.refuse("token %d of page %d, head %lld stands in \"mask\" and in \"fmask\"; accepted: one of them",
-                    __builtin_ctz(places->mask & places->fmask), page, static_cast<long long>(h));
+        call.refuse(
+            "token %d of page %d, head %lld stands in \"mask\" and in \"fmask\"; accepted: one of them",
+            __builtin_ctz(places->mask & places->fmask), page, static_cast<long long>(h));
         return false;
       }
       if (!check_run(call, "rank", places->mask, places->rank, pools.rows, page, h) ||

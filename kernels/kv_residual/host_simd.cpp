@@ -93,7 +93,8 @@ void encode_page(const Part& p, const Scalings& scaling_of) {
   char* page = job.codes.data + p.page * job.codes.page_bytes;
   const int64_t row_bytes = job.codes.row_bytes;
   if (job.nz) {
-    rows_to_nz<false>(page + p.h * blocks_of(row_bytes) * kBlock, 0, kPage, p.s.codes, p.s.code_pitch, row_bytes);
+    rows_to_nz<false>(page + p.h * blocks_of(row_bytes) * kBlock, 0, kPage, p.s.codes, p.s.code_pitch,
+                      row_bytes);
     return;
   }
   for (int64_t t = 0; t < kPage; ++t) {
@@ -117,7 +118,7 @@ void widen_halves(const uint16_t* from, int64_t d, float* to) {
 void encode_keys4(const Part& p) {
   const Job& job = p.job;
   const Scratch& s = p.s;
-  page_range4(s.rows, s.pitch, kPage, job.d, {s.scale16, s.zero16, s.r, s.zero});
+  page_range4([&](int64_t t) { return Widened{s.row(t)}; }, kPage, job.d, {s.scale16, s.zero16, s.r, s.zero});
   widen_halves(s.scale16, job.d, s.scale);
   encode_page(p, [&](int64_t) { return PageNibbles{{}, s.r, s.scale, s.zero}; });
   std::memcpy(job.page_scale.at(p.page, p.h), s.scale16, static_cast<size_t>(job.d) * 2);
@@ -131,7 +132,7 @@ void encode(const Part& p) {
       return encode_page(p, [&](int64_t) { return static_bytes(job, p.h); });
     case kC8D:
       return encode_page(p, [&](int64_t t) {
-        const float scale = token_scale8(p.s.row(t), job.d);
+        const float scale = token_scale8(Widened{p.s.row(t)}, job.d);
         put(job.token_scale.at(p.page, t, p.h), scale);
         return token_bytes(scale);
       });
@@ -139,7 +140,7 @@ void encode(const Part& p) {
       return encode_keys4(p);
     case kValue4:
       return encode_page(p, [&](int64_t t) {
-        const Range4 range = token_range4(p.s.row(t), job.d);
+        const Range4 range = token_range4(Widened{p.s.row(t)}, job.d);
         put(job.token_scale.at(p.page, t, p.h), range.scale);
         put(job.token_zero.at(p.page, t, p.h), range.zero);
         return token_nibbles(range.scale, range.zero);
@@ -156,7 +157,7 @@ void write_part(const Part& p) {
     char* to = job.fpool.at(p.fpool_row(t));
     gather_elements(to, from, job.rows.s3, job.d, job.element_size);
   }
-  if (job.d > 0) encode(p);
+  encode(p);
   put(job.mask.at(p.page, p.h), static_cast<uint16_t>(p.place.mask));
   put(job.fmask.at(p.page, p.h), static_cast<uint16_t>(p.place.fmask));
   put(job.rank.at(p.page, p.h), p.place.rank);
@@ -224,7 +225,7 @@ void read_part(const Part& p) {
       std::memcpy(p.s.code(t), page + (t * job.heads + p.h) * row_bytes, static_cast<size_t>(row_bytes));
     }
   }
-  if (job.d > 0) decode(p);
+  decode(p);
   for (int64_t t = 0; t < kPage; ++t) {
     narrow_row(p.s.row(t), job.d, job.element, job.rows.at(p.n, t, p.h), job.rows.s3);
   }

@@ -22,6 +22,7 @@ from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, UINT8, DType
 from tilewright.kernels._kv import formats
 from tilewright.kernels._kv.formats import HKV, KV_LAYOUT, PAGE, P
 from tilewright.numerics import Tolerance, exact
+from tilewright.space import Config, Space
 from tilewright.spec import KernelSpec, Precision, Ref, Tensor
 
 N, D, R, F = dims("N D R F")
@@ -77,6 +78,9 @@ def _read_error() -> Tolerance:
     return Tolerance(bound, "u(output) + 3 fp32 roundings: scale, zero, residual")
 
 
+_GPU = Space(num_warps=(1, 2, 4, 8), num_stages=(1, 2))
+_GPU_DEFAULT = Config(num_warps=4, num_stages=1)
+
 SPEC = KernelSpec(
     name="kv_residual",
     summary="pages x[N,16,HKV,D] to codes with residuals (write), or back to y[N,16,HKV,D] (read)",
@@ -103,6 +107,7 @@ SPEC = KernelSpec(
         Flag("kv", ("c8s", "c8d", "kv4_key", "kv4_value"), "c8s"),
         Flag("residual", ("nested", "e3m0"), "nested"),
         KV_LAYOUT,
+        Flag.yes_no("batch_invariant"),
     ),
     reference=Ref("reference:kv_residual"),
     make_inputs=Ref("reference:make_inputs"),
@@ -123,6 +128,15 @@ SPEC = KernelSpec(
     flops=_operations,
     bytes=_bytes,
     valid=_valid,
-    space={},
-    default={},
+    space={
+        "cuda": _GPU,
+        "hip": _GPU,
+        # tile_elements: of 16 tokens of some heads, one at least, that are worked on at a time.
+        "ascend": Space(tile_elements=(2048, 4096, 8192)),
+    },
+    default={
+        "cuda": _GPU_DEFAULT,
+        "hip": _GPU_DEFAULT,
+        "ascend": Config(tile_elements=8192),
+    },
 )

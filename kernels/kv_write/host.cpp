@@ -109,10 +109,9 @@ bool read_open(const Call& call, const kv::SlotPlan& plan, int64_t tokens, Job* 
 int run(const Call& call, const Job& job, const kv::SlotPlan& plan, int64_t bytes, const Table& table) {
   thread_local Workspace memory;
   const int threads = kv::threads_for(call, bytes, plan.size());
-  const int64_t each =
-      round_up(std::max(table.scratch_bytes(job.key.d, job.key.cache.row_bytes),
-                        table.scratch_bytes(job.value.d, job.value.cache.row_bytes)),
-               4096);
+  const int64_t each = round_up(std::max(table.scratch_bytes(job.key.d, job.key.cache.row_bytes),
+                                         table.scratch_bytes(job.value.d, job.value.cache.row_bytes)),
+                                4096);
   char* scratch = memory.get(each * threads);
   if (scratch == nullptr) {
     return call.fail("no memory for rows of %lld and %lld channels", static_cast<long long>(job.key.d),
@@ -144,8 +143,8 @@ int kv_write(const Call& call) {
   const Table& table = kernels_of(level);
   if (pages < 0 || !read_rows(call, "k", *k, job.format, &job.key) ||
       !read_rows(call, "v", *k, job.format, &job.value) ||
-      !read_cache(call, "k_cache", job, pages, &job.key) || !read_cache(call, "v_cache", job, pages, &job.value) ||
-      !read_scales(call, table, pages, &job)) {
+      !read_cache(call, "k_cache", job, pages, &job.key) ||
+      !read_cache(call, "v_cache", job, pages, &job.value) || !read_scales(call, table, pages, &job)) {
     return TW_REFUSED;
   }
   thread_local kv::SlotPlan plan;

@@ -28,7 +28,8 @@ bool check_rows_of_runs(const Call& call, const kv::SlotPlan& plan, const tw_ten
     if (run->page < 0) continue;
     const int32_t row = kv::SlotPlan::value(open_row, run->token);
     if (row < 0 || row >= rows) {
-      call.refuse("open_row[%d] is %d; accepted: 0 to %lld", run->token, row, static_cast<long long>(rows - 1));
+      call.refuse("open_row[%d] is %d; accepted: 0 to %lld", run->token, row,
+                  static_cast<long long>(rows - 1));
       return false;
     }
     for (int32_t t = run->token + 1; t < run->token + run->count; ++t) {
@@ -61,15 +62,17 @@ bool check_open_rows(const Call& call, const kv::SlotPlan& plan, const tw_tensor
     if (run->count < kv::kPage) used[used_count++] = {kv::SlotPlan::value(open_row, run->token), run->token};
   }
   if (const Use* found = twice(pages, page_count)) {
-    call.refuse("tokens %d and %d are both of page %lld, and others stand between them; accepted with kv4: tokens "
-                "of a page as neighbours in ascending order",
-                found[0].token, found[1].token, static_cast<long long>(found->what));
+    call.refuse(
+        "tokens %d and %d are both of page %lld, and others stand between them; accepted with kv4: tokens "
+        "of a page as neighbours in ascending order",
+        found[0].token, found[1].token, static_cast<long long>(found->what));
     return false;
   }
   if (const Use* found = twice(used, used_count)) {
-    call.refuse("tokens %d and %d are of two pages that both need row %lld of \"k_open\"; accepted: a row for one "
-                "page a call",
-                found[0].token, found[1].token, static_cast<long long>(found->what));
+    call.refuse(
+        "tokens %d and %d are of two pages that both need row %lld of \"k_open\"; accepted: a row for one "
+        "page a call",
+        found[0].token, found[1].token, static_cast<long long>(found->what));
     return false;
   }
   return true;

@@ -55,11 +55,15 @@ void place(const Job& job, const Side& side, const kv::Run& run, int64_t h, cons
   }
 }
 
+bool elements_are_neighbours(const Job& job, const Side& side) {
+  return side.d <= 1 || side.x.s2 == job.element_size;
+}
+
 template <bool Stream>
 void write_floats(const Job& job, const Side& side, const kv::Run& run, const Scratch& s) {
   const int64_t token_bytes = job.heads * side.cache.row_bytes;
   const char* first = side.x.at(run.token, 0);
-  const bool dense = side.d <= 1 || side.x.s2 == job.element_size;
+  const bool dense = elements_are_neighbours(job, side);
   if (!job.nz && dense && (job.heads == 1 || side.x.s1 == side.cache.row_bytes)) {
     char* to = side.cache.data + run.page * side.cache.page_bytes + run.first * token_bytes;
     if (run.count == 1 || side.x.s0 == token_bytes) {
@@ -84,38 +88,57 @@ void write_floats(const Job& job, const Side& side, const kv::Run& run, const Sc
   }
 }
 
-void widen(const Job& job, const Side& side, int64_t token, int64_t h, float* row) {
-  widen_row(side.x.at(token, h), side.x.s2, job.element, side.d, row);
+// encode(row) on the head's vector of a token: as it lies where that can be (`direct`), else widened in
+// scratch.
+template <int32_t E, class Encode>
+TW_INLINE void on_row(const Side& side, int64_t token, int64_t h, bool direct, float* room,
+                      const Encode& encode) {
+  const char* from = side.x.at(token, h);
+  if (direct) return encode(Raw<E>{from});
+  widen_row(from, side.x.s2, E, side.d, room);
+  encode(Widened{room});
 }
 
 // Static and dynamic int8.
+template <int32_t E>
 void write_bytes(const Job& job, const Side& side, const kv::Run& run, const Scratch& s) {
-  for (int64_t h = 0; h < job.heads; ++h) {
-    for (int64_t t = 0; t < run.count; ++t) {
-      auto* codes = reinterpret_cast<int8_t*>(s.codes + t * s.code_pitch);
-      widen(job, side, run.token + t, h, s.rows);
-      if (job.format == kC8S) {
-        codes8(s.rows, side.d, PerChannel{side.inverse + h * side.inverse_row}, codes);
-        continue;
-      }
-      const float scale = token_scale8(s.rows, side.d);
-      codes8(s.rows, side.d, PerRow(1.0f / scale), codes);
+  const bool direct = elements_are_neighbours(job, side) && side.d % kLanes == 0;
+  const auto encode = [&](int64_t t, int64_t h, int8_t* codes) {
+    on_row<E>(side, run.token + t, h, direct, s.rows, [&](const auto& row) TW_BODY {
+      if (job.format == kC8S)
+        return codes8(row, side.d, PerChannel{side.inverse + h * side.inverse_row}, codes);
+      const float scale = token_scale8(row, side.d);
+      codes8(row, side.d, PerRow(1.0f / scale), codes);
       std::memcpy(side.token_scale.at(run.page, run.first + t, h), &scale, sizeof scale);
+    });
+  };
+  if (direct && !job.nz) {
+    char* to = side.cache.data + run.page * side.cache.page_bytes + run.first * job.heads * side.d;
+    for (int64_t t = 0; t < run.count; ++t) {
+      for (int64_t h = 0; h < job.heads; ++h, to += side.d) encode(t, h, reinterpret_cast<int8_t*>(to));
     }
+    return;
+  }
+  for (int64_t h = 0; h < job.heads; ++h) {
+    for (int64_t t = 0; t < run.count; ++t)
+      encode(t, h, reinterpret_cast<int8_t*>(s.codes + t * s.code_pitch));
     place<false>(job, side, run, h, s.codes, s.code_pitch);
   }
 }
 
+template <int32_t E>
 void write_values4(const Job& job, const Side& side, const kv::Run& run, const Scratch& s) {
   if (side.d == 0) return;
+  const bool direct = elements_are_neighbours(job, side) && side.d % (4 * kLanes) == 0;
   for (int64_t h = 0; h < job.heads; ++h) {
     for (int64_t t = 0; t < run.count; ++t) {
-      widen(job, side, run.token + t, h, s.rows);
-      const Range4 range = token_range4(s.rows, side.d);
-      codes4(s.rows, side.d, PerRowFrom(1.0f / fp16_to_float(range.scale), fp16_to_float(range.zero)),
-             reinterpret_cast<int16_t*>(s.codes + t * s.code_pitch));
-      std::memcpy(side.token_scale.at(run.page, run.first + t, h), &range.scale, sizeof range.scale);
-      std::memcpy(side.token_zero.at(run.page, run.first + t, h), &range.zero, sizeof range.zero);
+      on_row<E>(side, run.token + t, h, direct, s.rows, [&](const auto& row) TW_BODY {
+        const Range4 range = token_range4(row, side.d);
+        codes4(row, side.d, PerRowFrom(1.0f / fp16_to_float(range.scale), fp16_to_float(range.zero)),
+               reinterpret_cast<int16_t*>(s.codes + t * s.code_pitch));
+        std::memcpy(side.token_scale.at(run.page, run.first + t, h), &range.scale, sizeof range.scale);
+        std::memcpy(side.token_zero.at(run.page, run.first + t, h), &range.zero, sizeof range.zero);
+      });
     }
     place<false>(job, side, run, h, s.codes, s.code_pitch);
   }
@@ -128,7 +151,7 @@ void write_open(const Job& job, const kv::Run& run, int64_t row) {
     for (int64_t h = 0; h < job.heads; ++h) {
       char* to = job.open.at(row, run.first + t, h);
       const char* from = side.x.at(run.token + t, h);
-      if (side.d <= 1 || side.x.s2 == job.element_size) {
+      if (elements_are_neighbours(job, side)) {
         std::memcpy(to, from, static_cast<size_t>(side.d * job.element_size));
       } else {
         gather_elements(to, from, side.x.s2, side.d, job.element_size);
@@ -137,57 +160,81 @@ void write_open(const Job& job, const kv::Run& run, int64_t row) {
   }
 }
 
+// Keys of one head of a page from `row_of(t)`: codes in scratch, scales and zeros in their tensors.
+template <class RowOf>
+TW_INLINE void encode_keys4(const Job& job, int64_t page, int64_t h, const RowOf& row_of, const Scratch& s) {
+  const int64_t d = job.key.d;
+  page_range4(row_of, kv::kPage, d, {s.scale, s.zero, s.r, s.from});
+  for (int64_t t = 0; t < kv::kPage; ++t) {
+    codes4(row_of(t), d, PerChannelFrom{s.r, s.from}, reinterpret_cast<int16_t*>(s.codes + t * s.code_pitch));
+  }
+  std::memcpy(job.page_scale.at(page, h), s.scale, static_cast<size_t>(d) * 2);
+  std::memcpy(job.page_zero.at(page, h), s.zero, static_cast<size_t>(d) * 2);
+}
+
 // Keys of a page whose last token is in the run: earlier ones come from k_open.
+template <int32_t E>
 void close_page(const Job& job, const kv::Run& run, int64_t row, const Scratch& s) {
   const Side& side = job.key;
   const kv::Run whole{run.token, run.page, 0, static_cast<int32_t>(kv::kPage)};
+  const bool direct = elements_are_neighbours(job, side) && side.d % (4 * kLanes) == 0;
   for (int64_t h = 0; h < job.heads; ++h) {
-    for (int64_t t = 0; t < run.first; ++t) {
-      widen_row(job.open.at(row, t, h), job.element_size, job.element, side.d, s.rows + t * s.pitch);
-    }
-    for (int64_t t = run.first; t < kv::kPage; ++t) {
-      widen(job, side, run.token + t - run.first, h, s.rows + t * s.pitch);
-    }
-    page_range4(s.rows, s.pitch, kv::kPage, side.d, {s.scale, s.zero, s.r, s.from});
-    for (int64_t t = 0; t < kv::kPage; ++t) {
-      codes4(s.rows + t * s.pitch, side.d, PerChannel{s.r, s.from},
-             reinterpret_cast<int16_t*>(s.codes + t * s.code_pitch));
+    const auto from = [&](int64_t t) {
+      return t < run.first ? job.open.at(row, t, h) : side.x.at(run.token + t - run.first, h);
+    };
+    if (direct) {
+      encode_keys4(job, run.page, h, [&](int64_t t) TW_BODY { return Raw<E>{from(t)}; }, s);
+    } else {
+      for (int64_t t = 0; t < kv::kPage; ++t) {
+        const int64_t lane = t < run.first ? job.element_size : side.x.s2;
+        widen_row(from(t), lane, E, side.d, s.rows + t * s.pitch);
+      }
+      encode_keys4(job, run.page, h, [&](int64_t t) TW_BODY { return Widened{s.rows + t * s.pitch}; }, s);
     }
     place<false>(job, side, whole, h, s.codes, s.code_pitch);
-    std::memcpy(job.page_scale.at(run.page, h), s.scale, static_cast<size_t>(side.d) * 2);
-    std::memcpy(job.page_zero.at(run.page, h), s.zero, static_cast<size_t>(side.d) * 2);
   }
 }
 
+template <int32_t E>
 void write_keys4(const Job& job, const kv::Run& run, const Scratch& s) {
   const int64_t row = kv::SlotPlan::value(*job.open_row, run.token);
   if (run.first + run.count == kv::kPage) {
-    close_page(job, run, row, s);
+    close_page<E>(job, run, row, s);
   } else {
     write_open(job, run, row);
   }
 }
 
+template <int32_t E>
+void write_codes(const Job& job, const kv::Run& run, const Scratch& key, const Scratch& value) {
+  if (job.format == kKV4) {
+    write_keys4<E>(job, run, key);
+    write_values4<E>(job, job.value, run, value);
+  } else {
+    write_bytes<E>(job, job.key, run, key);
+    write_bytes<E>(job, job.value, run, value);
+  }
+}
+
+template <bool Stream>
+void write_both(const Job& job, const kv::Run& run, const Scratch& key, const Scratch& value) {
+  write_floats<Stream>(job, job.key, run, key);
+  write_floats<Stream>(job, job.value, run, value);
+}
+
 void write_run(const Job& job, const kv::Run& run, const Scratch& key, const Scratch& value) {
-  switch (job.format) {
-    case kFloat:
-      if (job.stream && run.count == kv::kPage) {
-        write_floats<true>(job, job.key, run, key);
-        write_floats<true>(job, job.value, run, value);
-      } else {
-        write_floats<false>(job, job.key, run, key);
-        write_floats<false>(job, job.value, run, value);
-      }
-      return;
-    case kC8S:
-    case kC8D:
-      write_bytes(job, job.key, run, key);
-      write_bytes(job, job.value, run, value);
-      return;
-    case kKV4:
-      write_keys4(job, run, key);
-      write_values4(job, job.value, run, value);
-      return;
+  if (job.format == kFloat) {
+    // Parts of a page do not gain by going past the caches.
+    return job.stream && run.count == kv::kPage ? write_both<true>(job, run, key, value)
+                                                : write_both<false>(job, run, key, value);
+  }
+  switch (job.element) {
+    case kRowF32:
+      return write_codes<kRowF32>(job, run, key, value);
+    case kRowBF16:
+      return write_codes<kRowBF16>(job, run, key, value);
+    case kRowF16:
+      return write_codes<kRowF16>(job, run, key, value);
   }
 }
 

@@ -59,7 +59,7 @@ def _store(written: _Tensors, name: str, slots: Tensor, rows: Tensor) -> None:
     there = slots >= 0
     flat = written[name].flatten(0, 1)
     flat[slots[there].long()] = rows[there].to(flat.dtype)
-    written[name] = flat.unflatten(0, (written[name].shape[0], PAGE))
+    written[name] = flat.reshape(written[name].shape)
 
 
 def _floats(k: Tensor, v: Tensor, slots: Tensor, given: _Tensors, written: _Tensors) -> None:

@@ -87,6 +87,9 @@ def _cases() -> SizeGrid:
     )
 
 
+_GPU = Space(tile_t=(1, 2, 4, 8, 16, 32), num_warps=(1, 2, 4, 8), num_stages=(1, 2))
+_GPU_DEFAULT = Config(tile_t=16, num_warps=4, num_stages=1)
+
 SPEC = KernelSpec(
     name="kv_write",
     summary="k[T,HKV,DK], v[T,HKV,DV] into pages of a KV cache by slots, quantised on the way",
@@ -109,7 +112,7 @@ SPEC = KernelSpec(
         Tensor("k_open", NS, PAGE, HKV, DK, when=_KV4, inout=True),
     ),
     precisions=tuple(_precision(compute, kv) for kv in KV for compute in (FP32, BF16, FP16)),
-    flags=(Flag("kv", KV, "float"), KV_LAYOUT),
+    flags=(Flag("kv", KV, "float"), KV_LAYOUT, Flag.yes_no("batch_invariant")),
     reference=Ref("reference:kv_write"),
     make_inputs=Ref("reference:make_inputs"),
     cases=_cases(),
@@ -118,7 +121,18 @@ SPEC = KernelSpec(
     flops=_operations,
     bytes=_bytes,
     valid=_valid,
-    space={"cpu": Space(stream=(0, 1, 2))},
-    # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
-    default={"cpu": Config(stream=2)},
+    space={
+        "cpu": Space(stream=(0, 1, 2)),
+        "cuda": _GPU,
+        "hip": _GPU,
+        "ascend": Space(tile_elements=(2048, 4096, 8192, 10240)),
+    },
+    default={
+        # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
+        "cpu": Config(stream=2),
+        "cuda": _GPU_DEFAULT,
+        "hip": _GPU_DEFAULT,
+        # tile_elements: of 16 tokens of some heads, one at least, that are worked on at a time.
+        "ascend": Config(tile_elements=8192),
+    },
 )

@@ -34,7 +34,8 @@ bool check_shapes(const Call& call, const tw_tensor& rows, const tw_tensor& slot
          call.check_align(pages, 64) && kv::check_dense(call, pages, 1);
 }
 
-int run(const Call& call, const Job& job, const kv::SlotPlan& plan, bool write, bool stream, const Table& table) {
+int run(const Call& call, const Job& job, const kv::SlotPlan& plan, bool write, bool stream,
+        const Table& table) {
   thread_local Workspace memory;
   const int64_t bytes = 2 * plan.written() * job.heads * job.row_bytes;
   const int threads = kv::threads_for(call, bytes, plan.size());
@@ -59,7 +60,8 @@ int nz_kv(const Call& call) {
   if (!current_level(&level)) return call.refuse("%s", level_error());
   const int64_t direction = call.attr("direction", 0);
   if (direction != 0 && direction != 1) {
-    return call.refuse("direction is %lld; accepted: 0 (write) or 1 (read)", static_cast<long long>(direction));
+    return call.refuse("direction is %lld; accepted: 0 (write) or 1 (read)",
+                       static_cast<long long>(direction));
   }
   const bool write = direction == 0;
   const tw_tensor* rows = call.require(write ? "x" : "y", 3);

@@ -31,7 +31,7 @@ def nz_kv(
     if x is not None:
         flat = flat.clone()
         flat[rows] = x[there]
-        return flat.unflatten(0, (pages.shape[0], PAGE))
+        return flat.reshape(pages.shape)
     y = torch.zeros((slots.shape[0], *pages.shape[2:]), dtype=pages.dtype)
     y[there] = flat[rows]
     return pages, y

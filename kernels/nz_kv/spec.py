@@ -34,6 +34,9 @@ def _no_operations(spec: KernelSpec, case: Case) -> float:
     return 0.0
 
 
+_GPU = Space(tile_t=(1, 2, 4, 8, 16, 32), num_warps=(1, 2, 4, 8), num_stages=(1, 2))
+_GPU_DEFAULT = Config(tile_t=16, num_warps=4, num_stages=1)
+
 SPEC = KernelSpec(
     name="nz_kv",
     summary="x[T,HKV,D] to NZ pages by slots (write), or back to y[T,HKV,D] (read)",
@@ -58,7 +61,11 @@ SPEC = KernelSpec(
         Tensor("y", T, HKV, D, when=("direction", ("read",))),
     ),
     precisions=tuple(_precision(element) for element in (FP32, BF16, FP16, INT8)),
-    flags=(Flag("direction", ("write", "read"), "write"), Flag("kv_layout", ("nz",), "nz")),
+    flags=(
+        Flag("direction", ("write", "read"), "write"),
+        Flag("kv_layout", ("nz",), "nz"),
+        Flag.yes_no("batch_invariant"),
+    ),
     reference=Ref("reference:nz_kv"),
     make_inputs=Ref("reference:make_inputs"),
     cases=points(
@@ -76,7 +83,18 @@ SPEC = KernelSpec(
     tolerance=exact(),
     flops=_no_operations,
     bytes=_bytes,
-    space={"cpu": Space(stream=(0, 1, 2))},
-    # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
-    default={"cpu": Config(stream=2)},
+    space={
+        "cpu": Space(stream=(0, 1, 2)),
+        "cuda": _GPU,
+        "hip": _GPU,
+        # tile_blocks: blocks of 32 bytes of each token that are turned at a time; two tiles fill UB at 95.
+        "ascend": Space(tile_blocks=(8, 16, 32, 64, 95)),
+    },
+    default={
+        # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.
+        "cpu": Config(stream=2),
+        "cuda": _GPU_DEFAULT,
+        "hip": _GPU_DEFAULT,
+        "ascend": Config(tile_blocks=64),
+    },
 )

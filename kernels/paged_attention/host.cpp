@@ -1,4 +1,5 @@
-// o = softmax(scale q kT) v over paged keys and values on the CPU: argument checks and the choice of the ISA level.
+// o = softmax(scale q kT) v over paged keys and values on the CPU: argument checks and the choice of the ISA
+// level.
 #include <new>
 
 #include "_host/call.hpp"

@@ -15,8 +15,8 @@ namespace {
 
 // Outputs of a task's rows should stay in the first cache levels.
 constexpr int64_t kStateBytes = 128 * 1024;
-constexpr int64_t kFewestPages = 16;          // below that a split is not worth its merge
-constexpr int64_t kInvariantPages = 128;      // of a split whose boundaries depend on nothing
+constexpr int64_t kFewestPages = 16;      // below that a split is not worth its merge
+constexpr int64_t kInvariantPages = 128;  // of a split whose boundaries depend on nothing
 constexpr int64_t kTasksPerThread = 4;
 
 // Results of `splits` tasks of the same rows, which follow each other from `partial` on.
@@ -108,16 +108,15 @@ int64_t place_scratch(const Plan& plan, const Problem& p, char* base, Scratch* s
   s->rows = r, s->dk = dk, s->dv = dv;
   const auto floats = [&](int64_t count) { return place<float>(base, layout.add(count * 4)); };
   s->q = floats(h * r * dk);
-  s->packed = place<char>(base, layout.add(h * r * 2 * dk));
+  s->packed = place<char>(base, layout.add(h * round_up(r, 16) * 2 * dk));
   s->q_scale = floats(h * r);
   s->q_bias = place<int32_t>(base, layout.add(h * r * 4));
   s->o = floats(h * r * dv);
   s->top = floats(h * r);
   s->sum = floats(h * r);
-  s->logits = floats(r * kBlock);
-  s->decay = floats(r);
-  s->weights = place<char>(base, layout.add(r * kBlock * 2));
-  s->weight_scale = floats(r);
+  s->logits = floats(h * r * kBlock);
+  s->weights = place<char>(base, layout.add(h * r * kBlock * 2));
+  s->weight_scale = floats(h * r);
   s->tile = floats(kPage * wide);
   s->row = floats(wide);
   s->channel_k = floats(h * dk);
@@ -145,8 +144,9 @@ void store(const Plane& out, int64_t query, int64_t head, const float* values, i
   }
 }
 
-// One row of a merge: results of its splits, weighted by how far their largest logits lie below the largest of
-// all. A split in which the row saw nothing does not take part, so that it does not show in the bits either.
+// One row of a merge: results of its splits, weighted by how far their largest logits lie below the largest
+// of all. A split in which the row saw nothing does not take part, so that it does not show in the bits
+// either.
 void merge_row(const Problem& p, const Merge& m, const Partials& part, int64_t row, float* o) {
   const int64_t stride = m.queries * m.heads;
   const auto empty = [&](int64_t at) { return part.top[at] == -INFINITY && part.sum[at] == 0.0f; };
@@ -182,7 +182,8 @@ void merge_row(const Problem& p, const Merge& m, const Partials& part, int64_t r
 void run(const Problem& p, const KernelTable& kernels) {
   const Plan plan = make_plan(p);
   if (plan.merges.empty()) return;
-  const int count = static_cast<int>(std::clamp<int64_t>(static_cast<int64_t>(plan.tasks.size()), 1, p.threads));
+  const int count =
+      static_cast<int>(std::clamp<int64_t>(static_cast<int64_t>(plan.tasks.size()), 1, p.threads));
   Scratch sized;
   const int64_t each = place_scratch(plan, p, nullptr, &sized);
   Layout layout;
@@ -197,17 +198,19 @@ void run(const Problem& p, const KernelTable& kernels) {
   auto work = [&](int index, int) {
     Scratch own;
     place_scratch(plan, p, base + scratch + index * each, &own);
-    for (size_t i = next++; i < plan.tasks.size(); i = next++) kernels.attend(p, plan.tasks[i], own, partials);
+    for (size_t i = next++; i < plan.tasks.size(); i = next++)
+      kernels.attend(p, plan.tasks[i], own, partials);
   };
   run_tasks(count, work);
-  parallel_for(static_cast<int64_t>(plan.merges.size()), p.threads, [&](int64_t begin, int64_t end, int index) {
-    for (int64_t i = begin; i < end; ++i) {
-      const Merge& m = plan.merges[static_cast<size_t>(i)];
-      for (int64_t row = 0; row < m.queries * m.heads; ++row) {
-        merge_row(p, m, partials, row, place<float>(base, room) + index * p.dv);
-      }
-    }
-  });
+  parallel_for(static_cast<int64_t>(plan.merges.size()), p.threads,
+               [&](int64_t begin, int64_t end, int index) {
+                 for (int64_t i = begin; i < end; ++i) {
+                   const Merge& m = plan.merges[static_cast<size_t>(i)];
+                   for (int64_t row = 0; row < m.queries * m.heads; ++row) {
+                     merge_row(p, m, partials, row, place<float>(base, room) + index * p.dv);
+                   }
+                 }
+               });
 }
 
 }  // namespace tw::paged

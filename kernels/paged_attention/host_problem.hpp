@@ -1,9 +1,9 @@
-// A checked paged_attention problem, its tasks, and what the scheduling half (baseline code) and the computing
-// half (host_simd.cpp, compiled once per ISA level) know of each other.
+// A checked paged_attention problem, its tasks, and what the scheduling half (baseline code) and the
+// computing half (host_simd.cpp, compiled once per ISA level) know of each other.
 //
 // Words used here. head: a head of keys and values. row: one query of one query head. group: the query heads
-// that share a head. block: up to kBlock consecutive tokens, at absolute multiples of kBlock, whose logits are
-// computed together. task: some queries of one sequence, some heads, some pages.
+// that share a head. block: up to kBlock consecutive tokens, at absolute multiples of kBlock, whose logits
+// are computed together. task: some queries of one sequence, some heads, some pages.
 #pragma once
 
 #include <stdint.h>
@@ -54,10 +54,10 @@ struct Side {
   int64_t head_step = 0, token_step = 0, chunk_step = 0;
   int64_t page_bytes = 0;  // of one page without what lies between pages
   int64_t channels = 0, row_bytes = 0;
-  Plane channel_scale;              // [HKV,D]
-  Plane token_scale, token_zero;    // [P,16,HKV]
-  Plane page_scale, page_zero;      // [P,HKV,D]
-  Plane open;                       // [NS,16,HKV*D]: keys of partial pages; step[2] is of heads
+  Plane channel_scale;            // [HKV,D]
+  Plane token_scale, token_zero;  // [P,16,HKV]
+  Plane page_scale, page_zero;    // [P,HKV,D]
+  Plane open;                     // [NS,16,HKV*D]: keys of partial pages; step[2] is of heads
   Selected residuals, floats;
 };
 
@@ -72,33 +72,34 @@ struct Problem {
   Plane q, o, lse, alibi;  // [TQ,HQ,D], [TQ,HQ,DV], [TQ,HQ], [HQ]
   Plane cu_q, seq_lens, block_table;
   Side k, v;
-  int64_t split_pages, prefetch_pages;
+  int64_t split_pages, prefetch_kib;
   int threads;
 };
 
 struct Task {
   int64_t sequence, length;
-  int64_t query, queries;           // first row of q, and how many
-  int64_t position;                 // of the first query
+  int64_t query, queries;  // first row of q, and how many
+  int64_t position;        // of the first query
   int64_t head, heads;
-  int64_t first_page, pages;        // of the sequence
-  int64_t partial;                  // where its result stands, in units of one (query, query head)
+  int64_t first_page, pages;  // of the sequence
+  int64_t partial;            // where its result stands, in units of one (query, query head)
 };
 
-// Memory of one thread, for tasks of up to `rows` rows a head and `heads` heads. Row lengths are padded to 64.
+// Memory of one thread, for tasks of up to `rows` rows a head and `heads` heads. Row lengths are padded
+// to 64.
 struct Scratch {
   int64_t rows, dk, dv;
   float* q;         // [heads][rows][dk]
-  char* packed;     // [heads][rows][2 * dk] bytes: bf16, or two int8 halves
+  char* packed;     // [heads][rows to 16][2 * dk] bytes: bf16, or two int8 halves
   float* q_scale;   // [heads][rows]
   int32_t* q_bias;  // [heads][rows]
   float* o;         // [heads][rows][dv]
   float* top;       // [heads][rows]: largest logit so far, times log2(e)
   float* sum;       // [heads][rows]
-  float* logits;    // [rows][kBlock], then weights
-  float* decay;     // [rows]
-  char* weights;    // [rows][2 * kBlock]
-  float* weight_scale;  // [rows]
+  float* logits;    // [heads][rows][kBlock], then weights
+
+  char* weights;        // [heads][rows][2 * kBlock]
+  float* weight_scale;  // [heads][rows]
   float* tile;          // [kPage][max(dk, dv)]
   float* row;           // [max(dk, dv)]
   float* channel_k;     // [heads][dk]

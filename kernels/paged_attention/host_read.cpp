@@ -62,8 +62,8 @@ bool dense_pages(const Call& call, const tw_tensor& t) {
   int64_t expected = 1;
   for (int i = t.ndim - 1; i > 0; --i) {
     if (t.shape[i] != 1 && t.stride[i] != expected && Call::count(t) != 0) {
-      call.refuse("pages of \"%s\" must be contiguous: dimension %d has stride %lld; accepted: %lld", t.name, i,
-                  static_cast<long long>(t.stride[i]), static_cast<long long>(expected));
+      call.refuse("pages of \"%s\" must be contiguous: dimension %d has stride %lld; accepted: %lld", t.name,
+                  i, static_cast<long long>(t.stride[i]), static_cast<long long>(expected));
       return false;
     }
     expected *= t.shape[i];
@@ -184,7 +184,8 @@ bool read_number(const Call& call, const char* name, bool negative, double* out)
 
 bool read_flags(const Call& call, Problem* p, bool* nz) {
   const int64_t kv = call.attr("kv", kFloat), residual = call.attr("residual", kNone);
-  if (kv < kFloat || kv > kKv4 || residual < kNone || residual > kE3m0 || (kv == kFloat && residual != kNone)) {
+  if (kv < kFloat || kv > kKv4 || residual < kNone || residual > kE3m0 ||
+      (kv == kFloat && residual != kNone)) {
     call.refuse("kv=%lld with residual=%lld; accepted: 0 to 3 and 0 to 2, floats without residuals",
                 static_cast<long long>(kv), static_cast<long long>(residual));
     return false;
@@ -210,17 +211,18 @@ bool read_flags(const Call& call, Problem* p, bool* nz) {
 
 bool read_config(const Call& call, Problem* p) {
   p->split_pages = call.attr("split_pages", 0);
-  p->prefetch_pages = call.attr("prefetch_pages", 2);
+  p->prefetch_kib = call.attr("prefetch_kib", 16);
   p->threads = resolve_threads(call.threads());
-  if (p->split_pages >= 0 && p->prefetch_pages >= 0 && p->prefetch_pages <= 64) return true;
-  call.refuse("split_pages=%lld, prefetch_pages=%lld; accepted: 0 or more, 0 to 64",
-              static_cast<long long>(p->split_pages), static_cast<long long>(p->prefetch_pages));
+  if (p->split_pages >= 0 && p->prefetch_kib >= 0) return true;
+  call.refuse("split_pages=%lld, prefetch_kib=%lld; accepted: 0 or more",
+              static_cast<long long>(p->split_pages), static_cast<long long>(p->prefetch_kib));
   return false;
 }
 
 bool read_outputs(const Call& call, int32_t compute, Problem* p) {
   if (!read_plane(call, "o", compute, {p->tq, p->hq, p->dv}, &p->o)) return false;
-  if (call.tensor("lse") != nullptr && !read_plane(call, "lse", TW_FP32, {p->tq, p->hq}, &p->lse)) return false;
+  if (call.tensor("lse") != nullptr && !read_plane(call, "lse", TW_FP32, {p->tq, p->hq}, &p->lse))
+    return false;
   return call.tensor("alibi") == nullptr || read_plane(call, "alibi", TW_FP32, {p->hq}, &p->alibi);
 }
 
@@ -247,7 +249,8 @@ bool read_problem(const Call& call, Problem* p) {
          read_plane(call, "seq_lens", TW_INT32, {p->sequences}, &p->seq_lens) &&
          read_plane(call, "block_table", TW_INT32, {p->sequences, p->table_width}, &p->block_table) &&
          read_side(call, "k_", nz, *p, p->dk, compute, &p->k) &&
-         (p->latent || read_side(call, "v_", nz, *p, p->dv, compute, &p->v)) && read_open_keys(call, compute, p);
+         (p->latent || read_side(call, "v_", nz, *p, p->dv, compute, &p->v)) &&
+         read_open_keys(call, compute, p);
 }
 
 }  // namespace tw::paged

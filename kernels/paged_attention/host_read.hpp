@@ -1,4 +1,5 @@
-// From a call to a checked problem: shapes, types and strides here, everything in the tables in host_tables.cpp.
+// From a call to a checked problem: shapes, types and strides here, everything in the tables in
+// host_tables.cpp.
 #pragma once
 
 #include "_host/call.hpp"

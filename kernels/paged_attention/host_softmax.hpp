@@ -27,8 +27,8 @@ TW_INLINE void store_lf(float* p, LF v) { __builtin_memcpy(p, &v, sizeof v); }
 TW_INLINE LF larger(LF a, LF b) { return a > b ? a : b; }
 TW_INLINE LF fmadd(LF a, LF b, LF c) { return (LF)fma((VF)a, (VF)b, (VF)c); }
 
-// 2^x within 2 ulp for x <= 127; 0 below -126; NaN stays NaN. The polynomial is the Taylor series of 2^f about
-// 0 on [-1/2, 1/2], whose remainder after degree 7 is below 2^-26.
+// 2^x within 2 ulp for x <= 127; 0 below -126; NaN stays NaN. The polynomial is the Taylor series of 2^f
+// about 0 on [-1/2, 1/2], whose remainder after degree 7 is below 2^-26.
 TW_INLINE LF exp2_lf(LF x) {
   const LF safe = x > lf(-126.0f) ? x : lf(-126.0f);
   const LF shifted = safe + lf(12582912.0f);  // 1.5 * 2^23: rounds to an integer in the low bits
@@ -53,6 +53,17 @@ TW_INLINE LF capped(LF x, float cap) {
   return lf(cap) - lf(2.0f * cap) / (exp2_lf(bounded) + lf(1.0f));
 }
 
+// The largest lane; lanes are no NaN.
+TW_INLINE float highest(LF v) {
+#if TW_LEVEL >= TW_LEVEL_avx512 && !defined(TW_EMULATE)
+  return _mm512_reduce_max_ps((VF)v);
+#else
+  float most = v[0];
+  for (int i = 1; i < kLanes; ++i) most = v[i] > most ? v[i] : most;
+  return most;
+#endif
+}
+
 // How a row's products become logits: position is the query's, slope its ALiBi slope.
 struct RowRule {
   float scale, softcap, slope;
@@ -61,39 +72,45 @@ struct RowRule {
 
 // logits[0, kBlock) of a row: products in, weights out, zero outside [lo, hi). `first` is the block's first
 // token. Updates the row's top and sum; returns what its earlier results must be multiplied by.
-TW_INLINE float weigh(float* logits, int lo, int hi, int64_t first, const RowRule& rule, float* top, float* sum) {
+TW_INLINE float weigh(float* logits, int lo, int hi, int64_t first, const RowRule& rule, float* top,
+                      float* sum) {
+  constexpr int kVectors = kBlock / kLanes;
   LI lane;
   for (int i = 0; i < kLanes; ++i) lane[i] = i;
-  LF most = lf(-kInfinity);
+  LF s[kVectors];
   const float direct = rule.softcap == 0.0f ? rule.scale * kLog2e : rule.scale;
-  for (int t = 0; t < kBlock; t += kLanes) {
-    LF s = load_lf(logits + t) * lf(direct);
-    if (rule.softcap != 0.0f) s = capped(s, rule.softcap) * lf(kLog2e);
-    const LI token = lane + t;
-    if (rule.slope != 0.0f) {
-      const LF distance = __builtin_convertvector(token + static_cast<int32_t>(first - rule.position), LF);
-      s = fmadd(lf(rule.slope * kLog2e), distance, s);
-    }
-    const LI seen = (token >= lo) & (token < hi);
-    s = seen ? s : lf(-kInfinity);
-    store_lf(logits + t, s);
-    most = larger(s, most);
+  for (int i = 0; i < kVectors; ++i) s[i] = load_lf(logits + i * kLanes) * lf(direct);
+  if (rule.softcap != 0.0f) {
+    for (int i = 0; i < kVectors; ++i) s[i] = capped(s[i], rule.softcap) * lf(kLog2e);
   }
-  float high = *top;
-  for (int i = 0; i < kLanes; ++i) high = most[i] > high ? most[i] : high;
+  if (rule.slope != 0.0f) {
+    const int32_t start = static_cast<int32_t>(first - rule.position);
+    for (int i = 0; i < kVectors; ++i) {
+      const LF distance = __builtin_convertvector(lane + (start + i * kLanes), LF);
+      s[i] = fmadd(lf(rule.slope * kLog2e), distance, s[i]);
+    }
+  }
+  if (lo > 0 || hi < kBlock) {
+    for (int i = 0; i < kVectors; ++i) {
+      const LI token = lane + i * kLanes;
+      s[i] = (token >= lo) & (token < hi) ? s[i] : lf(-kInfinity);
+    }
+  }
+  LF most = lf(*top);
+  for (int i = 0; i < kVectors; ++i) most = larger(s[i], most);
+  const float high = highest(most);
   // Only NaN was seen so far: any reference keeps it NaN.
   const float base = high == -kInfinity ? 0.0f : high;
   LF total = lf(0.0f);
-  for (int t = 0; t < kBlock; t += kLanes) {
-    const LF weight = exp2_lf(load_lf(logits + t) - lf(base));
-    store_lf(logits + t, weight);
-    total += weight;
+  for (int i = 0; i < kVectors; ++i) {
+    s[i] = exp2_lf(s[i] - lf(base));
+    store_lf(logits + i * kLanes, s[i]);
+    total += s[i];
   }
-  float decay[kLanes];
-  store_lf(decay, exp2_lf(lf(*top - base)));
-  *sum = *sum * decay[0] + tw::TW_ISA::sum((VF)total);
+  const float decay = high == *top ? 1.0f : exp2_lf(lf(*top - base))[0];
+  *sum = *sum * decay + tw::TW_ISA::sum((VF)total);
   *top = high;
-  return decay[0];
+  return decay;
 }
 
 }  // namespace tw::paged::TW_ISA

@@ -35,9 +35,10 @@ bool check_selected(const Call& call, const Side& side, int64_t page, int64_t he
     if (bits == 0) continue;
     const int64_t rank = s->rank.i32(page, head), count = std::popcount(bits);
     if (rank >= 0 && rank + count <= s->count) continue;
-    call.refuse("%s%srank of page %lld, head %lld is %lld for %lld rows; accepted: within a pool of %lld", which,
-                s == &side.residuals ? "" : "f", static_cast<long long>(page), static_cast<long long>(head),
-                static_cast<long long>(rank), static_cast<long long>(count), static_cast<long long>(s->count));
+    call.refuse("%s%srank of page %lld, head %lld is %lld for %lld rows; accepted: within a pool of %lld",
+                which, s == &side.residuals ? "" : "f", static_cast<long long>(page),
+                static_cast<long long>(head), static_cast<long long>(rank), static_cast<long long>(count),
+                static_cast<long long>(s->count));
     return false;
   }
   return true;
@@ -56,7 +57,8 @@ bool check_sequence(const Call& call, const Problem& p, int64_t i) {
     const int64_t page = p.block_table.i32(i, j);
     if (page < 0 || page >= p.pages) {
       call.refuse("block_table[%lld, %lld] is page %lld; accepted: 0 to %lld", static_cast<long long>(i),
-                  static_cast<long long>(j), static_cast<long long>(page), static_cast<long long>(p.pages - 1));
+                  static_cast<long long>(j), static_cast<long long>(page),
+                  static_cast<long long>(p.pages - 1));
       return false;
     }
     if (p.residual == kNone) continue;

@@ -80,12 +80,13 @@ TW_INLINE void base_row(const Work& w, const Side& side, int64_t page, int64_t h
 
 // Tokens [begin, end) of page `index` of a block as fp32 rows of `stride`.
 TW_INLINE void fill_tile(const Work& w, const Side& side, const Block& b, int index, int64_t local, int begin,
-                         int end, int64_t stride) {
+                         int end, int64_t stride, Ahead* ahead) {
   const int64_t page = b.pages[index], head = w.task.head + local;
   const int64_t start = b.first + index * kPage;
   const bool open = side.key && w.p.kv == kKv4 && start + kPage > w.task.length;
   if (!open) load_page_scales(w, side, page, head);
   for (int t = begin; t < end; ++t) {
+    ahead->step();
     float* out = w.s.tile + t * stride;
     for (int64_t c = side.channels; c < stride; ++c) out[c] = 0.0f;
     if (open) {
@@ -108,42 +109,35 @@ TW_INLINE void page_range(const Block& b, int index, int* begin, int* end) {
   *end = high > kPage ? kPage : high;
 }
 
-// logits[row][token] = q . k
-static void tile_scores(const Work& w, const Block& b, int64_t local) {
-  for (int i = 0; i < b.page_count; ++i) {
-    prefetch_page(w.p.k, b.ahead[i], w.task.head + local, local, w.task.heads);
-    int begin, end;
-    page_range(b, i, &begin, &end);
-    if (begin >= end) continue;
-    fill_tile(w, w.p.k, b, i, local, begin, end, w.s.dk);
-    for (int64_t r = 0; r < w.rows; ++r) {
-      for (int t = begin; t < end; ++t) {
-        w.logits(r)[i * kPage + t] = dot(w.q(local, r), w.s.tile + t * w.s.dk, w.s.dk);
-      }
+// logits[row][token] = q . k, for the tokens of page `i`
+static void tile_scores(const Work& w, const Block& b, int i, int64_t local, Ahead* ahead) {
+  int begin, end;
+  page_range(b, i, &begin, &end);
+  if (begin >= end) return;
+  fill_tile(w, w.p.k, b, i, local, begin, end, w.s.dk, ahead);
+  for (int64_t r = 0; r < w.rows; ++r) {
+    for (int t = begin; t < end; ++t) {
+      w.logits(local, r)[i * kPage + t] = dot(w.q(local, r), w.s.tile + t * w.s.dk, w.s.dk);
     }
   }
 }
 
-// o[row] = o[row] * decay[row] + sum of weight * v; a row takes no token that it does not see, whose value may
-// be NaN.
-static void tile_values(const Work& w, const Block& b, int64_t local) {
-  for (int64_t r = 0; r < w.rows; ++r) rescale(w.s.decay[r], w.s.dv, w.o(local, r));
+// o[row] += sum of weight * v over the tokens of page `i`; a row takes no token that it does not see, whose
+// value may be NaN.
+static void tile_values(const Work& w, const Block& b, int i, int64_t local, Ahead* ahead) {
   const Side& side = w.p.latent ? w.p.k : w.p.v;
-  for (int i = 0; i < b.page_count; ++i) {
-    if (!w.p.latent) prefetch_page(side, b.ahead[i], w.task.head + local, local, w.task.heads);
-    int begin, end;
-    page_range(b, i, &begin, &end);
-    if (begin >= end) continue;
-    const int64_t stride = w.p.latent ? w.s.dk : w.s.dv;
-    fill_tile(w, side, b, i, local, begin, end, stride);
-    for (int64_t r = 0; r < w.rows; ++r) {
-      int lo, hi;
-      w.seen(b, r, &lo, &hi);
-      lo = lo - i * kPage < begin ? begin : lo - i * kPage;
-      hi = hi - i * kPage > end ? end : hi - i * kPage;
-      for (int t = lo; t < hi; ++t) {
-        axpy(w.logits(r)[i * kPage + t], w.s.tile + t * stride, w.s.dv, w.o(local, r));
-      }
+  int begin, end;
+  page_range(b, i, &begin, &end);
+  if (begin >= end) return;
+  const int64_t stride = w.p.latent ? w.s.dk : w.s.dv;
+  fill_tile(w, side, b, i, local, begin, end, stride, ahead);
+  for (int64_t r = 0; r < w.rows; ++r) {
+    int lo, hi;
+    w.seen(b, r, &lo, &hi);
+    lo = lo - i * kPage < begin ? begin : lo - i * kPage;
+    hi = hi - i * kPage > end ? end : hi - i * kPage;
+    for (int t = lo; t < hi; ++t) {
+      axpy(w.logits(local, r)[i * kPage + t], w.s.tile + t * stride, w.s.dv, w.o(local, r));
     }
   }
 }

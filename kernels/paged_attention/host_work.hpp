@@ -9,13 +9,14 @@ namespace tw::paged::TW_ISA {
 using namespace tw::TW_ISA;
 
 struct Block {
-  int64_t first;              // its first token, of the sequence
-  int tokens;                 // in the task and the sequence
+  int64_t first;  // its first token, of the sequence
+  int tokens;     // in the task and the sequence
   int page_count;
   int64_t pages[kBlockPages];
-  int64_t ahead[kBlockPages];  // the page to prefetch beside each, -1 for none
-  int any_begin, any_end;      // tokens that some row sees
-  int all_begin, all_end;      // tokens that every row sees
+  int next_count;
+  int64_t next[kBlockPages];  // pages of the next block
+  int any_begin, any_end;     // tokens that some row sees
+  int all_begin, all_end;     // tokens that every row sees
 };
 
 struct Work {
@@ -27,7 +28,8 @@ struct Work {
   float* q(int64_t head, int64_t row) const { return s.q + (head * s.rows + row) * s.dk; }
   char* packed(int64_t head, int64_t row) const { return s.packed + (head * s.rows + row) * 2 * s.dk; }
   float* o(int64_t head, int64_t row) const { return s.o + (head * s.rows + row) * s.dv; }
-  float* logits(int64_t row) const { return s.logits + row * kBlock; }
+  float* logits(int64_t head, int64_t row) const { return s.logits + (head * s.rows + row) * kBlock; }
+  char* weights(int64_t head, int64_t row) const { return s.weights + (head * s.rows + row) * 2 * kBlock; }
   // The part [*begin, *end) of a block that a row sees.
   void seen(const Block& b, int64_t row, int* begin, int* end) const {
     const int64_t lo = s.first[row] - b.first, hi = s.last[row] - b.first;
@@ -41,25 +43,55 @@ TW_INLINE const char* token_row(const Side& side, int64_t page, int64_t head, in
   return side.pages.at(page) + head * side.head_step + token * side.token_step;
 }
 
-// Asks for the part of page `page` that head `index` of `of` stands for, so that a page is read from its
-// beginning to its end while its predecessor is computed on.
-TW_INLINE void prefetch_page(const Side& side, int64_t page, int64_t head, int64_t index, int64_t of) {
-  if (page < 0) return;
-  const char* base = side.pages.at(page);
-  if (of * side.row_bytes * kPage >= side.page_bytes) {
-    const int64_t begin = side.page_bytes * index / of, end = side.page_bytes * (index + 1) / of;
-    for (int64_t at = begin / 64 * 64; at < end; at += 64) prefetch_l2(base + at);
-    return;
+// Lines to ask for while something else is computed on, in the order in which they will be read: that is how
+// the machine's own prefetching goes along. A few at a time: asked for at once, they would fill the buffers
+// of the first cache level and stop the loads that work goes on with.
+class Ahead {
+ public:
+  Ahead() = default;
+
+  // One head of a page.
+  Ahead(const Side& side, int64_t page, int64_t head) : row_(token_row(side, page, head, 0)) {
+    const bool together = side.chunk_step != 32;
+    step_ = side.token_step;
+    lines_ = ((together ? side.head_step : side.row_bytes) + 63) / 64;
+    left_ = lines_ * (together ? 1 : kPage);
   }
-  if (side.chunk_step != 32) {
-    const char* own = base + head * side.head_step;
-    for (int64_t at = 0; at < side.head_step; at += 64) prefetch_l2(own + at);
-    return;
+
+  // Asks for as many lines as let all be asked for in `steps` steps.
+  void pace(int64_t steps) { each_ = (left_ + steps - 1) / (steps > 0 ? steps : 1); }
+
+  __attribute__((always_inline)) void step() {
+    for (int64_t i = 0; i < each_ && left_ > 0; ++i, --left_) {
+      prefetch_l2(row_ + 64 * line_);
+      if (++line_ == lines_) line_ = 0, row_ += step_;
+    }
   }
-  for (int t = 0; t < kPage; ++t) {
-    const char* own = token_row(side, page, head, t);
-    for (int64_t at = 0; at < side.row_bytes; at += 64) prefetch_l2(own + at);
-  }
+
+ private:
+  const char* row_ = nullptr;
+  int64_t step_ = 0, lines_ = 0, line_ = 0, left_ = 0, each_ = 0;
+};
+
+// What to ask for beside one head of page `i` of a block's keys or values. Memory is read in the order keys
+// of a block, values of it, keys of the next, each page by page and head by head; what comes about
+// `prefetch_kib` later is wanted.
+TW_INLINE Ahead ahead_of(const Work& w, const Block& b, bool values, int i, int64_t local) {
+  const int64_t wanted = w.p.prefetch_kib * 1024, heads = w.task.heads;
+  if (wanted == 0) return {};
+  if (w.p.latent) return !values && i < b.next_count ? Ahead(w.p.k, b.next[i], w.task.head + local) : Ahead();
+  const int64_t bytes = w.p.k.row_bytes * kPage;
+  const int64_t at = local + (wanted + bytes - 1) / bytes;
+  const int64_t head = w.task.head + at % heads;
+  int64_t page = (values ? b.page_count + i : i) + at / heads;
+  if (page < b.page_count) return {w.p.k, b.pages[page], head};
+  page -= b.page_count;
+  if (page < b.page_count) return {w.p.v, b.pages[page], head};
+  page -= b.page_count;
+  if (page < b.next_count) return {w.p.k, b.next[page], head};
+  page -= b.next_count;
+  if (page < b.next_count) return {w.p.v, b.next[page], head};
+  return {};
 }
 
 // acc[0, n) += weight * x[0, n); n is a multiple of kLanes.

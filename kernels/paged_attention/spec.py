@@ -187,8 +187,9 @@ SPEC = KernelSpec(
     flops=_flops,
     bytes=_bytes,
     # split_pages: pages of one split, 0 chooses by the threads; batch_invariant chooses itself.
+    # prefetch_kib: how far ahead of what is computed on memory is asked for.
     space={
-        "cpu": Space(split_pages=(0, 8, 16, 32, 64, 128, 256), prefetch_pages=(0, 1, 2, 3, 4)),
+        "cpu": Space(split_pages=(0, 8, 16, 32, 64, 128, 256), prefetch_kib=(0, 4, 8, 16, 32, 64)),
         "cuda": _GPU,
         "hip": _GPU,
         "ascend": Space(
@@ -201,8 +202,10 @@ SPEC = KernelSpec(
     },
     # On a GPU splits have split_pages pages, 0: one split and no merge.
     default={
-        "cpu": Config(split_pages=0, prefetch_pages=2),
+        "cpu": Config(split_pages=0, prefetch_kib=16),
         "cuda": _GPU_DEFAULT,
+        # With two stages ptxas stops at 128 registers there and spills a scalar.
+        "cuda:sm_100": Config({**_GPU_DEFAULT, "num_stages": 3}),
         "hip": _GPU_DEFAULT,
         # Tiles of 32 tokens of one kv head, steps of 64; 0 cores are all of them.
         "ascend": Config(tile_pages=2, step_pages=4, tile_heads=1, split_pages=0, cores=0),

@@ -16,9 +16,11 @@ import triton.language as tl
 
 from tilewright import interpret as interpreter
 from tilewright.aot.grid import Grid
-from tilewright.errors import Refused
+from tilewright.aot.source import AotSource
+from tilewright.errors import Refused, unknown
 from tilewright.kernels._kv.formats import KV, PAGE, RESIDUAL
 from tilewright.kernels._triton.flash import split
+from tilewright.kernels.paged_attention.triton_arguments import DENSE, Arguments
 from tilewright.kernels.paged_attention.triton_checks import check
 from tilewright.kernels.paged_attention.triton_kernel import kernel, merge
 
@@ -26,18 +28,15 @@ if TYPE_CHECKING:
     import torch
 
 _GRID = "TQ * HQ // {tile_m} + NS * HKV"
+_SPLITS = "max(1, cdiv(MP, {split_pages}))"
+_MERGE_OPTIONS = MappingProxyType({"num_warps": 1, "num_stages": 1})
+_COMPUTE = MappingProxyType({"fp32": tl.float32, "bf16": tl.bfloat16, "fp16": tl.float16})
+_BYTES = MappingProxyType({"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "int16": 2})
+# Flags that a binary takes as arguments or null tensors, or that change nothing.
+_FREE = ("scale", "softcap", "window", "alibi", "lse", "batch_invariant")
+# Dims that a binary fixes: those that bundles carry. Any others compile as well.
+FIXED_SIZES: tuple[Mapping[str, int], ...] = (MappingProxyType({"DK": 128, "DV": 128}),)
 _LANE_BYTES = 32  # of one block of an nz page
-# Tensors that the kernel takes dense, in its order.
-DENSE = (
-    *("k_channel_scale", "k_token_scale", "k_page_scale", "k_page_zero"),
-    *("v_channel_scale", "v_token_scale", "v_token_zero", "k_open"),
-    *(
-        f"{prefix}_{name}"
-        for prefix in "kv"
-        for name in ("mask", "rank", "pool", "pool_scale", "fmask", "frank", "fpool")
-    ),
-    "alibi",
-)
 
 
 def launch(
@@ -71,15 +70,19 @@ def launch(
     nz = flags.get("kv_layout") == "nz"
     hkv = k.shape[1] if nz else k.shape[2]
     pages = config["split_pages"]
-    splits = -(-width // pages) if pages else 1
-    constexprs = _constexprs(config, flags, dk, dv, k.element_size()) | {
-        "SPLIT_PAGES": pages if splits > 1 else 0,
-        "COMPUTE": _compute(str(q.dtype).removeprefix("torch."), interpret),
-    }
+    splits = max(1, -(-width // pages)) if pages else 1
+    compute = {"torch.bfloat16": "bf16", "torch.float16": "fp16"}.get(str(q.dtype), "fp32")
+    constexprs = _constexprs(config, flags, dk, dv, k.element_size(), compute)
+    if splits == 1:
+        constexprs["SPLIT_PAGES"] = 0
+    if interpret and compute == "bf16":
+        constexprs["COMPUTE"] = tl.float32  # see tilewright.interpret
     partial = None
     if splits > 1:
         partial = torch.empty(splits * tq * hq * (dv + 2), dtype=torch.float32, device=q.device)
-    (tiles,) = (Grid(_GRID.format(**config)).evaluate({"TQ": tq, "HQ": hq, "NS": sequences, "HKV": hkv})[:1])
+    (tiles,) = Grid(_GRID.format(**config)).evaluate(
+        {"TQ": tq, "HQ": hq, "NS": sequences, "HKV": hkv}
+    )[:1]
     options = {name: config[name] for name in ("num_warps", "num_stages")}
     interpreter.launch(
         kernel,
@@ -109,14 +112,80 @@ def launch(
             merge,
             (tq * hq, 1, 1),
             (
-                *(partial, o, lse, hq, splits),
+                *(partial, o, lse, hq, width),
                 *o.stride()[:2],
                 *(lse.stride() if lse is not None else (0, 0)),
             ),
-            {"DV": dv, "WIDTH": 1 << (dv - 1).bit_length()},
-            {"num_warps": 1, "num_stages": 1},
+            _merge_constexprs(dv, pages),
+            _MERGE_OPTIONS,
             interpret=interpret,
         )
+
+
+def aot(
+    precision: str,
+    flags: Mapping[str, str],
+    config: Mapping[str, int],
+    target: str,
+    *,
+    aligned: bool = True,
+    sizes: Mapping[str, int] = FIXED_SIZES[0],
+) -> AotSource:
+    """What to compile for a target: channels contiguous, what comes with codes dense, `lse` nullable.
+
+    A binary takes any scale, window, cap and slopes. `aligned` fixes addresses and strides of q, caches and o
+    to multiples of 16 bytes.
+    """
+    # Configs of the Ascend road have tiles only.
+    config = {"tile_m": 16, "tile_n": 32, "split_pages": 0, **config}
+    compute, _, code = precision.partition("-")
+    if compute not in _COMPUTE or code not in ("", *KV[1:]):
+        raise unknown("precision of triton paged_attention", precision, list(_COMPUTE))
+    flags = {**flags, "kv": code or "float"}
+    stored = {"": compute, "kv4": "int16"}.get(code, "int8")
+    constexprs = _constexprs(config, flags, sizes["DK"], sizes["DV"], _BYTES[stored], compute)
+    if target.startswith("cuda:"):
+        constexprs["PRECISION"] = "tf32x3"
+    layout = Arguments(compute, stored, flags, aligned)
+    args = layout.kernel(config["split_pages"] > 0)
+    given = {a.name for a in args}
+    absent = [name for name in ("v_cache", "partial", *DENSE) if name not in given]
+    constexprs |= dict.fromkeys(absent) | dict.fromkeys(set(layout.unused()) - given, 0)
+    common: dict[str, Any] = {
+        "family": "paged_attention",
+        "precision": precision,
+        "flags": flags,
+        "config": dict(config),
+        "target": target,
+        "sizes": dict(sizes),
+        "free": _FREE,
+    }
+    on_ascend = target.startswith("ascend:")
+    options = {} if on_ascend else {n: config[n] for n in ("num_warps", "num_stages")}
+    splits = _SPLITS.format(**config) if config["split_pages"] else "1"
+    then: tuple[AotSource, ...] = ()
+    if config["split_pages"]:
+        then = (
+            AotSource(
+                fn=merge,
+                args=layout.merge(),
+                constexprs=_merge_constexprs(sizes["DV"], config["split_pages"]),
+                options={} if on_ascend else dict(_MERGE_OPTIONS),
+                grid=Grid("TQ * HQ"),
+                **common,
+            ),
+        )
+    return AotSource(
+        fn=kernel,
+        args=args,
+        constexprs=constexprs,
+        options=options,
+        grid=Grid(_GRID.format(**config), splits),
+        requirements=layout.requirements(given),
+        then=then,
+        workspace=Grid(f"{splits} * TQ * HQ * {4 * (sizes['DV'] + 2)}") if then else None,
+        **common,
+    )
 
 
 def _page_strides(cache: torch.Tensor, nz: bool) -> tuple[int, int, int, int]:
@@ -125,14 +194,17 @@ def _page_strides(cache: torch.Tensor, nz: bool) -> tuple[int, int, int, int]:
     return (s[0], s[3], s[1], s[2]) if nz else (s[0], s[1], s[2], 0)
 
 
-def _compute(name: str, interpret: bool) -> tl.dtype:
-    """What dots take: the type of the queries; fp32 where the interpreter would compute bf16 wrongly."""
-    kinds = {"float32": tl.float32, "bfloat16": tl.bfloat16, "float16": tl.float16}
-    return tl.float32 if interpret and name == "bfloat16" else kinds[name]
+def _merge_constexprs(dv: int, pages: int) -> dict[str, Any]:
+    return {"DV": dv, "WIDTH": 1 << max(0, dv - 1).bit_length(), "SPLIT_PAGES": pages}
 
 
 def _constexprs(
-    config: Mapping[str, int], flags: Mapping[str, str], dk: int, dv: int, lane_bytes: int
+    config: Mapping[str, int],
+    flags: Mapping[str, str],
+    dk: int,
+    dv: int,
+    lane_bytes: int,
+    compute: str,
 ) -> dict[str, Any]:
     for name in ("tile_m", "tile_n"):
         if config[name] < 16 or config[name] & (config[name] - 1):
@@ -159,8 +231,10 @@ def _constexprs(
         "RESIDUAL": RESIDUAL.index(residual),
         "C0": _LANE_BYTES // lane_bytes if flags.get("kv_layout") == "nz" else 0,
         "LATENT": flags.get("values") == "latent",
-        "EXTRAS": float(flags.get("softcap", "0")) > 0 or flags.get("alibi") == "yes",
-        "FOLD": kv in ("c8s", "c8d") and residual == "none",
+        # A weight times the scale of a token could be below what fp16 holds.
+        "FOLD": residual == "none" and (kv == "c8s" or (kv == "c8d" and compute != "fp16")),
+        "SPLIT_PAGES": config["split_pages"],
+        "COMPUTE": _COMPUTE[compute],
         "PRECISION": "ieee",
     }
 

@@ -40,10 +40,7 @@ def codes(
     lane = c
     if PACKED:
         lane = c % (WIDTH // 4)
-    if C0 > 0:
-        place = (lane // C0) * stride_block + lane % C0
-    else:
-        place = lane
+    place = lane // C0 * stride_block + lane % C0 if C0 > 0 else lane
     row = page * stride_page + token * stride_token + head * stride_head
     mask = ok[:, None] & (c < WIDTH)[None, :]
     x = tl.load(cache + row[:, None] + place[None, :], mask=mask, other=0)

@@ -25,7 +25,9 @@ def check(tensors: Mapping[str, torch.Tensor | None], kv4: bool) -> None:
     most = table.shape[1] * PAGE
     for i, count in enumerate(counts):
         if not 0 <= count <= most:
-            raise Refused(f"seq_lens[{i}] is {count}; accepted: 0 to {most}, the tokens of a table row")
+            raise Refused(
+                f"seq_lens[{i}] is {count}; accepted: 0 to {most}, the tokens of a table row"
+            )
     used, read = set[int](), set[int]()
     for i, count in enumerate(counts):
         own = table[i, : -(-count // PAGE)].tolist()
@@ -37,21 +39,19 @@ def check(tensors: Mapping[str, torch.Tensor | None], kv4: bool) -> None:
         read.update(own[: count // PAGE] if kv4 else own)
     for prefix, own_pages in (("k_", read), ("v_", used)):
         for mask, rank, pool in (("mask", "rank", "pool"), ("fmask", "frank", "fpool")):
-            names = prefix + mask, prefix + rank, prefix + pool
-            _check_ranks(*(tensors.get(name) for name in names), names, sorted(own_pages))
+            _check_ranks(tensors, (prefix + mask, prefix + rank, prefix + pool), sorted(own_pages))
 
 
 def _check_ranks(
-    mask: torch.Tensor | None,
-    rank: torch.Tensor | None,
-    pool: torch.Tensor | None,
-    names: tuple[str, str, str],
-    pages: list[int],
+    tensors: Mapping[str, torch.Tensor | None], names: tuple[str, str, str], pages: list[int]
 ) -> None:
+    mask, rank, pool = (tensors.get(name) for name in names)
     if mask is None or rank is None or pool is None or not pages:
         return
     bits, first = mask[pages].to(dtype=rank.dtype), rank[pages]
-    ones = sum((bits >> token) & 1 for token in range(PAGE))
+    ones = bits & 1
+    for token in range(1, PAGE):
+        ones = ones + ((bits >> token) & 1)
     wrong = ((ones > 0) & ((first < 0) | (first + ones > pool.shape[0]))).nonzero()
     if wrong.numel():
         page, head = pages[int(wrong[0, 0])], int(wrong[0, 1])

@@ -11,8 +11,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from tilewright.kernels._triton import flash
-from tilewright.kernels.paged_attention import triton_cache as cache
+from tilewright.kernels._triton.flash import (
+    find_sequence,
+    inverse,
+    is_bad,
+    log_sum_exp,
+    online,
+    scores,
+)
+from tilewright.kernels.paged_attention.triton_cache import (
+    C8D,
+    C8S,
+    FLOAT,
+    KV4,
+    codes,
+    values,
+)
 
 
 @triton.jit
@@ -26,31 +40,30 @@ def keys_of(
 ):  # fmt: skip
     """Channels of a block of keys `[N, COUNT]` as dots take them: c8s and c8d without their scales."""
     stored = ok
-    if KV == cache.KV4:
+    if KV == KV4:
         stored = ok & (is_open == 0)
-    x = cache.codes(
+    x = codes(
         k_cache, page, token, head, stored, stride_page, stride_token, stride_head, stride_block,
-        FIRST, COUNT, WIDTH, KV == cache.KV4, C0,
+        FIRST, COUNT, WIDTH, KV == KV4, C0,
     )  # fmt: skip
-    if KV == cache.FLOAT or (KV != cache.KV4 and RESIDUAL == 0):
-        return x.to(COMPUTE)
-    scale = k_channel_scale
-    if KV == cache.C8D:
-        scale = k_token_scale
-    if KV == cache.KV4:
-        scale = k_page_scale
-    y = cache.values(
-        x, scale, k_page_zero, page, token, head, stored, HKV,
-        k_mask, k_rank, k_pool, k_pool_scale, k_fmask, k_frank, k_fpool,
-        FIRST, COUNT, WIDTH, KV, RESIDUAL, True,
-    )  # fmt: skip
-    if KV == cache.KV4:
+    if KV != FLOAT and (KV == KV4 or RESIDUAL != 0):
+        scale = k_channel_scale
+        if KV == C8D:
+            scale = k_token_scale
+        if KV == KV4:
+            scale = k_page_scale
+        x = values(
+            x, scale, k_page_zero, page, token, head, stored, HKV,
+            k_mask, k_rank, k_pool, k_pool_scale, k_fmask, k_frank, k_fpool,
+            FIRST, COUNT, WIDTH, KV, RESIDUAL, True,
+        )  # fmt: skip
+    if KV == KV4:
         lanes = FIRST + tl.arange(0, COUNT)
         at = (((sequence * 16 + token) * HKV + head) * WIDTH)[:, None] + lanes[None, :]
         mask = (ok & is_open)[:, None] & (lanes < WIDTH)[None, :]
-        x = tl.load(k_open + at, mask=mask, other=0).to(tl.float32)
-        y = tl.where(is_open[:, None], x, y)
-    return y.to(COMPUTE)
+        own = tl.load(k_open + at, mask=mask, other=0).to(tl.float32)
+        x = tl.where(is_open[:, None], own, x)
+    return x.to(COMPUTE)
 
 
 @triton.jit
@@ -63,21 +76,20 @@ def values_of(
     KV: tl.constexpr, RESIDUAL: tl.constexpr, FOLDED: tl.constexpr, C0: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Channels of a block of values `[N, COUNT]` as dots take them: FOLDED without their scales."""
-    x = cache.codes(
+    x = codes(
         v_cache, page, token, head, ok, stride_page, stride_token, stride_head, stride_block,
-        FIRST, COUNT, WIDTH, KV == cache.KV4, C0,
+        FIRST, COUNT, WIDTH, KV == KV4, C0,
     )  # fmt: skip
-    if KV == cache.FLOAT or FOLDED:
-        return x.to(COMPUTE)
-    scale = v_channel_scale
-    if KV != cache.C8S:
-        scale = v_token_scale
-    y = cache.values(
-        x, scale, v_token_zero, page, token, head, ok, HKV,
-        v_mask, v_rank, v_pool, v_pool_scale, v_fmask, v_frank, v_fpool,
-        FIRST, COUNT, WIDTH, KV, RESIDUAL, False,
-    )  # fmt: skip
-    return y.to(COMPUTE)
+    if KV != FLOAT and not FOLDED:
+        scale = v_channel_scale
+        if KV != C8S:
+            scale = v_token_scale
+        x = values(
+            x, scale, v_token_zero, page, token, head, ok, HKV,
+            v_mask, v_rank, v_pool, v_pool_scale, v_fmask, v_frank, v_fpool,
+            FIRST, COUNT, WIDTH, KV, RESIDUAL, False,
+        )  # fmt: skip
+    return x.to(COMPUTE)
 
 
 @triton.jit
@@ -91,7 +103,7 @@ def queries(
     x = tl.load(q + places[:, None] + lanes[None, :], mask=mask, other=0)
     if FOLD:
         s = tl.load(k_channel_scale + head * WIDTH + lanes, mask=lanes < WIDTH, other=0)
-        return (x.to(tl.float32) * s[None, :]).to(COMPUTE)
+        x = x.to(tl.float32) * s[None, :]
     return x.to(COMPUTE)
 
 
@@ -127,7 +139,6 @@ def kernel(
     SPLIT_PAGES: tl.constexpr,  # pages of a split; 0: one split, straight to `o` and `lse`
     KV: tl.constexpr, RESIDUAL: tl.constexpr, C0: tl.constexpr,
     LATENT: tl.constexpr,  # values are the keys' first channels
-    EXTRAS: tl.constexpr,  # softcap or ALiBi
     FOLD: tl.constexpr,  # scales of int8 values multiply weights or outputs rather than values
     COMPUTE: tl.constexpr,  # type of a dot's operands
     PRECISION: tl.constexpr,
@@ -141,7 +152,7 @@ def kernel(
     kv_head = tl.program_id(0) % HKV
     tile = tl.program_id(0) // HKV
     split = tl.program_id(1)
-    sequence = flash.find_sequence(cu_q, group, NS, tile, TILE_M)
+    sequence = find_sequence(cu_q, group, NS, tile, TILE_M)
     from_q = tl.load(cu_q + sequence)
     n = tl.load(cu_q + sequence + 1) - from_q
     length = tl.load(seq_lens + sequence)
@@ -170,7 +181,7 @@ def kernel(
         stop = tl.minimum(stop, (split + 1) * (SPLIT_PAGES * 16))
 
     places = (from_q + query).to(tl.int64) * stride_qt + heads * stride_qh
-    FOLD_K: tl.constexpr = KV == cache.C8S and RESIDUAL == 0
+    FOLD_K: tl.constexpr = KV == C8S and RESIDUAL == 0
     x = queries(q, places, row_ok, k_channel_scale, head, 0, K_HEAD, DK, FOLD_K, COMPUTE)
     x_tail = x
     if K_TAIL > 0:
@@ -179,9 +190,8 @@ def kernel(
         )
     scale = tl.where(scale == 0, 1.0 / tl.sqrt(DK + 0.0), scale)
     slopes = tl.zeros((TILE_M,), tl.float32)
-    if EXTRAS:
-        if alibi is not None:
-            slopes = tl.load(alibi + heads, mask=row_ok & (alibi.to(tl.int64) != 0), other=0)
+    if alibi is not None:
+        slopes = tl.load(alibi + heads, mask=row_ok & (alibi.to(tl.int64) != 0), other=0)
     acc = tl.zeros((TILE_M, V_HEAD), tl.float32)
     acc_tail = tl.zeros((TILE_M, V_TAIL if V_TAIL > 0 else 1), tl.float32)
     top = tl.full((TILE_M,), float("-inf"), tl.float32)
@@ -194,7 +204,9 @@ def kernel(
         ok = (keys >= low) & (keys < stop)
         is_open = keys >= full_end
         token = keys % 16
-        page = tl.load(block_table + sequence * stride_bt + keys // 16, mask=ok, other=0).to(tl.int64)
+        page = tl.load(block_table + sequence * stride_bt + keys // 16, mask=ok, other=0).to(
+            tl.int64
+        )
         y = keys_of(
             k_cache, k_channel_scale, k_token_scale, k_page_scale, k_page_zero, k_open,
             k_mask, k_rank, k_pool, k_pool_scale, k_fmask, k_frank, k_fpool,
@@ -212,19 +224,21 @@ def kernel(
             )  # fmt: skip
             dots = tl.dot(x_tail, tl.trans(y_tail), dots, input_precision=PRECISION)
         by_token = (page * 16 + token) * HKV + head
-        if KV == cache.C8D and RESIDUAL == 0:
+        if KV == C8D and RESIDUAL == 0:
             dots = dots * tl.load(k_token_scale + by_token, mask=ok, other=0)[None, :]
-        s = flash.scores(dots, positions, keys, slopes, scale, softcap, EXTRAS)
+        s = scores(dots, positions, keys, slopes, scale, softcap, True)
         visible = (keys[None, :] >= first_key[:, None]) & (keys[None, :] < last_key[:, None])
         s = tl.where(visible & ok[None, :], s, float("-inf"))
-        weights, factor, top, total = flash.online(s, top, total)
+        weights, factor, top, total = online(s, top, total)
 
-        if KV == cache.C8D and FOLD:
+        if KV == C8D and FOLD:
             weights = weights * tl.load(v_token_scale + by_token, mask=ok, other=0)[None, :]
         weights = weights.to(COMPUTE)
         # Where rows differ in what they see, infinities and NaN wait for `spoil`.
         end = at + TILE_N
-        differ = ((low < low_end) & (at < low_end) & (end > low)) | ((high < high_end) & (end > high))
+        differ = ((low < low_end) & (at < low_end) & (end > low)) | (
+            (high < high_end) & (end > high)
+        )
         if not (LATENT and V_HEAD == K_HEAD):
             y = values_of(
                 v_cache, v_channel_scale, v_token_scale, v_token_zero,
@@ -232,7 +246,7 @@ def kernel(
                 page, token, head, ok, HKV, stride_vp, stride_vt, stride_vh, stride_vb,
                 0, V_HEAD, DV, KV, RESIDUAL, FOLD, C0, COMPUTE,
             )  # fmt: skip
-        y = tl.where(flash.is_bad(y) & differ, 0.0, y).to(COMPUTE)
+        y = tl.where(is_bad(y) & differ, 0.0, y).to(COMPUTE)
         acc = tl.dot(weights, y, acc * factor[:, None], input_precision=PRECISION)
         if V_TAIL > 0:
             if not (LATENT and V_HEAD == K_HEAD and V_TAIL == K_TAIL):
@@ -242,12 +256,12 @@ def kernel(
                     page, token, head, ok, HKV, stride_vp, stride_vt, stride_vh, stride_vb,
                     V_HEAD, V_TAIL, DV, KV, RESIDUAL, FOLD, C0, COMPUTE,
                 )  # fmt: skip
-            y_tail = tl.where(flash.is_bad(y_tail) & differ, 0.0, y_tail).to(COMPUTE)
+            y_tail = tl.where(is_bad(y_tail) & differ, 0.0, y_tail).to(COMPUTE)
             acc_tail = tl.dot(
                 weights, y_tail, acc_tail * factor[:, None], input_precision=PRECISION
             )
 
-    FOLD_V: tl.constexpr = KV == cache.C8S and FOLD
+    FOLD_V: tl.constexpr = KV == C8S and FOLD
     if SPLIT_PAGES > 0:
         row = (split.to(tl.int64) * TQ + from_q + query) * HQ + heads
         out = partial
@@ -260,18 +274,18 @@ def kernel(
     else:
         out = o
         to = (from_q + query).to(tl.int64) * stride_ot + heads * stride_oh
-        factor = flash.inverse(total)
+        factor = inverse(total)
         if lse is not None:
             at = (from_q + query).to(tl.int64) * stride_lse_t + heads * stride_lse_h
             wanted = row_ok & (lse.to(tl.int64) != 0)
-            tl.store(lse + at, flash.log_sum_exp(top, total), mask=wanted)
+            tl.store(lse + at, log_sum_exp(top, total), mask=wanted)
     put(out, to, row_ok, acc, factor, v_channel_scale, head, 0, V_HEAD, DV, FOLD_V)
     if V_TAIL > 0:
         put(out, to, row_ok, acc_tail, factor, v_channel_scale, head, V_HEAD, V_TAIL, DV, FOLD_V)
     for side in tl.static_range(2):
         spoil_from = tl.maximum(low if side == 0 else high, start)
         spoil_to = tl.minimum(low_end if side == 0 else high_end, stop)
-        if KV == cache.FLOAT:
+        if KV == FLOAT:
             spoil(
                 out, to, row_ok, v_cache, block_table + sequence * stride_bt, head, spoil_from, spoil_to,
                 first_key, last_key, stride_vp, stride_vt, stride_vh, stride_vb, DV, V_HEAD, V_TAIL, C0,
@@ -294,13 +308,10 @@ def spoil(
         sees = row_ok & (first_key <= key) & (key < last_key)
         for part in tl.static_range(2 if V_TAIL > 0 else 1):
             lanes = tl.arange(0, V_HEAD) if part == 0 else V_HEAD + tl.arange(0, V_TAIL)
-            if C0 > 0:
-                place = (lanes // C0) * stride_block + lanes % C0
-            else:
-                place = lanes
+            place = lanes // C0 * stride_block + lanes % C0 if C0 > 0 else lanes
             place += page * stride_page + (key % 16) * stride_token + head * stride_head
             value = tl.load(v_cache + place, mask=lanes < DV, other=0).to(tl.float32)
-            bad = flash.is_bad(value)
+            bad = is_bad(value)
             if tl.max(bad.to(tl.int32), axis=0) > 0:
                 tl.debug_barrier()
                 hit = sees[:, None] & bad[None, :]
@@ -311,12 +322,13 @@ def spoil(
 
 @triton.jit
 def merge(
-    partial, o, lse, HQ, splits, stride_ot, stride_oh, stride_lse_t, stride_lse_h,
-    DV: tl.constexpr, WIDTH: tl.constexpr,
+    partial, o, lse, HQ, MP, stride_ot, stride_oh, stride_lse_t, stride_lse_h,
+    DV: tl.constexpr, WIDTH: tl.constexpr, SPLIT_PAGES: tl.constexpr,
 ):  # fmt: skip
     """One row of `o` and `lse` from the sums of its splits, in the order of the splits."""
     row = tl.program_id(0).to(tl.int64)
     rows = tl.num_programs(0).to(tl.int64)
+    splits = tl.maximum(tl.cdiv(MP, SPLIT_PAGES), 1)
     stats = partial + splits * rows * DV + row * 2
     top = tl.full((), float("-inf"), tl.float32)
     for split in range(0, splits):
@@ -328,16 +340,18 @@ def merge(
     for split in range(0, splits):
         own = tl.load(stats + split * rows * 2)
         # A split without keys has written nothing but its statistics.
-        seen = own != float("-inf")
+        width = tl.where(own == float("-inf"), 0, DV)
         factor = tl.exp2(own - reference)
-        sums = tl.load(partial + (split * rows + row) * DV + lanes, mask=(lanes < DV) & seen, other=0)
+        sums = tl.load(partial + (split * rows + row) * DV + lanes, mask=lanes < width, other=0)
         acc += sums * factor
         total += tl.load(stats + split * rows * 2 + 1) * factor
     token = row // HQ
     head = row % HQ
-    x = acc * flash.inverse(total)
-    tl.store(o + token * stride_ot + head * stride_oh + lanes, x.to(o.dtype.element_ty), mask=lanes < DV)
+    x = acc * inverse(total)
+    tl.store(
+        o + token * stride_ot + head * stride_oh + lanes, x.to(o.dtype.element_ty), mask=lanes < DV
+    )
     if lse is not None:
         wanted = lse.to(tl.int64) != 0
         at = lse + token * stride_lse_t + head * stride_lse_h
-        tl.store(at, flash.log_sum_exp(top, total), mask=wanted)
+        tl.store(at, log_sum_exp(top, total), mask=wanted)

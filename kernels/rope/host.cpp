@@ -32,7 +32,7 @@ const KernelTable& kernels();
 namespace {
 
 // Below this much work waking a thread costs more than it saves.
-constexpr int64_t kBytesAThread = 32768;
+constexpr int64_t kBytesAThread = 65536;
 
 const KernelTable& kernels_of(Level level) {
   switch (level) {

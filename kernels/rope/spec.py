@@ -81,11 +81,16 @@ SPEC = KernelSpec(
     tolerance=Tolerance(_error, "u(output) + two products and a sum in fp32"),
     flops=_flops,
     bytes=_bytes,
-    space={"cuda": _GPU, "hip": _GPU, "ascend": Space(tile_t=(1, 2, 4, 8, 16, 32))},
+    space={
+        "cuda": _GPU,
+        "hip": _GPU,
+        # tile_heads is AscendC's, tile_t Triton's.
+        "ascend": Space(tile_heads=(1, 4, 8, 16, 32, 64, 128), tile_t=(1, 4, 16)),
+    },
     default={
         "cuda": Config(tile_t=4, num_warps=4, num_stages=1),
         "hip": Config(tile_t=4, num_warps=4, num_stages=1),
-        "ascend": Config(tile_t=4),
+        "ascend": Config(tile_heads=32, tile_t=4),
     },
     peers=Ref("peers:peers"),
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tilewright.aot.compile import CompiledKernel
@@ -20,15 +21,17 @@ def dispatch_row(
     kernel: CompiledKernel,
     binary: str,
     *,
+    then: Sequence[str] = (),
     when: Mapping[str, tuple[int | None, int | None]] | None = None,
 ) -> dict[str, Any]:
     """The row for `kernel`, whose bytes the bundle keeps at the relative path `binary`.
 
-    `when` limits dims to inclusive ranges. Raises UsageError for a kernel that did not compile or
+    `then` are the paths of the op's further kernels in their order. `when` limits dims to inclusive ranges. Raises UsageError for a kernel that did not compile or
     whose parameters the launcher cannot fill from the call.
     """
     if not kernel.ok:
         raise UsageError(f"{kernel.family} for {kernel.target} cannot be shipped: {kernel.error}")
+    when = {**{name: (size, size) for name, size in kernel.sizes.items()}, **(when or {})}
     sources = {parameter.source: parameter for parameter in kernel.parameters}
     data = {
         source.removeprefix("data:"): p
@@ -42,20 +45,33 @@ def dispatch_row(
         "precision": kernel.precision,
         "flags": flags,
         "target": kernel.target,
+        **_kernel(spec, kernel, binary),
+        "config": dict(kernel.config),
+        "tensors": [_tensor(spec, t, kernel, data.get(t.name)) for t in spec.tensors],
+    }
+    if kernel.then:
+        row["then"] = [
+            _kernel(spec, step, path) for step, path in zip(kernel.then, then, strict=True)
+        ]
+    if kernel.workspace:
+        row["workspace"] = _grid(spec, kernel, kernel.workspace)
+    if when:
+        row["when"] = {name: list(ends) for name, ends in when.items()}
+    return row
+
+
+def _kernel(spec: KernelSpec, kernel: CompiledKernel, binary: str) -> dict[str, Any]:
+    """What is of one kernel: its binary, block, parameters and grid."""
+    return {
         "symbol": kernel.kernel_symbol,
         "binary": binary,
         "sha256": kernel.binary_sha256,
         "num_warps": kernel.threads // target(kernel.target).limit("warp_size"),
         "shared_bytes": kernel.dynamic_shared_bytes,
-        "config": dict(kernel.config),
-        "tensors": [_tensor(spec, t, kernel, data.get(t.name)) for t in spec.tensors],
         "args": _args(spec, kernel),
         "grid": [_grid(spec, kernel, tokens) for tokens in kernel.grid],
         "global_scratch_bytes": _scratch(kernel),
     }
-    if when:
-        row["when"] = {name: list(ends) for name, ends in when.items()}
-    return row
 
 
 def _identifier(spec: KernelSpec, kernel: CompiledKernel, conditions: Mapping[str, int]) -> str:
@@ -83,10 +99,18 @@ def _flags(
         t.when[0] for t in spec.tensors if t.when and not (t.name in data and data[t.name].nullable)
     }
     return {
-        name: spec.flag(name).values.index(value)
+        name: _flag_value(spec, name, value)
         for name, value in kernel.flags.items()
-        if name not in free - bound
+        if name not in free - bound and name not in kernel.free
     }
+
+
+def _flag_value(spec: KernelSpec, name: str, value: str) -> int:
+    """A flag as an attribute of a call: the place of its value, of a number the bits of the double."""
+    if spec.flag(name).numeric:
+        (bits,) = struct.unpack("<q", struct.pack("<d", float(value)))
+        return int(bits)
+    return spec.flag(name).values.index(value)
 
 
 def _shape(tensor: Tensor, kernel: CompiledKernel) -> tuple[Expr | int, ...]:
@@ -107,6 +131,9 @@ def _tensor(
         kind, _, place = requirement.source.partition(":")
         name, _, axis = place.partition(":")
         if requirement.kind != "equals" or name != tensor.name:
+            continue
+        if kind == "dense":
+            row["dense"] = True
             continue
         unit = kind == "stride" and requirement.value == 1
         if not unit or row.setdefault("unit_stride", int(axis)) != int(axis):
@@ -139,6 +166,12 @@ def _args(spec: KernelSpec, kernel: CompiledKernel) -> list[dict[str, Any]]:
                         **divisible,
                     }
                 )
+            case "number":
+                rows.append({"kind": "number", "name": name, "ctype": _CTYPES[parameter.type]})
+            case "flag":
+                rows.append({"kind": "attr", "name": name, "ctype": _CTYPES[parameter.type]})
+            case "workspace":
+                rows.append({"kind": "workspace", **divisible})
             case "scratch":
                 continue
             case _:

@@ -11,10 +11,10 @@ from tilewright import dtypes
 from tilewright.errors import UsageError
 from tilewright.ship.launcher.grid_cpp import Formula, cpp, evaluate, formula
 
-ArgKind = Literal["tensor", "dim", "stride", "attr", "const", "scratch"]
+ArgKind = Literal["tensor", "dim", "stride", "attr", "number", "const", "workspace", "scratch"]
 CType = Literal["ptr", "i32", "i64", "fp32"]
 Presence = Literal["required", "optional", "absent"]
-MAX_DIMS, MAX_NAMED_DIMS, MAX_ARGS = 6, 16, 64  # of abi.h and fit.hpp
+MAX_DIMS, MAX_NAMED_DIMS, MAX_ARGS = 6, 24, 96  # of abi.h and fit.hpp
 _TARGET = re.compile(r"(?:cuda:sm_(\d{2,3})|hip:(gfx[0-9a-f]{3,4}))")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -24,7 +24,7 @@ class TensorDecl:
     """A tensor of the call in spec order.
 
     `dims` holds per axis a dim's name, a fixed extent, or None for any extent. `unit_stride` is the
-    axis whose stride the kernel takes to be 1, or None.
+    axis whose stride the kernel takes to be 1, or None; `dense` tensors lie row by row without gaps.
     """
 
     name: str
@@ -32,6 +32,7 @@ class TensorDecl:
     dims: tuple[str | int | None, ...]
     presence: Presence = "required"
     unit_stride: int | None = None
+    dense: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,25 @@ class Arg:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelEntry:
+    """One kernel of an entry: its binary and how to start it."""
+
+    symbol: str
+    binary: str
+    sha256: str
+    num_warps: int
+    shared_bytes: int
+    args: tuple[Arg, ...]
+    grid: tuple[Formula, Formula, Formula]
+    global_scratch_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DispatchEntry:
-    """A binary and how to start it; README.md beside this file is the schema."""
+    """A binary and how to start it; README.md beside this file is the schema.
+
+    `then` are kernels that start after it on the same stream; they all share `workspace` bytes.
+    """
 
     id: str
     family: str
@@ -66,6 +84,27 @@ class DispatchEntry:
     config: Mapping[str, int] = field(default_factory=dict)
     when: Mapping[str, tuple[int | None, int | None]] = field(default_factory=dict)
     global_scratch_bytes: int = 0
+    then: tuple[KernelEntry, ...] = ()
+    workspace: Formula = (0,)
+
+    @property
+    def kernels(self) -> tuple[KernelEntry, ...]:
+        """All of them, in the order in which they start."""
+        own = KernelEntry(
+            self.symbol,
+            self.binary,
+            self.sha256,
+            self.num_warps,
+            self.shared_bytes,
+            self.args,
+            self.grid,
+            self.global_scratch_bytes,
+        )
+        return (own, *self.then)
+
+    def block_of(self, kernel: KernelEntry) -> int:
+        """Threads per block: warps are 32 lanes on cuda and 64 on gfx9."""
+        return kernel.num_warps * (32 if self.api == "cuda" else 64)
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -87,8 +126,8 @@ class DispatchEntry:
 
     @property
     def block(self) -> int:
-        """Threads per block: warps are 32 lanes on cuda and 64 on gfx9."""
-        return self.num_warps * (32 if self.api == "cuda" else 64)
+        """Threads per block of the first kernel."""
+        return self.block_of(self.kernels[0])
 
     def grid_size(self, dims: Mapping[str, int]) -> tuple[int, int, int]:
         """Blocks in x, y, z for these extents."""
@@ -160,6 +199,35 @@ def _entry(raw: object, number: int) -> DispatchEntry:
     if not _TARGET.fullmatch(target):
         raise UsageError(f"{row.where}: target '{target}'; accepted: cuda:sm_<cc>, hip:gfx<id>")
     tensors = tuple(_tensor(item, row.where) for item in row.sequence("tensors"))
+    kernel = _kernel(row)
+    entry = DispatchEntry(
+        id=name,
+        family=family,
+        precision=precision,
+        target=target,
+        symbol=kernel.symbol,
+        binary=kernel.binary,
+        sha256=kernel.sha256,
+        num_warps=kernel.num_warps,
+        shared_bytes=kernel.shared_bytes,
+        tensors=tensors,
+        args=kernel.args,
+        grid=kernel.grid,
+        flags=flags,
+        config=row.integers("config"),
+        when=_ranges(row),
+        global_scratch_bytes=kernel.global_scratch_bytes,
+        then=tuple(
+            _kernel(_Row(item, f"{row.where}: then"))
+            for item in (row.sequence("then") if "then" in row.row else [])
+        ),
+        workspace=_formula(row.row.get("workspace", 0), f"{row.where}: workspace"),
+    )
+    _check(entry, row.where)
+    return entry
+
+
+def _kernel(row: _Row) -> KernelEntry:
     grid = [_formula(item, row.where) for item in row.sequence("grid")]
     if len(grid) != 3:
         raise UsageError(f"{row.where}: grid has {len(grid)} expressions; 3 are needed")
@@ -169,26 +237,16 @@ def _entry(raw: object, number: int) -> DispatchEntry:
     binary = row.text("binary")
     if binary.startswith("/") or ".." in binary.split("/"):
         raise UsageError(f"{row.where}: binary '{binary}' must be a path inside the bundle")
-    entry = DispatchEntry(
-        id=name,
-        family=family,
-        precision=precision,
-        target=target,
+    return KernelEntry(
         symbol=row.text("symbol"),
         binary=binary,
         sha256=sha256,
         num_warps=row.integer("num_warps", low=1, high=32),
         shared_bytes=row.integer("shared_bytes", low=0, high=2**20),
-        tensors=tensors,
         args=tuple(_arg(item, row.where) for item in row.sequence("args")),
         grid=(grid[0], grid[1], grid[2]),
-        flags=flags,
-        config=row.integers("config"),
-        when=_ranges(row),
         global_scratch_bytes=row.integer("global_scratch_bytes", 0, low=0, high=2**31),
     )
-    _check(entry, row.where)
-    return entry
 
 
 def _formula(raw: object, where: str) -> Formula:
@@ -205,7 +263,7 @@ def _formula(raw: object, where: str) -> Formula:
 
 def _tensor(raw: object, where: str) -> TensorDecl:
     row = _Row(raw, f"{where}: tensor")
-    row.only(("name", "dtype", "dims", "presence", "unit_stride"))
+    row.only(("name", "dtype", "dims", "presence", "unit_stride", "dense"))
     name, dims = row.text("name"), row.sequence("dims")
     row.where = f"{where}: tensor '{name}'"
     presence = row.text("presence", "required")
@@ -226,7 +284,11 @@ def _tensor(raw: object, where: str) -> TensorDecl:
         else row.integer("unit_stride", low=-len(dims), high=len(dims) - 1) % len(dims)
     )
     kept = tuple(d for d in dims if d is None or isinstance(d, str | int))
-    return TensorDecl(name, dtypes.dtype(row.text("dtype")).name, kept, _presence(presence), axis)
+    dense = row.row.get("dense", False)
+    if not isinstance(dense, bool):
+        raise UsageError(f"{row.where}: dense is {dense!r}; true or false is needed")
+    dtype = dtypes.dtype(row.text("dtype")).name
+    return TensorDecl(name, dtype, kept, _presence(presence), axis, dense)
 
 
 def _presence(text: str) -> Presence:
@@ -238,7 +300,9 @@ _ARG_FIELDS: dict[str, tuple[tuple[str, ...], tuple[CType, ...]]] = {
     "dim": (("name", "divisible"), ("i32", "i64")),
     "stride": (("tensor", "dim", "divisible"), ("i32", "i64")),
     "attr": (("name",), ("i32", "i64", "fp32")),
+    "number": (("name",), ("i32", "i64", "fp32")),
     "const": (("value",), ("i32", "i64", "fp32")),
+    "workspace": (("divisible",), ("ptr",)),
     "scratch": ((), ("ptr",)),
 }
 
@@ -297,7 +361,20 @@ def _check(entry: DispatchEntry, where: str) -> None:
     tensors = {tensor.name: tensor for tensor in entry.tensors}
     if len(tensors) != len(entry.tensors):
         raise UsageError(f"{where}: two tensors have the same name")
-    for arg in entry.args:
+    for kernel in entry.kernels:
+        _check_kernel(entry, kernel, tensors, where)
+    for name in entry.when:
+        if name not in entry.dims:
+            raise UsageError(f"{where}: when names dim '{name}'; declared: {', '.join(entry.dims)}")
+    if len(entry.dims) > MAX_NAMED_DIMS:
+        raise UsageError(f"{where}: at most {MAX_NAMED_DIMS} named dims")
+    cpp(entry.workspace, entry.dims, entry.config)
+
+
+def _check_kernel(
+    entry: DispatchEntry, kernel: KernelEntry, tensors: Mapping[str, TensorDecl], where: str
+) -> None:
+    for arg in kernel.args:
         if arg.kind in ("tensor", "stride") and arg.name not in tensors:
             raise UsageError(
                 f"{where}: arg names tensor '{arg.name}'; declared: {', '.join(tensors)}"
@@ -310,16 +387,13 @@ def _check(entry: DispatchEntry, where: str) -> None:
             raise UsageError(
                 f"{where}: arg names dim '{arg.name}'; declared: {', '.join(entry.dims)}"
             )
-    for name in entry.when:
-        if name not in entry.dims:
-            raise UsageError(f"{where}: when names dim '{name}'; declared: {', '.join(entry.dims)}")
-    if any(arg.kind == "scratch" for arg in entry.args[:-1]):
+    if any(arg.kind == "scratch" for arg in kernel.args[:-1]):
         raise UsageError(
             f"{where}: 'scratch' must be the last arg: Triton appends its hidden pointers"
         )
-    if entry.global_scratch_bytes and (not entry.args or entry.args[-1].kind != "scratch"):
+    if kernel.global_scratch_bytes and (not kernel.args or kernel.args[-1].kind != "scratch"):
         raise UsageError(f"{where}: global_scratch_bytes needs a last arg of kind 'scratch'")
-    if len(entry.args) > MAX_ARGS or len(entry.dims) > MAX_NAMED_DIMS:
-        raise UsageError(f"{where}: at most {MAX_ARGS} args and {MAX_NAMED_DIMS} named dims")
-    for tokens in entry.grid:
+    if len(kernel.args) > MAX_ARGS:
+        raise UsageError(f"{where}: at most {MAX_ARGS} args")
+    for tokens in kernel.grid:
         cpp(tokens, entry.dims, entry.config)

@@ -1,5 +1,7 @@
 #include "launcher/fit.hpp"
 
+#include <bit>
+#include <cmath>
 #include <cstring>
 
 namespace tilewright::launch {
@@ -52,6 +54,7 @@ bool TensorsFit(const Entry& entry, const tw_call& call, std::string* why) {
 }
 
 bool ShapeFits(const Entry& entry, const tw_call& call, Bound& bound, std::string* why) {
+  bound.workspace = 0;
   for (int32_t i = 0; i < entry.dim_count; ++i) bound.dims[i] = -1;
   for (int32_t i = 0; i < entry.tensor_count; ++i) {
     const TensorDecl& decl = entry.tensors[i];
@@ -82,11 +85,26 @@ bool ShapeFits(const Entry& entry, const tw_call& call, Bound& bound, std::strin
   return true;
 }
 
+bool Dense(const tw_tensor& tensor) {
+  int64_t step = 1;
+  for (int32_t axis = tensor.ndim - 1; axis >= 0; --axis) {
+    if (tensor.shape[axis] == 0) return true;
+    if (tensor.shape[axis] > 1 && tensor.stride[axis] != step) return false;
+    step *= tensor.shape[axis];
+  }
+  return true;
+}
+
 bool StridesFit(const Entry& entry, const tw_call& call, std::string* why) {
   for (int32_t i = 0; i < entry.tensor_count; ++i) {
     const TensorDecl& decl = entry.tensors[i];
     const tw_tensor& tensor = call.tensors[i];
-    if (!Present(tensor) || decl.unit_axis < 0) continue;
+    if (!Present(tensor)) continue;
+    if (decl.dense && !Dense(tensor)) {
+      if (why) *why = Quoted(decl.name) + " does not lie row by row without gaps, as it takes it";
+      return false;
+    }
+    if (decl.unit_axis < 0) continue;
     // A stride along an axis of one element is never used.
     if (tensor.shape[decl.unit_axis] > 1 && tensor.stride[decl.unit_axis] != 1) {
       if (why) {
@@ -99,9 +117,10 @@ bool StridesFit(const Entry& entry, const tw_call& call, std::string* why) {
   return true;
 }
 
-bool ArgsFit(const Entry& entry, const tw_call& call, const Bound& bound, std::string* why) {
-  for (int32_t i = 0; i < entry.arg_count; ++i) {
-    const Arg& arg = entry.args[i];
+bool ArgsFit(const Kernel& kernel, const tw_call& call, const Bound& bound, std::string* why) {
+  for (int32_t i = 0; i < kernel.arg_count; ++i) {
+    const Arg& arg = kernel.args[i];
+    if (arg.kind == ArgKind::kWorkspace) continue;  // allocated for this very launch
     const int64_t value = ArgValue(arg, call, bound);
     if (arg.ctype == CType::kI32 && (value > INT32_MAX || value < INT32_MIN)) {
       if (why)
@@ -128,6 +147,13 @@ bool ArgsFit(const Entry& entry, const tw_call& call, const Bound& bound, std::s
   return true;
 }
 
+// A numeric flag as a kernel takes it: a float's bits, or the next integer at or above it.
+int64_t NumberValue(CType ctype, double number) {
+  if (ctype == CType::kFp32) return std::bit_cast<uint32_t>(static_cast<float>(number));
+  constexpr double kMost = 9.0e18;
+  return static_cast<int64_t>(std::ceil(std::fmin(std::fmax(number, -kMost), kMost)));
+}
+
 }  // namespace
 
 int64_t AttrValue(const tw_call& call, const char* name, int64_t fallback) {
@@ -147,8 +173,12 @@ int64_t ArgValue(const Arg& arg, const tw_call& call, const Bound& bound) {
       return Present(call.tensors[arg.index]) ? call.tensors[arg.index].stride[arg.axis] : 0;
     case ArgKind::kAttr:
       return AttrValue(call, arg.name, 0);
+    case ArgKind::kNumber:
+      return NumberValue(arg.ctype, std::bit_cast<double>(AttrValue(call, arg.name, 0)));
     case ArgKind::kConst:
       return arg.value;
+    case ArgKind::kWorkspace:
+      return bound.workspace;
   }
   return 0;
 }
@@ -175,7 +205,9 @@ Stage Fit(const Entry& entry, const tw_call& call, Bound& bound, std::string* wh
     return Stage::kRange;
   }
   if (!StridesFit(entry, call, why)) return Stage::kStrides;
-  if (!ArgsFit(entry, call, bound, why)) return Stage::kSpecialisation;
+  for (int32_t i = 0; i < entry.kernel_count; ++i) {
+    if (!ArgsFit(entry.kernels[i], call, bound, why)) return Stage::kSpecialisation;
+  }
   return Stage::kFits;
 }
 

@@ -10,8 +10,14 @@ from pathlib import Path
 
 from tilewright import dtypes
 from tilewright.errors import TilewrightError, UsageError
-from tilewright.ship.launcher.entries import Arg, DispatchEntry, TensorDecl, read_entries
-from tilewright.ship.launcher.grid_cpp import cpp
+from tilewright.ship.launcher.entries import (
+    Arg,
+    DispatchEntry,
+    KernelEntry,
+    TensorDecl,
+    read_entries,
+)
+from tilewright.ship.launcher.grid_cpp import Formula, cpp
 
 _HERE = Path(__file__).resolve().parent
 _KINDS = {
@@ -19,7 +25,9 @@ _KINDS = {
     "dim": "kDim",
     "stride": "kStride",
     "attr": "kAttr",
+    "number": "kNumber",
     "const": "kConst",
+    "workspace": "kWorkspace",
 }
 _CTYPES = {"ptr": "kPointer", "i32": "kI32", "i64": "kI64", "fp32": "kFp32"}
 _PRESENCE = {"required": "kRequired", "optional": "kOptional", "absent": "kAbsent"}
@@ -43,7 +51,7 @@ def table_source(
     time from beside the shared library. Raises UsageError when an image's entry does not exist.
     """
     images = images or {}
-    stray = sorted(images.keys() - {entry.binary for entry in entries})
+    stray = sorted(images.keys() - {k.binary for entry in entries for k in entry.kernels})
     if stray:
         raise UsageError(f"image '{stray[0]}' belongs to no dispatch entry")
     parts = [
@@ -55,11 +63,9 @@ def table_source(
     for number, (name, data) in enumerate(sorted(images.items())):
         symbols[name] = f"kImage{number}"
         parts.append(_image(symbols[name], data))
-    parts.extend(_entry_parts(number, entry) for number, entry in enumerate(entries))
+    parts.extend(_entry_parts(number, entry, symbols) for number, entry in enumerate(entries))
     if entries:
-        rows = ",\n".join(
-            _entry_row(n, entry, symbols.get(entry.binary)) for n, entry in enumerate(entries)
-        )
+        rows = ",\n".join(_entry_row(n, entry) for n, entry in enumerate(entries))
         parts.append(f"constexpr Entry kEntries[] = {{\n{rows}}};\n")
     table = f"{{kEntries, {len(entries)}}}" if entries else "{nullptr, 0}"
     parts.append("}  // namespace\n")
@@ -110,15 +116,12 @@ def _image(symbol: str, data: bytes) -> str:
     return f"alignas(64) constexpr unsigned char {symbol}[] = {{\n" + ",\n".join(lines) + "};\n"
 
 
-def _entry_parts(number: int, entry: DispatchEntry) -> str:
+def _entry_parts(number: int, entry: DispatchEntry, symbols: Mapping[str, str]) -> str:
     dims = entry.dims
     parts = [f"// {entry.id}\n"]
     parts.append(_array("const char*", f"kDims{number}", [_text(d) for d in dims]))
     parts.append(
         _array("TensorDecl", f"kTensors{number}", [_tensor(t, dims) for t in entry.tensors])
-    )
-    parts.append(
-        _array("Arg", f"kArgs{number}", [_arg(a, entry) for a in entry.args if a.kind != "scratch"])
     )
     parts.append(
         _array("Flag", f"kFlags{number}", [f"{{{_text(k)}, {v}}}" for k, v in entry.flags.items()])
@@ -128,11 +131,36 @@ def _entry_parts(number: int, entry: DispatchEntry) -> str:
         ends = f"{'INT64_MIN' if low is None else low}, {'INT64_MAX' if high is None else high}"
         ranges.append(f"{{{dims.index(name)}, {ends}}}")
     parts.append(_array("Range", f"kWhen{number}", ranges))
-    for axis, tokens in zip("XYZ", entry.grid, strict=True):
-        body = cpp(tokens, dims, entry.config)
-        parameter = "const int64_t* d" if "d[" in body else "const int64_t*"
-        parts.append(f"int64_t Grid{number}{axis}({parameter}) {{ return {body}; }}\n")
+    parts.append(_formula_function(f"Workspace{number}", entry.workspace, entry))
+    rows = []
+    for place, kernel in enumerate(entry.kernels):
+        own = f"{number}_{place}"
+        args = [_arg(a, entry) for a in kernel.args if a.kind != "scratch"]
+        parts.append(_array("Arg", f"kArgs{own}", args))
+        for axis, tokens in zip("XYZ", kernel.grid, strict=True):
+            parts.append(_formula_function(f"Grid{own}{axis}", tokens, entry))
+        rows.append(_kernel_row(own, kernel, entry, symbols.get(kernel.binary)))
+    parts.append(_array("Kernel", f"kKernels{number}", rows))
     return "".join(parts)
+
+
+def _formula_function(name: str, tokens: Formula, entry: DispatchEntry) -> str:
+    body = cpp(tokens, entry.dims, entry.config)
+    parameter = "const int64_t* d" if "d[" in body else "const int64_t*"
+    return f"int64_t {name}({parameter}) {{ return {body}; }}\n"
+
+
+def _kernel_row(own: str, kernel: KernelEntry, entry: DispatchEntry, image: str | None) -> str:
+    hidden = "true" if kernel.args and kernel.args[-1].kind == "scratch" else "false"
+    count = sum(arg.kind != "scratch" for arg in kernel.args)
+    fields = [
+        *(_text(v) for v in (kernel.symbol, kernel.binary, kernel.sha256)),
+        f"{image}, sizeof({image})" if image else "nullptr, 0",
+        f"{entry.block_of(kernel)}, {kernel.shared_bytes}, {kernel.global_scratch_bytes}, {hidden}",
+        f"kArgs{own}, {count}",
+        f"{{Grid{own}X, Grid{own}Y, Grid{own}Z}}",
+    ]
+    return "{" + ", ".join(fields) + "}"
 
 
 def _tensor(tensor: TensorDecl, dims: Sequence[str]) -> str:
@@ -146,7 +174,8 @@ def _tensor(tensor: TensorDecl, dims: Sequence[str]) -> str:
     code = dtypes.dtype(tensor.dtype).code
     unit = -1 if tensor.unit_stride is None else tensor.unit_stride
     presence = f"Presence::{_PRESENCE[tensor.presence]}"
-    axes = f"{len(tensor.dims)}, {unit}, {{{', '.join(extents)}}}"
+    dense = "true" if tensor.dense else "false"
+    axes = f"{len(tensor.dims)}, {unit}, {dense}, {{{', '.join(extents)}}}"
     return f"{{{_text(tensor.name)}, {code}, {presence}, {axes}}}"
 
 
@@ -164,31 +193,16 @@ def _arg(arg: Arg, entry: DispatchEntry) -> str:
     return f"{{{kinds}, {_text(arg.name)}, {index}, {arg.dim}, {arg.divisible}, {literal}}}"
 
 
-def _entry_row(number: int, entry: DispatchEntry, image: str | None) -> str:
-    scratch = "true" if entry.args and entry.args[-1].kind == "scratch" else "false"
-    args = sum(arg.kind != "scratch" for arg in entry.args)
+def _entry_row(number: int, entry: DispatchEntry) -> str:
     fields = [
-        *(
-            _text(v)
-            for v in (
-                entry.id,
-                entry.family,
-                entry.target,
-                entry.arch,
-                entry.symbol,
-                entry.binary,
-                entry.sha256,
-            )
-        ),
+        *(_text(v) for v in (entry.id, entry.family, entry.target, entry.arch)),
         f"Api::{_API[entry.api]}",
-        f"{image}, sizeof({image})" if image else "nullptr, 0",
-        f"{entry.block}, {entry.shared_bytes}, {entry.global_scratch_bytes}, {scratch}",
         f"kDims{number}, {len(entry.dims)}",
         f"kTensors{number}, {len(entry.tensors)}",
-        f"kArgs{number}, {args}",
         f"kFlags{number}, {len(entry.flags)}",
         f"kWhen{number}, {len(entry.when)}",
-        f"{{Grid{number}X, Grid{number}Y, Grid{number}Z}}",
+        f"kKernels{number}, {len(entry.kernels)}",
+        f"Workspace{number}",
     ]
     return "    {" + ", ".join(fields) + "}"
 

@@ -28,7 +28,7 @@ struct Loaded {
 struct State {
   std::mutex mutex;
   std::string directory;
-  std::map<std::pair<const Entry*, int>, std::unique_ptr<Loaded>> loaded;
+  std::map<std::pair<const Kernel*, int>, std::unique_ptr<Loaded>> loaded;
   std::map<std::pair<const Driver*, int>, std::string> archs;
 };
 
@@ -169,12 +169,12 @@ Choice Choose(const tw_call& call, int device, const char* family, const char* e
                     std::string("no GPU binary takes this call; nearest is ") + nearest->id + ": " + why);
 }
 
-void LoadInto(Loaded& slot, const Entry& entry, Driver& driver, int device) {
-  const unsigned char* image = entry.image;
-  size_t size = entry.image_size;
-  std::string from = std::string("embedded ") + entry.binary;
+void LoadInto(Loaded& slot, const Entry& entry, const Kernel& kernel, Driver& driver, int device) {
+  const unsigned char* image = kernel.image;
+  size_t size = kernel.image_size;
+  std::string from = std::string("embedded ") + kernel.binary;
   if (image == nullptr) {
-    from = Directory() + "/" + entry.binary;
+    from = Directory() + "/" + kernel.binary;
     std::ifstream file(from, std::ios::binary);
     if (!file) {
       throw LaunchError(Failure::kMissingBinary,
@@ -185,26 +185,26 @@ void LoadInto(Loaded& slot, const Entry& entry, Driver& driver, int device) {
     size = slot.bytes.size();
   }
   const std::string digest = Sha256(image, size);
-  if (digest != entry.sha256) {
+  if (digest != kernel.sha256) {
     throw LaunchError(Failure::kBadBinary, std::string(entry.id) + ": " + from +
                                                " is not the file that was shipped (sha256 " + digest +
-                                               ", the table says " + entry.sha256 + ")");
+                                               ", the table says " + kernel.sha256 + ")");
   }
-  slot.function = driver.Load(device, image, entry.symbol, entry.shared_bytes);
+  slot.function = driver.Load(device, image, kernel.symbol, kernel.shared_bytes);
 }
 
-void* FunctionOn(const Entry& entry, Driver& driver, int device) {
+void* FunctionOn(const Entry& entry, const Kernel& kernel, Driver& driver, int device) {
   Loaded* slot = nullptr;
   {
     State& state = Shared();
     const std::lock_guard lock(state.mutex);
-    std::unique_ptr<Loaded>& place = state.loaded[{&entry, device}];
+    std::unique_ptr<Loaded>& place = state.loaded[{&kernel, device}];
     if (place == nullptr) place = std::make_unique<Loaded>();
     slot = place.get();
   }
   const std::lock_guard once(slot->once);
   if (!slot->ready) {
-    LoadInto(*slot, entry, driver, device);  // a failed load throws: the next launch tries again
+    LoadInto(*slot, entry, kernel, driver, device);  // a failed load throws: the next launch tries again
     slot->ready = true;
   }
   return slot->function;
@@ -233,42 +233,61 @@ class Scratch {
   void* memory_ = nullptr;
 };
 
-void Run(const tw_call& call, void* stream, int device, const char* family, const char* wanted) {
-  const Choice choice = Choose(call, device, family, wanted);
-  const Entry& entry = *choice.entry;
-  Driver& driver = *choice.driver;
-  Launch launch{nullptr, {}, entry.block, entry.shared_bytes, stream, nullptr};
-  int64_t programs = 1;
+// The grid of a kernel; false where it is empty.
+bool GridOf(const Entry& entry, const Kernel& kernel, const Driver& driver, const Bound& bound,
+            Launch& launch) {
   for (int axis = 0; axis < 3; ++axis) {
-    const int64_t blocks = entry.grid[axis](choice.bound.dims);
-    if (blocks > driver.GridLimit(axis, entry.block)) {
+    const int64_t blocks = kernel.grid[axis](bound.dims);
+    if (blocks > driver.GridLimit(axis, kernel.block)) {
       throw LaunchError(Failure::kRefusedCall, std::string(entry.id) + ": the grid has " +
                                                    std::to_string(blocks) + " blocks along " + "xyz"[axis] +
                                                    "; at most " +
-                                                   std::to_string(driver.GridLimit(axis, entry.block)));
+                                                   std::to_string(driver.GridLimit(axis, kernel.block)));
     }
-    if (blocks <= 0) return;
+    if (blocks <= 0) return false;
     launch.grid[axis] = static_cast<uint32_t>(blocks);
-    programs = Mul(programs, blocks);
   }
+  return true;
+}
 
-  const Driver::Scope scope(driver, device);
-  launch.function = FunctionOn(entry, driver, device);
-  const Scratch scratch(driver, static_cast<size_t>(Mul(programs, entry.scratch_bytes)), stream);
+void Start(const Kernel& kernel, const tw_call& call, const Bound& bound, Driver& driver, Launch& launch) {
+  int64_t programs = 1;
+  for (const uint32_t blocks : launch.grid) programs = Mul(programs, blocks);
+  const Scratch scratch(driver, static_cast<size_t>(Mul(programs, kernel.scratch_bytes)), launch.stream);
   // Drivers read each parameter's own size from the front of its slot (little-endian).
   uint64_t slots[kMaxArgs + 2] = {};
   void* parameters[kMaxArgs + 2];
   int count = 0;
-  for (; count < entry.arg_count; ++count) {
-    slots[count] = static_cast<uint64_t>(ArgValue(entry.args[count], call, choice.bound));
+  for (; count < kernel.arg_count; ++count) {
+    slots[count] = static_cast<uint64_t>(ArgValue(kernel.args[count], call, bound));
   }
-  if (entry.hidden_pointers) {
+  if (kernel.hidden_pointers) {
     slots[count++] = reinterpret_cast<uintptr_t>(scratch.memory());
     slots[count++] = 0;
   }
   for (int i = 0; i < count; ++i) parameters[i] = &slots[i];
   launch.parameters = parameters;
   driver.Start(launch);
+}
+
+void Run(const tw_call& call, void* stream, int device, const char* family, const char* wanted) {
+  Choice choice = Choose(call, device, family, wanted);
+  const Entry& entry = *choice.entry;
+  Driver& driver = *choice.driver;
+  // Everything that can be refused is, and every binary loaded, before the first kernel starts.
+  std::vector<std::pair<const Kernel*, Launch>> ready;
+  for (int32_t i = 0; i < entry.kernel_count; ++i) {
+    const Kernel& kernel = entry.kernels[i];
+    Launch launch{nullptr, {}, kernel.block, kernel.shared_bytes, stream, nullptr};
+    if (GridOf(entry, kernel, driver, choice.bound, launch)) ready.emplace_back(&kernel, launch);
+  }
+  if (ready.empty()) return;
+
+  const Driver::Scope scope(driver, device);
+  for (auto& [kernel, launch] : ready) launch.function = FunctionOn(entry, *kernel, driver, device);
+  const Scratch workspace(driver, static_cast<size_t>(entry.workspace(choice.bound.dims)), stream);
+  choice.bound.workspace = reinterpret_cast<intptr_t>(workspace.memory());
+  for (auto& [kernel, launch] : ready) Start(*kernel, call, choice.bound, driver, launch);
 }
 
 // As much of a text as there is room for, with its end.

@@ -10,7 +10,7 @@ namespace tilewright::launch {
 
 enum class Api : uint8_t { kCuda, kHip };
 enum class Presence : uint8_t { kRequired, kOptional, kAbsent };
-enum class ArgKind : uint8_t { kTensor, kDim, kStride, kAttr, kConst };
+enum class ArgKind : uint8_t { kTensor, kDim, kStride, kAttr, kNumber, kConst, kWorkspace };
 enum class CType : uint8_t { kPointer, kI32, kI64, kFp32 };
 
 // One axis: the index of its dim in Entry::dims, or -1 and a fixed extent (-1: any).
@@ -25,6 +25,7 @@ struct TensorDecl {
   Presence presence;
   int32_t ndim;
   int32_t unit_axis;  // axis whose stride must be 1, or -1
+  bool dense;         // row by row without gaps
   Extent extents[TW_MAX_DIMS];
 };
 
@@ -51,32 +52,39 @@ struct Range {
 
 using GridFn = int64_t (*)(const int64_t* dims);
 
-struct Entry {
-  const char* id;
-  const char* family;
-  const char* target;
-  const char* arch;
+// One kernel of an entry; those of one entry start in their order on the same stream.
+struct Kernel {
   const char* symbol;
   const char* binary;
   const char* sha256;
-  Api api;
   const unsigned char* image;  // embedded bytes, or null: read `binary` from the bundle
   size_t image_size;
   uint32_t block;
   uint32_t shared_bytes;
   uint32_t scratch_bytes;  // global scratch per program
   bool hidden_pointers;    // append Triton's global and profile scratch pointers
+  const Arg* args;
+  int32_t arg_count;
+  GridFn grid[3];
+};
+
+struct Entry {
+  const char* id;
+  const char* family;
+  const char* target;
+  const char* arch;
+  Api api;
   const char* const* dims;
   int32_t dim_count;
   const TensorDecl* tensors;
   int32_t tensor_count;
-  const Arg* args;
-  int32_t arg_count;
   const Flag* flags;
   int32_t flag_count;
   const Range* when;
   int32_t when_count;
-  GridFn grid[3];
+  const Kernel* kernels;  // at least one
+  int32_t kernel_count;
+  GridFn workspace;  // bytes that the kernels share
 };
 
 struct Table {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sysconfig
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from tilewright.registry import Family
 
 _MODULE = "tilewright._C"
+HOST_VARIABLE = "TILEWRIGHT_HOST_LIBRARY"
+"""Environment variable that names a library of host kernels to call instead of the installed one."""
 _FILES = {"host": "libtilewright_host.so", "twin": "libtilewright_twin.so", "ops": "_ops.abi3.so"}
 
 
@@ -83,7 +86,7 @@ def host_function(family: Family) -> int:
     key = (family.name, family.folder)
     if key not in _addresses:
         if family.built_in:
-            path = library("host")
+            path = Path(os.environ.get(HOST_VARIABLE) or library("host"))
         else:
             from tilewright.build import build_host_library
 

@@ -30,8 +30,9 @@ class Encoder {
     low_ = room.Take<float>(Max(kMaxRows, wide));
     eights_ = RoundUp(rows, 8) * kBlockFloats;
     eight_ = room.Take<float>(eights_);
-    by_scale = room.Take<float>(eights_);
-    by_zero = room.Take<float>(eights_);
+    const int32_t blocks = eights_ + count / kBlockFloats;
+    by_scale = room.Take<float>(blocks);
+    by_zero = room.Take<float>(blocks);
     channel = room.Take<float>(wide);
     bits_ = room.Take<uint8_t>(Max(kMaxRows, wide) / 8);
     Clear(count, Max(kMaxRows, wide), slots);
@@ -56,7 +57,7 @@ class Encoder {
     NotTiny(scale32[slot], high_);
     Invert(low_, scale32[slot], kMaxRows);
     Fence();
-    Spread(by_scale, low_, s.rows());
+    SpreadRows(by_scale, low_, s);
     Fence();
   }
   // The largest magnitude of each row whose padding is 0; `magnitude` takes a tile.
@@ -95,14 +96,14 @@ class Encoder {
     Fence();
   }
 
-  // c8: codes of products x * r, rows `pitch` bytes apart from token to token. What bounds and then rounds
-  // also rounds and then bounds. `bounded` may be x, which is then lost; `whole` holds integers on the way.
+  // c8: codes of products x * r, rows `pitch` bytes apart from token to token. Casts to integers saturate, so
+  // that these are bounded; with scales of the very rows (`bounded`) they are within reach already. `whole`
+  // holds integers on the way.
   __aicore__ inline void Codes8(const LocalTensor<int8_t>& codes, int32_t pitch, const LocalTensor<float>& x,
-                                const LocalTensor<float>& bounded, const LocalTensor<int16_t>& whole,
-                                const Shape& s) {
-    Bound(bounded, x, -127.0f, 127.0f, s.count());
-    AscendC::Cast(whole, bounded, AscendC::RoundMode::CAST_RINT, static_cast<uint32_t>(s.count()));
+                                const LocalTensor<int16_t>& whole, const Shape& s, bool bounded) {
+    AscendC::Cast(whole, x, AscendC::RoundMode::CAST_RINT, static_cast<uint32_t>(s.count()));
     Fence();
+    if (!bounded) Bound(whole, -127, 127, s.count());
     Narrow(codes, pitch, whole, s);
   }
 
@@ -113,8 +114,8 @@ class Encoder {
     RangeOfRows<Min2>(low_, x, work, eight_, s);
     Fence();
     Range4(slot, kMaxRows);
-    Spread(by_zero, low_, s.rows());
-    Spread(by_scale, high_, s.rows());
+    SpreadRows(by_zero, low_, s);
+    SpreadRows(by_scale, high_, s);
     Fence();
   }
   // kv4 of keys: the same of each channel over 16 tokens.
@@ -129,12 +130,11 @@ class Encoder {
   __aicore__ inline LocalTensor<float> zeros() const { return low_; }
   __aicore__ inline LocalTensor<float> reciprocals() const { return high_; }
 
-  // kv4: codes of products (x - zero) * r, four a lane; otherwise as Codes8.
+  // kv4: codes of products (x - zero) * r, four a lane.
   __aicore__ inline void Codes4(const LocalTensor<int8_t>& codes, int32_t pitch, const LocalTensor<float>& x,
-                                const LocalTensor<float>& bounded, const LocalTensor<int16_t>& planes,
-                                const Shape& s) {
-    Bound(bounded, x, 0.0f, 15.0f, s.count());
-    ToPlanes(planes, bounded, s);
+                                const LocalTensor<int16_t>& planes, const Shape& s) {
+    ToPlanes(planes, x, s);
+    Bound(planes, 0, 15, 4 * PlaneSize(s));
     Pack(codes, pitch, planes, s);
   }
   // The work tensor as integers of 16 bits.

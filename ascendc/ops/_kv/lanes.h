@@ -38,6 +38,13 @@ __aicore__ inline LocalTensor<int16_t> PlaneOf(const LocalTensor<int16_t>& plane
   return planes[static_cast<uint32_t>(j * PlaneSize(s))];
 }
 
+// Integers into low <= x <= high.
+__aicore__ inline void Bound(const LocalTensor<int16_t>& x, int16_t low, int16_t high, int32_t count) {
+  AscendC::Mins(x, x, high, count);
+  Fence();
+  AscendC::Maxs(x, x, low, count);
+  Fence();
+}
 // Into low <= x <= high.
 __aicore__ inline void Bound(const LocalTensor<float>& dst, const LocalTensor<float>& x, float low,
                              float high, int32_t count) {
@@ -53,6 +60,11 @@ __aicore__ inline void Narrow(const LocalTensor<int8_t>& codes, int32_t pitch,
   const LocalTensor<half> halves = whole.ReinterpretCast<half>();
   AscendC::Cast(halves, whole, AscendC::RoundMode::CAST_NONE, static_cast<uint32_t>(s.count()));
   Fence();
+  if (pitch == s.width()) {
+    AscendC::Cast(codes, halves, AscendC::RoundMode::CAST_NONE, static_cast<uint32_t>(s.count()));
+    Fence();
+    return;
+  }
   const AscendC::UnaryRepeatParams p(1, 1, static_cast<uint8_t>(pitch / kBlock),
                                      static_cast<uint8_t>(s.width() / kLanes));
   for (int32_t c = 0; c < s.width(); c += kWords)

@@ -12,6 +12,7 @@ constexpr int32_t kFloats = 64;      // fp32 elements of one repeat
 constexpr int32_t kWords = 128;      // 16-bit elements of one repeat
 constexpr int32_t kBlockFloats = 8;  // fp32 elements of a block
 constexpr int32_t kMaxRows = 128;    // of a tile
+constexpr int32_t kMostRepeats = 255;
 
 __aicore__ inline void Fence() { AscendC::PipeBarrier<PIPE_V>(); }
 
@@ -56,10 +57,30 @@ struct Min2 {
   }
 };
 
-// dst = src op by, `by` a block of eight equal numbers a row (Brcb).
+// Blocks of 32 bytes that SpreadRows makes of a row's number: one a repeat, where repeats fill rows, so that
+// a tile is one instruction over memory as it lies; else one.
+__aicore__ inline int32_t BlocksOfRow(const Shape& s) {
+  const bool whole = s.row() % kFloats == 0 && s.count() / kFloats <= kMostRepeats;
+  return whole ? s.row() / kFloats : 1;
+}
+__aicore__ inline void SpreadRows(const LocalTensor<float>& dst, const LocalTensor<float>& src,
+                                  const Shape& s) {
+  const int32_t blocks = BlocksOfRow(s);
+  const AscendC::BrcbRepeatParams p(static_cast<uint16_t>(blocks), static_cast<uint16_t>(8 * blocks));
+  for (int32_t i = 0; i < blocks; ++i)
+    AscendC::Brcb(dst[static_cast<uint32_t>(i * kBlockFloats)], src,
+                  static_cast<uint8_t>(CeilDiv(s.rows(), 8)), p);
+}
+
+// dst = src op by, a number a row, which SpreadRows spread.
 template <typename Op>
 __aicore__ inline void ByRow(const LocalTensor<float>& dst, const LocalTensor<float>& src,
                              const LocalTensor<float>& by, const Shape& s) {
+  if (BlocksOfRow(s) * kFloats == s.row()) {
+    Op::Do(dst, src, by, static_cast<uint64_t>(kFloats), s.count() / kFloats,
+           AscendC::BinaryRepeatParams(1, 1, 0, 8, 8, 1));
+    return;
+  }
   const uint8_t step = static_cast<uint8_t>(s.row() / kBlockFloats);
   for (int32_t c = 0; c < s.row(); c += kFloats)
     Op::Do(dst[static_cast<uint32_t>(c)], src[static_cast<uint32_t>(c)], by,
@@ -84,11 +105,17 @@ template <typename Op>
 __aicore__ inline void RangeOfRows(const LocalTensor<float>& dst, const LocalTensor<float>& src,
                                    const LocalTensor<float>& wide, const LocalTensor<float>& eight,
                                    const Shape& s) {
-  AscendC::Duplicate(wide, Op::kLeast, s.rows() * kFloats);
-  Fence();
   const uint8_t step = static_cast<uint8_t>(s.row() / kBlockFloats);
+  const bool whole = s.segments == 1 && s.row() % kFloats == 0;
+  if (whole) {  // two columns of 64 at once; of one alone, itself
+    Op::Do(wide, src, src[static_cast<uint32_t>(Min(kFloats, s.row() - kFloats))],
+           static_cast<uint64_t>(kFloats), s.rows(), AscendC::BinaryRepeatParams(1, 1, 1, 8, step, step));
+  } else {
+    AscendC::Duplicate(wide, Op::kLeast, s.rows() * kFloats);
+  }
+  Fence();
   for (int32_t segment = 0; segment < s.segments; ++segment)
-    for (int32_t c = 0; c < s.valid; c += kFloats) {
+    for (int32_t c = whole ? 2 * kFloats : 0; c < s.valid; c += kFloats) {
       Op::Do(wide, wide, src[static_cast<uint32_t>(segment * s.padded + c)],
              static_cast<uint64_t>(Min(kFloats, s.valid - c)), s.rows(),
              AscendC::BinaryRepeatParams(1, 1, 1, 8, 8, step));

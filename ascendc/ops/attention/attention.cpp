@@ -37,7 +37,7 @@ __aicore__ inline void Attention(GM_ADDR q, GM_ADDR k, GM_ADDR v, GM_ADDR cu_q, 
   if ASCEND_IS_AIV {
     walk.Start(&t, ends_q, ends_k, static_cast<int32_t>(AscendC::GetBlockIdx() / 2), cores);
     Vector<T> vector(t);
-    vector.Init(alibi, o, lse, workspace);
+    vector.Init(v, alibi, o, lse, workspace);
     vector.Process(walk);
   }
 }

@@ -221,10 +221,13 @@ class Cube {
     }
     SetFlag<HardEvent::MTE2_MTE1>(kValues + slot);
     WaitFlag<HardEvent::MTE2_MTE1>(kValues + slot);
-    if (s.keys > 0)
+    if (s.keys > 0) {
       MultiplyValues(s, slot, pitch);
-    else
+    } else {
       SetFlag<HardEvent::MTE1_MTE2>(kValues + slot);
+      SetFlag<HardEvent::MTE2_FIX>(s.number % kAhead);
+      WaitFlag<HardEvent::MTE2_FIX>(s.number % kAhead);
+    }
     AscendC::CrossCoreSetFlag<2, PIPE_FIX>(kSumsReady);
   }
 

@@ -14,6 +14,12 @@ constexpr float kLowest = -3.4028234e38f;  // below every score: the maximum of 
 __aicore__ inline float MinusInfinity() { return -__builtin_inff(); }
 __aicore__ inline void Ordered() { AscendC::PipeBarrier<PIPE_V>(); }
 
+// Whether a query sees a key that lies `behind` positions before it.
+__aicore__ inline bool Sees(const TwAttentionTiling& t, int32_t behind) {
+  if (t.causal != 0 && behind < 0) return false;
+  return t.window == 0 || (behind < t.window && behind > -t.window);
+}
+
 class Scores {
  public:
   // `index` holds 0, 1, 2, .. ; `scratch` `lanes` rows; `bits` a bit for each of its elements.
@@ -28,11 +34,13 @@ class Scores {
         twos_(twos),
         bits_(bits) {}
 
+  // Whether some lane does not see some key.
+  __aicore__ inline bool Hides(int32_t keys, int32_t ahead) const {
+    return !Sees(t_, 1 - keys - ahead) || !Sees(t_, lanes_ - 1 - ahead);
+  }
   // Whether there is nothing to prepare.
   __aicore__ inline bool Plain(int32_t keys, int32_t padded, int32_t ahead) const {
-    if (t_.prescale != 0 || t_.has_alibi != 0 || padded > keys) return false;
-    const bool after = t_.causal != 0 ? keys > 1 - ahead : t_.window > 0 && keys > t_.window - ahead;
-    return !after && !(t_.window > 0 && lanes_ - 1 - ahead >= t_.window);
+    return t_.prescale == 0 && padded == keys && !Hides(keys, ahead);
   }
 
   // `ahead`: position of the first key less that of lane 0. `padded`: rows that the softmax works on.

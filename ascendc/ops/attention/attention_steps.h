@@ -158,7 +158,10 @@ struct Workspace {
   }
 };
 
-// Flags between a cube core and its vector cores, each set and waited for once a step.
+// Flags between a cube core and its vector cores, each set and waited for once a step. Where a step has
+// nothing to do, the pipe that sets waits for the one that has waited, lest flags be set again before they
+// are heard of; ids by step, as one pipe may be so many steps ahead of the other.
 constexpr uint16_t kScoresReady = 0, kWeightsReady = 1, kSumsReady = 2;
+constexpr int32_t kAhead = 4;
 
 }  // namespace tw_attention

@@ -3,15 +3,12 @@
 // query is a row.
 #pragma once
 
-#include "attention_scores.h"
+#include "attention_repair.h"
 
 namespace tw_attention {
 
-using AscendC::HardEvent;
-using AscendC::SetFlag;
 using AscendC::TBuf;
 using AscendC::TPosition;
-using AscendC::WaitFlag;
 
 constexpr int32_t kMostParts = 4;  // event ids: parts of the scores (of the weights), then sums (outputs)
 constexpr int32_t kGroup = 64;     // rows that a maximum or a sum over rows keeps before it folds them
@@ -28,7 +25,8 @@ class Vector {
         lanes_(tiling.tile_q / 2),
         half_(static_cast<int32_t>(AscendC::GetSubBlockIdx())) {}
 
-  __aicore__ inline void Init(GM_ADDR alibi, GM_ADDR o, GM_ADDR lse, GM_ADDR workspace) {
+  __aicore__ inline void Init(GM_ADDR v, GM_ADDR alibi, GM_ADDR o, GM_ADDR lse, GM_ADDR workspace) {
+    v_.SetGlobalBuffer(reinterpret_cast<__gm__ T*>(v));
     alibi_.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(alibi));
     o_.SetGlobalBuffer(reinterpret_cast<__gm__ T*>(o));
     lse_.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(lse));
@@ -140,7 +138,9 @@ class Vector {
   __aicore__ inline void LoadScores(Walk& walk) {
     const Step& s = walk.Now();
     AscendC::CrossCoreWaitFlag<2, PIPE_MTE2>(kScoresReady);
-    if (Mine(s) > 0) {
+    if (Mine(s) == 0 || s.keys == 0) {
+      SetFlag<HardEvent::MTE2_MTE3>(s.number % kAhead);
+    } else {
       GlobalTensor<float> from;
       from.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(workspace_ + ring_.Scores(s.number)) +
                            half_ * t_.tile_k * lanes_);
@@ -173,12 +173,15 @@ class Vector {
         AscendC::Add(mass, mass, scratch_, lanes_);
       }
     }
+    if (Mine(s) == 0 || s.keys == 0) WaitFlag<HardEvent::MTE2_MTE3>(s.number % kAhead);
     AscendC::CrossCoreSetFlag<2, PIPE_MTE3>(kWeightsReady);
   }
 
+  __aicore__ inline Scores OfScores() const { return {t_, scores_, scratch_, index_, twos_, bits_}; }
+
   // The maximum over keys -> row 0 of the scratch.
   __aicore__ inline void Peaks(const Step& s, int32_t padded) {
-    const Scores block(t_, scores_, scratch_, index_, twos_, bits_);
+    const Scores block = OfScores();
     const int32_t ahead = s.ahead - half_ * lanes_;
     if (block.Plain(s.keys, padded, ahead)) {
       for (int32_t i = 0, row = 0; row < s.keys; ++i, row = PartEnd(row)) {
@@ -294,6 +297,7 @@ class Vector {
         Ordered();
       }
       WaitFlag<HardEvent::MTE2_V>(kMostParts);
+      if (OfScores().Hides(s.keys, s.ahead - half_ * lanes_)) Mend(s);
       if (s.first)
         AscendC::Adds(total_, sums_, 0.0f, count);
       else
@@ -303,6 +307,22 @@ class Vector {
       AscendC::Duplicate(total_, 0.0f, count);
     }
     if (s.last) Finish(s);
+  }
+
+  __aicore__ inline void Mend(const Step& s) {
+    WaitForOutput();
+    Block<T> block;
+    block.values = v_[At(s.batch, t_.v_b, s.k_row, t_.v_s, s.kv_head, t_.v_h)];
+    block.weights.SetGlobalBuffer(reinterpret_cast<__gm__ T*>(workspace_ + ring_.Weights(s.number)) +
+                                  half_ * lanes_ * t_.tile_k);
+    block.lanes = lanes_;
+    block.mine = Mine(s);
+    block.keys = s.keys;
+    block.dv = t_.dv;
+    block.ahead = s.ahead - half_ * lanes_;
+    block.value_step = t_.v_s;
+    Repair<T>(t_, scratch_, spread_, peak_).Mend(sums_, block);
+    Ordered();
   }
 
   // Every row of the total times, or through, its query's value.
@@ -369,7 +389,7 @@ class Vector {
   bool leaving_ = false;
   GM_ADDR workspace_ = nullptr;
   GlobalTensor<float> alibi_, lse_;
-  GlobalTensor<T> o_;
+  GlobalTensor<T> v_, o_;
   TBuf<TPosition::VECCALC> ub_;
   LocalTensor<float> scores_, total_, sums_, scratch_, scale_, negative_, peak_, index_, twos_, spread_,
       lse_out_;

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
 from ...soc import Soc, find
@@ -18,6 +18,8 @@ _EXACT = 2**24  # positions are compared as floats
 _FRACTAL = 16
 _SMALL = 9 * 1024  # UB bytes of what belongs to queries (kSmall of attention_vector.h)
 _OTHER_SLOTS = 3  # of weights and of sums in the workspace (Workspace of attention_steps.h)
+_SYSTEM_L1 = 256  # bytes at the end of L1 that belong to the system in mixed kernels
+_MOST_QUERIES = 128  # of a tile
 _GROUP = 64  # rows that a fold keeps in the scratch (kGroup of attention_vector.h)
 
 KERNELS: Mapping[str, str] = MappingProxyType({"fp16": "attention_fp16", "bf16": "attention_bf16"})
@@ -26,18 +28,19 @@ BYTES = 2  # of an element of q, k, v and o
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A point of the tunable space: queries of a block, keys of a step, and how they are scheduled.
+    """A point of the tunable space.
 
-    ``preload``: steps that QK^T runs ahead of PV. ``stagger``: 1 lets cores begin at different
+    ``tile_m`` queries of a block, ``tile_n`` keys of a step. ``preload``: steps that QK^T runs ahead of PV. ``stagger``: 1 lets cores begin at different
     keys, so that they do not read the same addresses at the same time. ``blocks``: at most so many
-    cube cores; 0: all.
+    cube cores; 0: all. ``invariant``: 1 where no field may change a bit; see ``settled``.
     """
 
-    tile_q: int = 32
-    tile_k: int = 32
+    tile_m: int = 32
+    tile_n: int = 32
     preload: int = 1
     stagger: int = 0
     blocks: int = 0
+    invariant: int = 0
 
     @classmethod
     def of(cls, values: Mapping[str, int] | None) -> Config:
@@ -146,18 +149,27 @@ def _ceil_div(a: int, b: int) -> int:
 def chunk(config: Config, dk: int, dv: int, soc: Soc) -> int:
     """Keys of one Mmad: as many as two buffers of everything leave room for; 0 if none do."""
     half_a, half_b, half_c = soc.l0a // 2 // BYTES, soc.l0b // 2 // BYTES, soc.l0c // 2 // 4
-    most = min(half_a // dk, half_a // config.tile_q, half_b // dv, half_c // config.tile_q)
-    return min(most // _FRACTAL * _FRACTAL, config.tile_k, 255 * _FRACTAL)
+    queries = _MOST_QUERIES if config.invariant else config.tile_m
+    most = min(half_a // dk, half_a // queries, half_b // dv, half_c // queries)
+    return min(most // _FRACTAL * _FRACTAL, config.tile_n, 255 * _FRACTAL)
+
+
+def settled(config: Config, dk: int, dv: int) -> Config:
+    """The config of a batch-invariant case: what the bits of a row depend on follows from its lanes alone.
+
+    Keys of a step are as many as every ``tile_m`` has room for, and are walked in their order.
+    """
+    return replace(config, tile_n=256 if dk + dv <= 320 else 128, stagger=0, invariant=1)
 
 
 def unified_buffer(config: Config, dv: int) -> int:
     """Bytes of UB that a vector core takes (``AllocateBuffers`` of attention_vector.h)."""
-    lanes = config.tile_q // 2
-    weights = lanes // _FRACTAL * (config.tile_k + 1) * 32
+    lanes = config.tile_m // 2
+    weights = lanes // _FRACTAL * (config.tile_n + 1) * 32
     sums = lanes * dv * 4
     scratch = max(_GROUP * lanes * 4, lanes * dv * BYTES)
     return (
-        _ceil_div(config.tile_k * lanes * 4 + weights + 2 * sums, 512) * 512
+        _ceil_div(config.tile_n * lanes * 4 + weights + 2 * sums, 512) * 512
         + 256
         + scratch
         + _SMALL
@@ -170,10 +182,11 @@ def illegal(config: Config, dk: int, dv: int, soc: str = "910b1") -> list[str]:
     c = config
     why = []
     for name, allowed in (
-        ("tile_q", (32, 64, 128)),
-        ("tile_k", (16, 32, 64, 128, 256, 512)),
+        ("tile_m", (32, 64, _MOST_QUERIES)),
+        ("tile_n", (16, 32, 64, 128, 256, 512)),
         ("preload", (1, 2, 3)),
         ("stagger", (0, 1)),
+        ("invariant", (0, 1)),
     ):
         value = getattr(c, name)
         if value not in allowed:
@@ -184,33 +197,77 @@ def illegal(config: Config, dk: int, dv: int, soc: str = "910b1") -> list[str]:
         return why
 
     def fits(memory: str, used: int, what: str) -> None:
-        room = getattr(part, memory)
+        room = getattr(part, memory) - (_SYSTEM_L1 if memory == "l1" else 0)
         if used > room:
             why.append(f"{memory}: {what} take {used} bytes, {room} are there")
 
     two = 2 * BYTES
-    fits("l0b", c.tile_q * dk * two, f"2 x Q tile {c.tile_q}x{dk}")
-    fits("l0c", 2 * c.tile_q * dv * 4, f"2 x PV tile {c.tile_q}x{dv}")
+    fits("l0b", c.tile_m * dk * two, f"2 x Q tile {c.tile_m}x{dk}")
+    fits("l0c", 2 * c.tile_m * dv * 4, f"2 x PV tile {c.tile_m}x{dv}")
     if chunk(c, dk, dv, part) < _FRACTAL:
-        why.append(f"no 16 keys of {dk} and {dv} lanes fit L0 beside {c.tile_q} queries")
+        why.append(f"no 16 keys of {dk} and {dv} lanes fit L0 beside {c.tile_m} queries")
     fits(
         "l1",
-        two * (c.tile_k * (dk + dv + c.tile_q) + c.tile_q * dk),
-        f"2 x (Q {c.tile_q}x{dk} + K {c.tile_k}x{dk} + V {c.tile_k}x{dv} + P {c.tile_k}x{c.tile_q})",
+        two * (c.tile_n * (dk + dv + c.tile_m) + c.tile_m * dk),
+        f"2 x (Q {c.tile_m}x{dk} + K {c.tile_n}x{dk} + V {c.tile_n}x{dv} + P {c.tile_n}x{c.tile_m})",
     )
-    fits("ub", unified_buffer(c, dv), f"scores {c.tile_k}x{c.tile_q // 2}, weights and 2 x sums")
+    fits("ub", unified_buffer(c, dv), f"scores {c.tile_n}x{c.tile_m // 2}, weights and 2 x sums")
     return why
 
 
 def workspace_bytes(config: Config, dv: int) -> int:
     """Bytes of the workspace of one block."""
-    tile = config.tile_q * config.tile_k
-    return tile * 4 * (config.preload + 1) + (tile * BYTES + config.tile_q * dv * 4) * _OTHER_SLOTS
+    tile = config.tile_m * config.tile_n
+    return tile * 4 * (config.preload + 1) + (tile * BYTES + config.tile_m * dv * 4) * _OTHER_SLOTS
 
 
 def tiles(problem: Problem, config: Config) -> int:
     """Tiles of queries, over all sequences and heads."""
-    return problem.hq * sum(_ceil_div(n, config.tile_q) for n in problem.queries)
+    return problem.hq * sum(_ceil_div(n, config.tile_m) for n in problem.queries)
+
+
+def _blocks(problem: Problem, config: Config, soc: Soc) -> int:
+    return max(1, min(config.blocks or soc.cube_cores, tiles(problem, config)))
+
+
+def steps(problem: Problem, config: Config, queries: int, keys: int, tile: int) -> int:
+    """Steps of a tile of queries (``SetItem`` of attention_steps.h)."""
+    first = keys - queries + tile * config.tile_m
+    last = min(first + config.tile_m, keys) - 1
+    end = keys
+    if problem.causal:
+        end = min(keys, last + 1)
+    elif problem.window:
+        end = min(keys, last + problem.window)
+    begin = max(0, first - problem.window + 1) if problem.window else 0
+    if end <= begin:
+        return 1
+    return _ceil_div(end, config.tile_n) - begin // config.tile_n
+
+
+def representatives(problem: Problem, config: Config, soc: Soc) -> dict[int, int]:
+    """Blocks that stand for all: each the first of those with as many tiles and steps.
+
+    Mirrors the order in which the kernel deals tiles out (``Walk`` of attention_steps.h).
+    """
+    blocks = _blocks(problem, config, soc)
+    dealt = [[0, 0] for _ in range(blocks)]
+    item = 0
+    for queries, keys in zip(problem.queries, problem.keys, strict=True):
+        for tile in reversed(range(_ceil_div(queries, config.tile_m))):
+            length = steps(problem, config, queries, keys, tile)
+            for _ in range(problem.hq):
+                turn, place = divmod(item, blocks)
+                block = dealt[place if turn % 2 == 0 else blocks - 1 - place]
+                block[0] += 1
+                block[1] += length
+                item += 1
+    found: dict[tuple[int, int], int] = {}
+    counts: dict[int, int] = {}
+    for number, (items, total) in enumerate(dealt):
+        first = found.setdefault((items, total), number)
+        counts[first] = counts.get(first, 0) + 1
+    return counts
 
 
 def plan(
@@ -271,11 +328,11 @@ def plan(
         words += struct.pack("<3i", *strides)
     words += struct.pack(
         "<5i",
-        config.tile_q,
-        config.tile_k,
+        config.tile_m,
+        config.tile_n,
         chunk(config, p.dk, p.dv, part),
         config.preload,
         config.stagger,
     )
-    blocks = max(1, min(config.blocks or part.cube_cores, tiles(p, config)))
+    blocks = _blocks(p, config, part)
     return Plan(KERNELS[precision], blocks, words, blocks * workspace_bytes(config, p.dv))

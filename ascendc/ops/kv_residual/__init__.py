@@ -1,0 +1,1 @@
+"""AscendC kv_residual: kernels, tiling and host adapter."""

@@ -3,7 +3,8 @@
 // of pool rows at a time and added to their rows; rows that stayed in float are put in place.
 #pragma once
 
-#include "residual_write.h"
+#include "../_kv/lanes.h"
+#include "residual.h"
 
 namespace tw_kv {
 

@@ -3,56 +3,9 @@
 // together. Their pool rows lie in a row in memory, in the order of the gathering.
 #pragma once
 
-#include "../_kv/cache.h"
-#include "../_kv/encode.h"
-#include "places.h"
+#include "selected.h"
 
 namespace tw_kv {
-
-// A row of D elements; where 32 does not divide D, quarters of it padded to whole blocks of codes.
-__aicore__ inline Shape ResidualShape(int32_t tokens, int32_t heads, int32_t dim, bool four) {
-  if (dim % kBlock == 0) return {tokens, heads, 1, dim, dim};
-  return {tokens, heads, 4, dim / 4, RoundUp(dim / 4, four ? kLanes : kBlock)};
-}
-
-struct ResidualArguments {
-  GM_ADDR x;  // or y
-  GM_ADDR page_ids;
-  GM_ADDR select;
-  GM_ADDR channel_scale;
-  GM_ADDR used_before;
-  GM_ADDR codes;
-  GM_ADDR token_scale;
-  GM_ADDR token_zero;
-  GM_ADDR page_scale;
-  GM_ADDR page_zero;
-  GM_ADDR mask;
-  GM_ADDR rank;
-  GM_ADDR pool;
-  GM_ADDR pool_scale;
-  GM_ADDR fmask;
-  GM_ADDR frank;
-  GM_ADDR fpool;
-  GM_ADDR used_after;
-  GM_ADDR workspace;
-};
-
-template <typename T>
-__aicore__ inline AscendC::GlobalTensor<T> Global(GM_ADDR at) {
-  AscendC::GlobalTensor<T> tensor;
-  tensor.SetGlobalBuffer(reinterpret_cast<__gm__ T*>(at));
-  return tensor;
-}
-
-// Where each core has a dense tile of bytes in the workspace, behind masks and sums.
-__aicore__ inline uint64_t StagedAt(const TwKvResidualTiling& t, int32_t block) {
-  const uint64_t tiles = static_cast<uint64_t>(CeilDiv(t.heads, t.tile_heads));
-  const uint64_t ahead =
-      (static_cast<uint64_t>(t.pages) * tiles * 2 * kMaskHeads + static_cast<uint64_t>(t.blocks) * kTotals) *
-      sizeof(int32_t);
-  return ahead +
-         static_cast<uint64_t>(block) * static_cast<uint64_t>(RoundUp(kPage * t.tile_heads * t.dim, kBlock));
-}
 
 template <typename In>
 class ResidualWriter {
@@ -81,7 +34,7 @@ class ResidualWriter {
       AscendC::SetFlag<HardEvent::MTE3_V>(i);
       AscendC::SetFlag<HardEvent::MTE3_S>(i);
     }
-    AscendC::SetFlag<HardEvent::MTE3_V>(kBatch);
+    selected_.Begin();
     for (int32_t u = units_.begin; u < units_.end; ++u) {
       slot_ = (u - units_.begin) % t_.slots;
       head_ = u % tiles_ * t_.tile_heads;
@@ -95,7 +48,7 @@ class ResidualWriter {
       AscendC::WaitFlag<HardEvent::MTE3_V>(i);
       AscendC::WaitFlag<HardEvent::MTE3_S>(i);
     }
-    AscendC::WaitFlag<HardEvent::MTE3_V>(kBatch);
+    selected_.End();
     AscendC::PipeBarrier<PIPE_ALL>();
     StoreUsed();
     AscendC::PipeBarrier<PIPE_ALL>();
@@ -103,11 +56,11 @@ class ResidualWriter {
 
  private:
   using HardEvent = AscendC::HardEvent;
-  static constexpr int32_t kBatch = 2;  // event id of what a batch stores
+  static constexpr int32_t kStaged = 3;  // event id of codes on their way through global memory
 
   __aicore__ inline void Allocate() {
     const Shape s = ResidualShape(kPage, t_.tile_heads, t_.dim, four_);
-    const int32_t count = s.count(), batch = t_.batch * s.row(), bytes = count + kPage * kBlock;
+    const int32_t count = s.count(), bytes = count + kPage * kBlock;
     Room room;
     encoder_.Init(room, count, s.width(), s.rows(), t_.slots);
     if (sizeof(In) == sizeof(float)) products_ = room.Take<float>(count);
@@ -121,26 +74,19 @@ class ResidualWriter {
       masks_[i] = room.Take<int16_t>(2 * kMaskHeads);
       ranks_[i] = room.Take<int32_t>(2 * kMaskHeads);
     }
-    batch_codes_ = room.Take<int8_t>(batch);
-    lanes_ = room.Take<int16_t>(t_.batch * Quarters(s).padded);
-    floats_ = room.Take<In>(batch);
-    error_ = room.Take<float>(kMaxRows);
-    safe_ = room.Take<float>(kMaxRows);
+    selected_.Init(room, a_, t_, whole_, s);
     for (int32_t i = 0; i < t_.slots; ++i) AscendC::Duplicate(channels_[i], 1.0f, s.width());
-    AscendC::Duplicate(error_, 0.0f, kMaxRows);
     Fence();
   }
 
   // Masks and ranks of the unit's heads, and how many vectors are kept. A unit's kept runs follow each other.
   __aicore__ inline void Place(int32_t unit) {
     AscendC::WaitFlag<HardEvent::MTE3_S>(slot_);
+    selected_.Clear(heads_);
     for (int32_t k = 0; k < 2; ++k) {
-      kept_[k] = 0;
       for (int32_t h = 0; h < heads_; ++h) {
         const Placed placed = places_.Next(unit, h, k);
-        bits_[k][h] = placed.mask;
-        if (placed.mask != 0 && kept_[k] == 0) start_[k] = placed.rank;
-        kept_[k] += Places::Bits(placed.mask);
+        selected_.Keep(k, h, placed);
         const uint32_t at = static_cast<uint32_t>(k * kMaskHeads + h);
         masks_[slot_].SetValue(at, static_cast<int16_t>(placed.mask));
         ranks_[slot_].SetValue(at, placed.rank);
@@ -181,14 +127,14 @@ class ResidualWriter {
     const LocalTensor<int8_t> rows = t_.nz != 0 ? codes_ : out_[slot_];
     const int32_t pitch = split_ ? heads_ * Bytes().row() : cache_.Pitch(heads_, Bytes());
     if (four_)
-      encoder_.Codes4(rows, pitch, y, encoder_.work, whole_, s);
+      encoder_.Codes4(rows, pitch, y, whole_, s);
     else
-      encoder_.Codes8(rows, pitch, y, encoder_.work, whole_, s);
-    if (kept_[0] > 0) {
+      encoder_.Codes8(rows, pitch, y, whole_, s, t_.kv == kTwC8d);
+    if (selected_.any(0)) {
       if (t_.e3m0 != 0) Errors(y, s);
-      Residuals(y, rows, pitch, s);
+      selected_.Residuals(encoder_, y, rows, pitch, s);
     }
-    if (kept_[1] > 0) KeepFloats(s);
+    if (selected_.any(1)) selected_.Floats(encoder_.in[slot_], s);
     AscendC::SetFlag<HardEvent::V_MTE2>(slot_);
     StoreCodes(rows, pitch);
     StoreScales(s);
@@ -221,20 +167,26 @@ class ResidualWriter {
     Fence();
   }
 
-  // y = x - what the plain codes stand for; the work tensor still has the bounded products.
+  // y = x - what the plain codes stand for.
   __aicore__ inline void Errors(const LocalTensor<float>& y, const Shape& s) {
     const LocalTensor<float> q = encoder_.work;
+    if (four_)
+      Bound(q, y, 0.0f, 15.0f, s.count());
+    else
+      Bound(q, y, -127.0f, 127.0f, s.count());
     AscendC::Cast(q, q, AscendC::RoundMode::CAST_RINT, static_cast<uint32_t>(s.count()));
     Fence();
     if (t_.kv == kTwC8s) {
       ByChannel<Mul2>(q, q, channels_[slot_], s);
     } else if (t_.kv == kTwC8d) {
-      ByRow<Mul2>(q, q, spread_[slot_], s);
+      SpreadRows(encoder_.by_zero, encoder_.scale32[slot_], s);
+      Fence();
+      ByRow<Mul2>(q, q, encoder_.by_zero, s);
     } else if (t_.kv == kTwKv4Value) {
       AscendC::Cast(encoder_.reciprocals(), encoder_.scale16[slot_], AscendC::RoundMode::CAST_NONE,
                     static_cast<uint32_t>(kMaxRows));
       Fence();
-      Spread(encoder_.by_scale, encoder_.reciprocals(), s.rows());
+      SpreadRows(encoder_.by_scale, encoder_.reciprocals(), s);
       Fence();
       ByRow<Mul2>(q, q, encoder_.by_scale, s);
       Fence();
@@ -255,162 +207,6 @@ class ResidualWriter {
       AscendC::Sub(y, x, q, s.count());
     }
     Fence();
-  }
-
-  // Walks through the set bits of one kind, in the order of pools.
-  struct Walk {
-    int32_t head = 0, left = 0;
-    bool fresh = true;
-  };
-  // Up to a batch of the tile's rows that come next; how many.
-  __aicore__ inline int32_t NextRows(Walk& walk, int32_t kind) {
-    int32_t found = 0;
-    while (found < t_.batch && walk.head < heads_) {
-      if (walk.fresh) walk.left = bits_[kind][walk.head];
-      walk.fresh = walk.left == 0;
-      if (walk.fresh) {
-        ++walk.head;
-        continue;
-      }
-      rows_[found++] =
-          static_cast<int32_t>(AscendC::ScalarGetSFFValue<1>(static_cast<uint64_t>(walk.left))) * heads_ +
-          walk.head;
-      walk.left &= walk.left - 1;
-    }
-    return found;
-  }
-
-  __aicore__ inline void Residuals(const LocalTensor<float>& y, const LocalTensor<int8_t>& rows,
-                                   int32_t pitch, const Shape& s) {
-    Walk walk;
-    const Quarters q(s);
-    const LocalTensor<float> chosen = encoder_.work;
-    for (int32_t done = 0; done < kept_[0];) {
-      const int32_t many = NextRows(walk, 0);
-      const Shape b{many, 1, s.segments, s.valid, s.padded};
-      for (int32_t i = 0; i < many; ++i)
-        AscendC::DataCopy(chosen[static_cast<uint32_t>(i * s.row())],
-                          y[static_cast<uint32_t>(rows_[i] * s.row())], static_cast<uint32_t>(s.row()));
-      Fence();
-      AscendC::WaitFlag<HardEvent::MTE3_V>(kBatch);
-      if (t_.e3m0 != 0)
-        PowersOfTwo(chosen, b);
-      else
-        Nested(chosen, rows, pitch, b);
-      AscendC::SetFlag<HardEvent::V_MTE3>(kBatch);
-      AscendC::WaitFlag<HardEvent::V_MTE3>(kBatch);
-      const uint64_t row = static_cast<uint64_t>(start_[0] + done);
-      StoreRows(Global<int16_t>(a_.pool)[row * q.lanes], lanes_, {many, 1, 1, q.lanes, q.padded},
-                {q.lanes, q.lanes}, q.padded);
-      if (t_.e3m0 != 0) {
-        AscendC::DataCopyExtParams p;
-        p.blockLen = static_cast<uint32_t>(many) * sizeof(float);
-        AscendC::DataCopyPad(Global<float>(a_.pool_scale)[row], error_, p);
-      }
-      AscendC::SetFlag<HardEvent::MTE3_V>(kBatch);
-      done += many;
-    }
-  }
-
-  // One rounding at 16 times the resolution: base codes over the plain ones, and the low 4 bits in lanes_.
-  __aicore__ inline void Nested(const LocalTensor<float>& y, const LocalTensor<int8_t>& rows, int32_t pitch,
-                                const Shape& b) {
-    const int32_t lane_bytes = Quarters(b).padded * static_cast<int32_t>(sizeof(int16_t));
-    const LocalTensor<int16_t> low = whole_;
-    const LocalTensor<int8_t> lanes = lanes_.template ReinterpretCast<int8_t>();
-    AscendC::Muls(y, y, 16.0f, b.count());
-    Fence();
-    if (four_) {
-      const LocalTensor<int16_t> base = whole_[static_cast<uint32_t>(4 * PlaneSize(b))];
-      Bound(y, y, 0.0f, 247.0f, b.count());
-      ToPlanes(low, y, b);
-      AscendC::Adds(base, low, static_cast<int16_t>(8), 4 * PlaneSize(b));
-      Fence();
-      AscendC::ShiftRight(base, base, static_cast<int16_t>(4), 4 * PlaneSize(b));
-      Fence();
-      PackLow(lanes, lane_bytes, low, b);
-      Pack(batch_codes_, lane_bytes, base, b);
-      Scatter(rows, pitch, b, lane_bytes);
-      return;
-    }
-    const LocalTensor<int16_t> whole =
-        y[static_cast<uint32_t>(t_.batch * b.row())].template ReinterpretCast<int16_t>();
-    Bound(y, y, -2040.0f, 2039.0f, b.count());
-    AscendC::Cast(whole, y, AscendC::RoundMode::CAST_RINT, static_cast<uint32_t>(b.count()));
-    ToPlanes(low, y, b);
-    PackLow(lanes, lane_bytes, low, b);
-    AscendC::Adds(whole, whole, static_cast<int16_t>(8), b.count());
-    Fence();
-    AscendC::ShiftRight(whole, whole, static_cast<int16_t>(4), b.count());
-    Fence();
-    Narrow(batch_codes_, b.row(), whole, b);
-    Scatter(rows, pitch, b, b.row());
-  }
-  __aicore__ inline void Scatter(const LocalTensor<int8_t>& rows, int32_t pitch, const Shape& b,
-                                 int32_t bytes) {
-    for (int32_t i = 0; i < b.tokens; ++i)
-      AscendC::DataCopy(rows[static_cast<uint32_t>(rows_[i] / heads_ * pitch + rows_[i] % heads_ * bytes)],
-                        batch_codes_[static_cast<uint32_t>(i * bytes)], static_cast<uint32_t>(bytes));
-    Fence();
-  }
-
-  // Sign and the nearest power of two of errors, by the bits of fp32, in lanes_; their largest ones in
-  // error_.
-  __aicore__ inline void PowersOfTwo(const LocalTensor<float>& e, const Shape& b) {
-    const LocalTensor<float> t = e[static_cast<uint32_t>(t_.batch * b.row())];
-    if (b.segments == 1)
-      encoder_.LargestOfRows(error_, e, t, b);
-    else
-      encoder_.LargestOfValid(error_, e, t, whole_.template ReinterpretCast<float>(), b);
-    encoder_.NotTiny(safe_, error_);
-    Invert(encoder_.reciprocals(), safe_, kMaxRows);
-    Fence();
-    // The reciprocals of channels are not needed any more, nor those of rows.
-    Spread(encoder_.by_scale, encoder_.reciprocals(), b.rows());
-    AscendC::Abs(t, e, b.count());
-    Fence();
-    ByRow<Mul2>(t, t, encoder_.by_scale, b);
-    Fence();
-    const LocalTensor<int32_t> bits = t.template ReinterpretCast<int32_t>();
-    const LocalTensor<uint32_t> sign = e.template ReinterpretCast<uint32_t>();
-    AscendC::Adds(bits, bits, static_cast<int32_t>(0x400000), b.count());
-    AscendC::ShiftRight(sign, sign, static_cast<uint32_t>(31), b.count());
-    Fence();
-    AscendC::ShiftRight(bits, bits, static_cast<int32_t>(23), b.count());
-    AscendC::ShiftLeft(sign, sign, static_cast<uint32_t>(3), b.count());
-    Fence();
-    AscendC::Adds(bits, bits, static_cast<int32_t>(-120), b.count());
-    Fence();
-    AscendC::Maxs(bits, bits, static_cast<int32_t>(0), b.count());
-    Fence();
-    AscendC::Mins(bits, bits, static_cast<int32_t>(7), b.count());
-    Fence();
-    AscendC::Add(bits, bits, e.template ReinterpretCast<int32_t>(), b.count());
-    Fence();
-    AscendC::Cast(e, bits, AscendC::RoundMode::CAST_NONE, static_cast<uint32_t>(b.count()));
-    Fence();
-    ToPlanes(whole_, e, b);
-    Pack(lanes_.template ReinterpretCast<int8_t>(),
-         Quarters(b).padded * static_cast<int32_t>(sizeof(int16_t)), whole_, b);
-  }
-
-  // Vectors that stay in float, as they came.
-  __aicore__ inline void KeepFloats(const Shape& s) {
-    Walk walk;
-    for (int32_t done = 0; done < kept_[1];) {
-      const int32_t many = NextRows(walk, 1);
-      AscendC::WaitFlag<HardEvent::MTE3_V>(kBatch);
-      for (int32_t i = 0; i < many; ++i)
-        AscendC::DataCopy(floats_[static_cast<uint32_t>(i * s.row())],
-                          encoder_.in[slot_][static_cast<uint32_t>(rows_[i] * s.row())],
-                          static_cast<uint32_t>(s.row()));
-      AscendC::SetFlag<HardEvent::V_MTE3>(kBatch);
-      AscendC::WaitFlag<HardEvent::V_MTE3>(kBatch);
-      StoreRows(Global<In>(a_.fpool)[static_cast<uint64_t>(start_[1] + done) * t_.dim], floats_,
-                {many, 1, s.segments, s.valid, s.padded}, {t_.dim, t_.dim}, s.row());
-      AscendC::SetFlag<HardEvent::MTE3_V>(kBatch);
-      done += many;
-    }
   }
 
   __aicore__ inline void StoreCodes(const LocalTensor<int8_t>& rows, int32_t pitch) {
@@ -436,14 +232,14 @@ class ResidualWriter {
   __aicore__ inline void Restage(const LocalTensor<int8_t>& rows, int32_t pitch, int32_t apart) {
     const CodeBytes whole(t_.dim, four_);
     const Strides dense{heads_ * t_.dim, t_.dim};
-    AscendC::SetFlag<HardEvent::V_MTE3>(kBatch);
-    AscendC::WaitFlag<HardEvent::V_MTE3>(kBatch);
+    AscendC::SetFlag<HardEvent::V_MTE3>(kStaged);
+    AscendC::WaitFlag<HardEvent::V_MTE3>(kStaged);
     StoreRows(staged_, rows, Bytes().shape(kPage, heads_), dense, pitch);
     AscendC::SetFlag<HardEvent::MTE3_MTE2>(0);
     AscendC::WaitFlag<HardEvent::MTE3_MTE2>(0);
     LoadRows(rows, staged_, whole.shape(kPage, heads_), dense, apart);
-    AscendC::SetFlag<HardEvent::MTE2_V>(kBatch);
-    AscendC::WaitFlag<HardEvent::MTE2_V>(kBatch);
+    AscendC::SetFlag<HardEvent::MTE2_V>(kStaged);
+    AscendC::WaitFlag<HardEvent::MTE2_V>(kStaged);
   }
 
   __aicore__ inline void StoreScales(const Shape& s) {
@@ -489,16 +285,13 @@ class ResidualWriter {
   Cache cache_;
   Places places_;
   Encoder<In> encoder_;
-  LocalTensor<float> products_, spread_[2], spread_more_[2], channels_[2], error_, safe_;
-  LocalTensor<int16_t> whole_, lanes_, masks_[2];
+  Selected<In> selected_;
+  LocalTensor<float> products_, spread_[2], spread_more_[2], channels_[2];
+  LocalTensor<int16_t> whole_, masks_[2];
   LocalTensor<int32_t> ranks_[2];
-  LocalTensor<int8_t> codes_, out_[2], batch_codes_;
-  LocalTensor<In> floats_;
+  LocalTensor<int8_t> codes_, out_[2];
   Share units_;
   int32_t block_, tiles_, slot_ = 0, head_ = 0, heads_ = 0, page_ = 0;
-  int32_t bits_[2][kMaskHeads];  // kept masks of the unit's heads: residuals, floats
-  int32_t kept_[2], start_[2];   // vectors of the unit, and their first pool row
-  int32_t rows_[kMaxRows];       // the tile's rows of a batch
 };
 
 }  // namespace tw_kv

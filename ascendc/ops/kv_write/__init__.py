@@ -1,0 +1,1 @@
+"""AscendC kv_write: kernels, tiling and host adapter."""

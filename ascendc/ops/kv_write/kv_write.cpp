@@ -171,11 +171,14 @@ class Side {
     if (place + run.count < kPage) {
       const Shape s = ShapeFor(run.count);
       LoadRows(in, XAt(run.token), s, Apart(), s.width());
+      SetFlag<HardEvent::MTE2_V>(slot_);
       SetFlag<HardEvent::MTE2_MTE3>(slot_);
       WaitFlag<HardEvent::MTE2_MTE3>(slot_);
       StoreRows(kept[static_cast<uint64_t>(place) * width], in, s, open, s.width());
       SetFlag<HardEvent::MTE3_MTE2>(slot_);
       WaitFlag<HardEvent::MTE3_MTE2>(slot_);
+      // The vector unit has no part in this; it hands the slot on once the wait for it above is over.
+      WaitFlag<HardEvent::MTE2_V>(slot_);
       SetFlag<HardEvent::V_MTE2>(slot_);
       return;
     }
@@ -214,9 +217,9 @@ class Side {
     const LocalTensor<int8_t> rows = cache_.nz() ? codes_ : out_[slot_];
     const int32_t pitch = cache_.Pitch(heads_, Bytes());
     if (four())
-      encoder_.Codes4(rows, pitch, x, x, encoder_.words(), s);
+      encoder_.Codes4(rows, pitch, x, encoder_.words(), s);
     else
-      encoder_.Codes8(rows, pitch, x, x, encoder_.words(), s);
+      encoder_.Codes8(rows, pitch, x, encoder_.words(), s, t_.kv == kTwC8d);
     if (sizeof(In) == sizeof(float)) SetFlag<HardEvent::V_MTE2>(slot_);
     if (cache_.nz())
       TurnBlocks<true>(rows, out_[slot_], s.tokens, heads_ * Bytes().padded / kBlock, pitch / kBlock);

@@ -1,0 +1,1 @@
+"""AscendC nz_kv: kernel and host adapter."""

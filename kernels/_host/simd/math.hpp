@@ -69,9 +69,8 @@ TW_INLINE VI bytes_of(VI a, VI b, VI c, VI d) {
                                    _mm512_slli_epi32(d, 24), 0xfe);
 }
 TW_INLINE VF copy_sign(VF size, VF sign) {
-  return _mm512_castsi512_ps(
-      _mm512_or_si512(_mm512_castps_si512(size),
-                      _mm512_and_si512(_mm512_castps_si512(sign), _mm512_set1_epi32(INT32_MIN))));
+  return _mm512_castsi512_ps(_mm512_or_si512(
+      _mm512_castps_si512(size), _mm512_and_si512(_mm512_castps_si512(sign), _mm512_set1_epi32(INT32_MIN))));
 }
 TW_INLINE VI rounded(VF x) { return _mm512_cvtps_epi32(x); }
 

@@ -24,7 +24,8 @@ from tilewright.targets import Target
 from tilewright.targets import target as find_target
 
 FP_FUSION = True
-"""Whether a*b+c may become one rounding. Always passed, since Triton's default is due to change."""
+"""Whether a*b+c may become one rounding. Always passed, since Triton's default is due to change; a family whose
+codes must be exact says no by the option `enable_fp_fusion`."""
 
 _BINARY = {"cuda": "cubin", "hip": "hsaco"}
 # Fields of a row that say nothing where there is no binary.
@@ -163,6 +164,7 @@ def _compile_one(source: AotSource, cache_dir: Path | None) -> CompiledKernel:
         grid=source.grid.postfix(),
         requirements=source.all_requirements,
         toolchain=toolchain(),
+        fp_fusion=_fusing(source),
         sizes=dict(source.sizes),
         free=source.free,
         workspace=source.workspace.postfix()[0] if source.workspace else (),
@@ -288,9 +290,13 @@ def _key(source: AotSource, target: Target) -> str:
         sorted((place, str(attr)) for place, attr in source.attrs.items()),
         dict(source.options),
         source.target,
-        FP_FUSION,
+        _fusing(source),
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _fusing(source: AotSource) -> bool:
+    return bool(source.options.get("enable_fp_fusion", FP_FUSION))
 
 
 def _jit(source: AotSource) -> Any:
@@ -318,7 +324,7 @@ def _build(source: AotSource, target: Target) -> cache.Stored:
     from tilewright.interpret import language_lock
 
     ast = ASTSource(_jit(source), source.signature, dict(source.constexprs), source.attrs)
-    options = {**source.options, "enable_fp_fusion": FP_FUSION}
+    options = {**source.options, "enable_fp_fusion": _fusing(source)}
     errors = _compiler_errors()
     with (
         language_lock,

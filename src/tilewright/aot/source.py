@@ -20,6 +20,7 @@ TRITON_TYPES: Mapping[str, str] = MappingProxyType(
         "bf16": "bf16",
         "fp16": "fp16",
         "int8": "i8",
+        "int16": "i16",
         "uint8": "u8",
         "int32": "i32",
         "int64": "i64",
@@ -62,7 +63,7 @@ class Requirement:
     """What must hold before this binary may run: `source` equals, or is a multiple of, `value`.
 
     A `stride:` requirement is void where that dimension has at most one element, and every
-    requirement is void for an absent tensor.
+    requirement is void for an absent tensor. `dense:a` is 1 where tensor a lies row by row without gaps.
     """
 
     source: str
@@ -208,7 +209,5 @@ def source_of(
         return module.aot(precision, flags, config, target, aligned=aligned)
     chosen = {name: (sizes or {}).get(name, value) for name, value in usual.items()}
     with_sizes: Any = module.aot
-    source: AotSource = with_sizes(
-        precision, flags, config, target, aligned=aligned, sizes=chosen
-    )
+    source: AotSource = with_sizes(precision, flags, config, target, aligned=aligned, sizes=chosen)
     return source

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tilewright.backends.base import Backend, Cell, Launch, State
-from tilewright.cases import pairwise
+from tilewright.cases import FULL_PRODUCT
 from tilewright.errors import IMPORT_CRASHES, Refused, TilewrightError, UsageError
 from tilewright.evidence import Evidence
 from tilewright.inputs import Inputs, make_outputs
@@ -155,7 +155,9 @@ class AscendC(Backend):
             self.adapter(family)
         except UsageError as error:
             return absent(str(error))
-        combinations = pairwise(family.spec.flag_combinations(precision, self.name))
+        combinations = family.spec.flag_combinations(precision, self.name)
+        if len(combinations) > FULL_PRODUCT:
+            combinations = self._apart(family, target, precision, combinations)
         reasons = [self._cell_reason(family, target, precision, flags) for flags in combinations]
         taken = [flags for flags, why in zip(combinations, reasons, strict=True) if why is None]
         if not taken:
@@ -169,8 +171,27 @@ class AscendC(Backend):
             text += f"; {limits(precision.name, target)}"
         return self._cell(family, target, precision, State.TWIN, text)
 
+    def _apart(
+        self,
+        family: Family,
+        target: Target,
+        precision: Precision,
+        combinations: Sequence[Mapping[str, str]],
+    ) -> list[dict[str, str]]:
+        """One combination that is taken, and for each other value of a flag that one with this value alone."""
+        taken = next(
+            (c for c in combinations if self._cell_reason(family, target, precision, c) is None),
+            combinations[0],
+        )
+        found = [dict(taken)]
+        for flag in family.spec.flags:
+            for value in family.spec.flag_values(flag, precision, self.name):
+                if value != taken[flag.name]:
+                    found.append({**taken, flag.name: value})
+        return found
+
     def _cell_reason(
-        self, family: Family, target: Target, precision: Precision, flags: dict[str, str]
+        self, family: Family, target: Target, precision: Precision, flags: Mapping[str, str]
     ) -> str | None:
         case = family.spec.sample_case(precision, flags)
         if case is None:

@@ -22,7 +22,9 @@ def run(
     families: Annotated[
         str | None,
         typer.Option(
-            "--families", metavar="NAME,...", help="Families; all with a host kernel if not given."
+            "--families",
+            metavar="NAME,...",
+            help="Families, or all: all with a host kernel, also if not given.",
         ),
     ] = None,
     targets: Annotated[
@@ -78,9 +80,10 @@ def run(
     from tilewright.ship.bundle import build
     from tilewright.ship.request import make_request
 
+    named = options.names(families)
     request = make_request(
         folder,
-        options.names(families),
+        [] if named == ["all"] else named,
         options.names(targets),
         name=name,
         version=version,

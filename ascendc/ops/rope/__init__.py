@@ -1,0 +1,1 @@
+"""rope on Ascend: turned pairs on the vector cores."""

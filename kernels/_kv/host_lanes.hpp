@@ -1,0 +1,158 @@
+// What encoders and decoders of codes need beyond _host/simd: minima, exact rounding, narrow loads and
+// stores.
+//
+// A minimum or maximum with NaN is one of its operands or anything between; rounding is to the nearest even
+// integer and wants a magnitude below 2**22.
+#pragma once
+
+#include <cstdint>
+
+#include "_host/simd/simd.hpp"
+
+namespace tw::TW_ISA {
+namespace {
+
+#if defined(TW_EMULATE) || TW_LEVEL == TW_LEVEL_scalar
+TW_INLINE VF lower(VF a, VF b) { return a < b ? a : b; }
+TW_INLINE VF higher(VF a, VF b) { return a > b ? a : b; }
+TW_INLINE VF magnitude(VF a) { return (VF)((VI)a & 0x7fffffffu); }
+TW_INLINE VF minus(VF a, VF b) { return a - b; }
+TW_INLINE VF over(VF a, VF b) { return a / b; }
+TW_INLINE VF one_where_zero(VF a) { return a == 0.0f ? a + 1.0f : a; }
+TW_INLINE VI rounded(VF a) { return (VI)(a + 0x1.8p23f) - 0x4b400000u; }
+template <int N>
+TW_INLINE VI shifted(VI a) {
+  return a << N;
+}
+TW_INLINE VI either(VI a, VI b) { return a | b; }
+TW_INLINE VI both(VI a, VI b) { return a & b; }
+template <int N>
+TW_INLINE VI shifted_down(VI a) {
+  return (VI)((VS)a >> N);
+}
+TW_INLINE VI shifted_down_by(VI a, int n) { return (VI)((VS)a >> n); }
+TW_INLINE VI as_bits(VF a) { return (VI)a; }
+TW_INLINE VF as_float(VI a) { return (VF)a; }
+TW_INLINE VI load_bytes(const int8_t* from) {
+  VI v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<uint32_t>(from[i]);
+  return v;
+}
+TW_INLINE VI load_words(const int16_t* from) {
+  VI v{};
+  for (int i = 0; i < kLanes; ++i) v[i] = static_cast<uint16_t>(from[i]);
+  return v;
+}
+TW_INLINE void store_bytes(int8_t* to, VI a) {
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int8_t>(a[i]);
+}
+TW_INLINE void store_words(int16_t* to, VI a) {
+  for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int16_t>(a[i]);
+}
+// Of all lanes, in a tree.
+TW_INLINE float highest(VF v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int n = kLanes / 2; n > 0; n /= 2) {
+    for (int i = 0; i < n; ++i) lanes[i] = lanes[i] > lanes[i + n] ? lanes[i] : lanes[i + n];
+  }
+  return lanes[0];
+}
+TW_INLINE float lowest(VF v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int n = kLanes / 2; n > 0; n /= 2) {
+    for (int i = 0; i < n; ++i) lanes[i] = lanes[i] < lanes[i + n] ? lanes[i] : lanes[i + n];
+  }
+  return lanes[0];
+}
+#elif TW_LEVEL >= TW_LEVEL_avx512
+TW_INLINE float highest(VF v) { return _mm512_reduce_max_ps(v); }
+TW_INLINE float lowest(VF v) { return _mm512_reduce_min_ps(v); }
+TW_INLINE VF lower(VF a, VF b) { return _mm512_min_ps(a, b); }
+TW_INLINE VF higher(VF a, VF b) { return _mm512_max_ps(a, b); }
+TW_INLINE VF magnitude(VF a) { return _mm512_abs_ps(a); }
+TW_INLINE VF minus(VF a, VF b) { return _mm512_sub_ps(a, b); }
+TW_INLINE VF over(VF a, VF b) { return _mm512_div_ps(a, b); }
+TW_INLINE VF one_where_zero(VF a) {
+  return _mm512_mask_mov_ps(a, _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_EQ_OQ), _mm512_set1_ps(1.0f));
+}
+TW_INLINE VI rounded(VF a) { return _mm512_cvtps_epi32(a); }
+template <int N>
+TW_INLINE VI shifted(VI a) {
+  return _mm512_slli_epi32(a, N);
+}
+TW_INLINE VI either(VI a, VI b) { return _mm512_or_si512(a, b); }
+TW_INLINE VI both(VI a, VI b) { return _mm512_and_si512(a, b); }
+template <int N>
+TW_INLINE VI shifted_down(VI a) {
+  return _mm512_srai_epi32(a, N);
+}
+TW_INLINE VI shifted_down_by(VI a, int n) { return _mm512_sra_epi32(a, _mm_cvtsi32_si128(n)); }
+TW_INLINE VI as_bits(VF a) { return _mm512_castps_si512(a); }
+TW_INLINE VF as_float(VI a) { return _mm512_castsi512_ps(a); }
+TW_INLINE VI load_bytes(const int8_t* from) {
+  return _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+TW_INLINE VI load_words(const int16_t* from) {
+  return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+TW_INLINE void store_bytes(int8_t* to, VI a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(a));
+}
+TW_INLINE void store_words(int16_t* to, VI a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(a));
+}
+#else
+TW_INLINE float highest(VF v) {
+  __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+TW_INLINE float lowest(VF v) {
+  __m128 half = _mm_min_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  half = _mm_min_ps(half, _mm_movehl_ps(half, half));
+  return _mm_cvtss_f32(_mm_min_ss(half, _mm_movehdup_ps(half)));
+}
+TW_INLINE VF lower(VF a, VF b) { return _mm256_min_ps(a, b); }
+TW_INLINE VF higher(VF a, VF b) { return _mm256_max_ps(a, b); }
+TW_INLINE VF magnitude(VF a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
+TW_INLINE VF minus(VF a, VF b) { return _mm256_sub_ps(a, b); }
+TW_INLINE VF over(VF a, VF b) { return _mm256_div_ps(a, b); }
+TW_INLINE VF one_where_zero(VF a) {
+  return _mm256_blendv_ps(a, _mm256_set1_ps(1.0f), _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_EQ_OQ));
+}
+TW_INLINE VI rounded(VF a) { return _mm256_cvtps_epi32(a); }
+template <int N>
+TW_INLINE VI shifted(VI a) {
+  return _mm256_slli_epi32(a, N);
+}
+TW_INLINE VI either(VI a, VI b) { return _mm256_or_si256(a, b); }
+TW_INLINE VI both(VI a, VI b) { return _mm256_and_si256(a, b); }
+template <int N>
+TW_INLINE VI shifted_down(VI a) {
+  return _mm256_srai_epi32(a, N);
+}
+TW_INLINE VI shifted_down_by(VI a, int n) { return _mm256_sra_epi32(a, _mm_cvtsi32_si128(n)); }
+TW_INLINE VI as_bits(VF a) { return _mm256_castps_si256(a); }
+TW_INLINE VF as_float(VI a) { return _mm256_castsi256_ps(a); }
+TW_INLINE VI load_bytes(const int8_t* from) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from)));
+}
+TW_INLINE VI load_words(const int16_t* from) {
+  return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+// The low 16 bits of each lane, in order.
+TW_INLINE __m128i words(VI a) {
+  const VI low = _mm256_and_si256(a, _mm256_set1_epi32(0xffff));
+  return _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+}
+TW_INLINE void store_bytes(int8_t* to, VI a) {
+  const __m128i bytes = _mm_and_si128(words(a), _mm_set1_epi16(0xff));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(bytes, bytes));
+}
+TW_INLINE void store_words(int16_t* to, VI a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words(a)); }
+#endif
+
+}  // namespace
+}  // namespace tw::TW_ISA
