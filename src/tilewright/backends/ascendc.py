@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -159,8 +160,11 @@ class AscendC(Backend):
     @staticmethod
     def adapter(family: Family) -> ModuleType:
         """The family's own module (see above)."""
+        name = f"{family.ascendc_package}.adapter"
+        if name in sys.modules:
+            return sys.modules[name]
         try:
-            return importlib.import_module(f"{family.ascendc_package}.adapter")
+            return importlib.import_module(name)
         except TilewrightError:
             raise
         except IMPORT_CRASHES as error:
