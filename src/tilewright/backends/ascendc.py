@@ -13,6 +13,8 @@ refused, for the matrix. Both runs take `kernel_library`,
 from __future__ import annotations
 
 import importlib
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -117,6 +119,34 @@ def refused_values(refused: Sequence[Mapping[str, str]], taken: Sequence[Mapping
     return ", ".join(words)
 
 
+_samples: dict[tuple[str, Path, str], tuple[list[dict[str, str]], list[Case | None]]] = {}
+
+
+def samples(family: Family, precision: Precision) -> tuple[list[dict[str, str]], list[Case | None]]:
+    """Combinations of flags to ask a kernel about, and a case of each: all of a few, else the default ones
+    and each other value of a flag with the rest at their defaults."""
+    key = (family.name, family.folder, precision.name)
+    if key not in _samples:
+        spec = family.spec
+        values = {f.name: spec.flag_values(f, precision, "ascendc") for f in spec.flags}
+        if math.prod(map(len, values.values())) <= FULL_PRODUCT:
+            chosen = spec.flag_combinations(precision, "ascendc")
+        else:
+            usual = {
+                f.name: f.default if f.default in values[f.name] else values[f.name][0]
+                for f in spec.flags
+            }
+            others = [
+                {**usual, name: value}
+                for name, accepted in values.items()
+                for value in accepted
+                if value != usual[name]
+            ]
+            chosen = [usual, *others]
+        _samples[key] = chosen, [spec.sample_case(precision, flags) for flags in chosen]
+    return _samples[key]
+
+
 class AscendC(Backend):
     """Outputs are computed by the twin; nothing about time is measured."""
 
@@ -130,8 +160,11 @@ class AscendC(Backend):
     @staticmethod
     def adapter(family: Family) -> ModuleType:
         """The family's own module (see above)."""
+        name = f"{family.ascendc_package}.adapter"
+        if name in sys.modules:
+            return sys.modules[name]
         try:
-            return importlib.import_module(f"{family.ascendc_package}.adapter")
+            return importlib.import_module(name)
         except TilewrightError:
             raise
         except IMPORT_CRASHES as error:
@@ -155,10 +188,8 @@ class AscendC(Backend):
             self.adapter(family)
         except UsageError as error:
             return absent(str(error))
-        combinations = family.spec.flag_combinations(precision, self.name)
-        if len(combinations) > FULL_PRODUCT:
-            combinations = self._apart(family, target, precision, combinations)
-        reasons = [self._cell_reason(family, target, precision, flags) for flags in combinations]
+        combinations, cases = samples(family, precision)
+        reasons = [self._cell_reason(family, target, case) for case in cases]
         taken = [flags for flags, why in zip(combinations, reasons, strict=True) if why is None]
         if not taken:
             return absent(reasons[-1] or "")
@@ -171,29 +202,7 @@ class AscendC(Backend):
             text += f"; {limits(precision.name, target)}"
         return self._cell(family, target, precision, State.TWIN, text)
 
-    def _apart(
-        self,
-        family: Family,
-        target: Target,
-        precision: Precision,
-        combinations: Sequence[Mapping[str, str]],
-    ) -> list[dict[str, str]]:
-        """One combination that is taken, and for each other value of a flag that one with this value alone."""
-        taken = next(
-            (c for c in combinations if self._cell_reason(family, target, precision, c) is None),
-            combinations[0],
-        )
-        found = [dict(taken)]
-        for flag in family.spec.flags:
-            for value in family.spec.flag_values(flag, precision, self.name):
-                if value != taken[flag.name]:
-                    found.append({**taken, flag.name: value})
-        return found
-
-    def _cell_reason(
-        self, family: Family, target: Target, precision: Precision, flags: Mapping[str, str]
-    ) -> str | None:
-        case = family.spec.sample_case(precision, flags)
+    def _cell_reason(self, family: Family, target: Target, case: Case | None) -> str | None:
         if case is None:
             return "no case of the spec has these flags"
         return self.refuses(family, case, family.spec.default_config(target), target)
