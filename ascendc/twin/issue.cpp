@@ -60,6 +60,13 @@ void Core::GoFlag(const Record& record) {
   auto& raised = flags_[record.flag.event][record.flag.id].raised;
   if (record.op == Op::SetFlag) {
     int& owed = flags_[record.flag.event][record.flag.id].owed;
+    // In the program a WaitFlag lies between the two, but its pipe is behind, and nothing makes this one
+    // wait.
+    if (!raised.empty())
+      Report(FindingKind::RepeatedFlag,
+             "SetFlag<" + FlagName(record.flag) + "> may come before pipe " + Name(record.flag.to) +
+                 " has taken the one before: its WaitFlag is issued, and nothing orders this after it",
+             record.pipe, record.at);
     if (owed > 0)
       --owed;  // its wait was let through
     else

@@ -237,6 +237,16 @@ KERNEL(flag_set_twice) {
   WaitFlag<HardEvent::MTE2_V>(EVENT_ID1);
 }
 
+// Each has its wait, but the pipe that waits is still behind another flag.
+KERNEL(flag_set_ahead_of_its_wait) {
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID1);
+  WaitFlag<HardEvent::MTE3_V>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE2_V>(EVENT_ID1);
+  SetFlag<HardEvent::MTE2_V>(EVENT_ID1);  // expect: repeated-flag
+  SetFlag<HardEvent::MTE3_V>(EVENT_ID0);
+  WaitFlag<HardEvent::MTE2_V>(EVENT_ID1);
+}
+
 KERNEL(flag_never_set) {
   SetFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);
   WaitFlag<HardEvent::MTE2_MTE1>(EVENT_ID0);
