@@ -147,14 +147,15 @@ def test_a_later_query_alone_sees_what_is_bad_in_the_last_tokens(
     n=st.integers(1, 6),
     others=st.lists(st.tuples(st.integers(0, 90), st.integers(0, 5)), max_size=3),
     place=st.integers(0, 3),
-    kv=st.sampled_from(["bf16", "fp32-c8d", "bf16-kv4"]),
+    kv=st.sampled_from(["bf16", "fp32-c8s", "fp32-c8d", "bf16-kv4"]),
+    wider=st.sampled_from([2, 25]),
     seed=st.integers(0, 9),
 )
 @settings(max_examples=8, deadline=None)
 def test_bits_depend_on_nothing_but_the_own_sequence(
-    length: int, n: int, others: list[tuple[int, int]], place: int, kv: str, seed: int
+    length: int, n: int, others: list[tuple[int, int]], place: int, kv: str, wider: int, seed: int
 ) -> None:
-    """Alone or among others, at any place, on any pages: the same bits."""
+    """Alone or among others, at any place, in a table of one split or of two: the same bits."""
     found = family(NAME)
     n = min(n, length)
     lengths = [*others]
@@ -173,21 +174,21 @@ def test_bits_depend_on_nothing_but_the_own_sequence(
         return case, draw(found, case, seed)
 
     alone, own = of([(length, n)], width)
-    batch, _ = of(lengths, width + 2)
+    batch, _ = of(lengths, width + wider)
     logical = dict(own.logical)
     # One set of pages holds everything; the batch merely lists more of them.
     pages = torch.randperm(40, generator=torch.Generator().manual_seed(seed)).to(torch.int32)
     logical |= clean(logical, found.spec.precision(kv).dtypes)
     logical["seq_lens"] = torch.tensor([length], dtype=torch.int32)
     logical["block_table"] = pages[:width][None].contiguous()
-    want = outputs(alone, NAME, from_logical(found, alone, logical), {"split_pages": 8})
+    want = outputs(alone, NAME, from_logical(found, alone, logical))
 
     mixed = dict(logical)
     mixed["seq_lens"] = torch.tensor([m for m, _ in lengths], dtype=torch.int32)
     ends = torch.tensor([0, *(q for _, q in lengths)]).cumsum(0).to(torch.int32)
     mixed["cu_q"] = ends
     mixed["block_table"] = torch.stack(
-        [pages.roll(3 * i)[: width + 2] for i in range(len(lengths))]
+        [pages.roll(3 * i)[: width + wider] for i in range(len(lengths))]
     )
     mixed["block_table"][sequence, :width] = pages[:width]
     q, k_open = logical["q"], logical["k_open"]
@@ -198,7 +199,7 @@ def test_bits_depend_on_nothing_but_the_own_sequence(
     if k_open is not None:
         mixed["k_open"] = torch.randn((len(lengths), *k_open.shape[1:])).to(k_open.dtype)
         mixed["k_open"][sequence] = k_open[0]
-    got = outputs(batch, NAME, from_logical(found, batch, mixed), {"split_pages": 8})
+    got = outputs(batch, NAME, from_logical(found, batch, mixed))
     for name in ("o", "lse"):
         assert torch.equal(got[name][start : start + n], want[name])
 

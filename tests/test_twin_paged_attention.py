@@ -165,7 +165,7 @@ def problems(draw_from: st.DrawFn) -> tuple[Case, dict[str, int]]:
     return FAMILY.spec.case(sizes, precision, flags, pick("dense", "padded")), config
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(problems(), st.integers(0, 10**6), st.sampled_from(["program", "timeline", "random"]))
 def test_any_problem_under_any_legal_config(
     problem: tuple[Case, dict[str, int]], seed: int, schedule: str
@@ -240,19 +240,17 @@ def test_the_pool_holds_residuals_of_whole_pages_and_float_vectors() -> None:
     passes(case, inputs=edited(case, select_all))
 
 
-def test_scales_far_from_one_lose_nothing() -> None:
-    for kv, names in (("c8s", "channel_scale"), ("c8d", "token_scale")):
-        for factor in (2.0**-30, 2.0**20):
-            case = case_of(f"fp16-{kv}", {"DK": 128, "DV": 128})
+@pytest.mark.parametrize("factor", [2.0**-60, 2.0**40])
+@pytest.mark.parametrize(("kv", "name"), [("c8s", "channel_scale"), ("c8d", "token_scale")])
+def test_scales_that_no_half_holds_lose_nothing(kv: str, name: str, factor: float) -> None:
+    case = case_of(f"bf16-{kv}", {"DK": 128, "DV": 128})
 
-            def stretch(
-                logical: dict[str, torch.Tensor], names: str = names, by: float = factor
-            ) -> None:
-                logical["k_" + names] *= by
-                logical["q"] *= min(1 / by, 2.0**10) if by < 1 else 2.0**-10
-                logical["v_" + names] *= min(by, 2.0**8)
+    def stretch(logical: dict[str, torch.Tensor]) -> None:
+        logical["k_" + name] *= factor
+        logical["v_" + name] *= factor
+        logical["q"] /= factor
 
-            passes(case, inputs=edited(case, stretch))
+    passes(case, inputs=edited(case, stretch))
 
 
 def test_a_row_has_the_same_bits_in_any_batch() -> None:
@@ -353,9 +351,11 @@ def test_memory_is_what_the_plan_says() -> None:
     for precision, residual in FORMATS:
         case = case_of(precision, {"DK": 128, "DV": 128, "HKV": 2, "HQ": 8}, residual=residual)
         problem = adapter.problem(case)
-        _, result = launch(case, config=TUNED)
+        inputs = draw(FAMILY, case, 0)
+        _, result = launch(case, inputs, TUNED)
+        most = int(inputs.logical["cu_q"].diff().max())
         config = planning.Config.of({**FAMILY.spec.default_config(B1), **TUNED})
-        tiles = planning.settle(problem, config, find("910b1"), 2)
+        tiles = planning.settle(problem, config, find("910b1"), most)
         assert isinstance(tiles, planning.Tiles)
         said = planning.memory(problem, tiles)
         for name, peak in result.peak.items():
@@ -403,7 +403,7 @@ def test_the_model_counts_without_data() -> None:
         case = case_of(precision, {"TQ": 1, "NS": 1, "MP": 64, "P": 64}, residual=residual)
         full = FAMILY.spec.default_config(B1)
         result = adapter.count(case, full, B1, native.library("twin"))
-        assert result.ok and result.cycles > 0
+        assert result.ok and result.macs > 0
         floor = adapter.floor(case, full, B1, result, 24)
         assert floor.cycles > 0
         # A flag set again before its wait is not a finding, but the timeline does not resolve.

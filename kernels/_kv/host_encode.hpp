@@ -50,11 +50,13 @@ TW_INLINE float widened(const char* at, int32_t element) {
 
 // Rows as encoders read them: fp32 that were widened before, or elements as they lie.
 struct Widened {
+  static constexpr bool kHalves = false;
   const float* row;
   TW_BODY VF at(int64_t i) const { return load(row + i); }
 };
 template <int32_t E>
 struct Raw {
+  static constexpr bool kHalves = E != kRowF32;
   const char* row;
   TW_BODY VF at(int64_t i) const {
     if constexpr (E == kRowF32) return load(reinterpret_cast<const float*>(row) + i);
@@ -91,9 +93,12 @@ TW_INLINE VI rounded_within(VF v, float low, float high) {
 // Codes of c8s and c8d: `to` has room for padded(d) bytes.
 template <class Row, class Scaling>
 TW_INLINE void codes8(const Row& row, int64_t d, const Scaling& scaling, int8_t* to) {
-  for (int64_t i = 0; i < d; i += kLanes) {
-    store_bytes(to + i, rounded_within(scaling.scaled(row.at(i), i), -127.0f, 127.0f));
+  const auto scaled = [&](int64_t i) TW_BODY { return scaling.scaled(row.at(i), i); };
+  int64_t i = 0;
+  for (; i + 4 * kLanes <= d; i += 4 * kLanes) {
+    store_four(to + i, scaled(i), scaled(i + kLanes), scaled(i + 2 * kLanes), scaled(i + 3 * kLanes));
   }
+  for (; i < d; i += kLanes) store_bytes(to + i, rounded_within(scaled(i), -127.0f, 127.0f));
 }
 
 // Codes of kv4, four to a lane: `to` has room for padded(d / 4) lanes, `row` (and what scales it by channel)
@@ -128,12 +133,30 @@ TW_INLINE void nibbles_to_floats(const int16_t* from, int64_t d, float* to, floa
   }
 }
 
+// The largest magnitude of a row. Without their sign, floats of 16 bits are ordered as their bits are.
+template <class Row>
+TW_INLINE float largest_magnitude(const Row& row, int64_t d) {
+  if constexpr (Row::kHalves && kHasWordMax) {
+    if (d % (2 * kLanes) == 0) {
+      VI most = zero_i();
+      for (int64_t i = 0; i < d; i += 2 * kLanes) {
+        most = larger_words(most, both(load_i(row.row + 2 * i), bcast_i(0x7fff7fffu)));
+      }
+      int32_t words[kLanes];
+      store(words, most);
+      const Row two{reinterpret_cast<const char*>(words)};
+      return highest(higher(two.at(0), two.at(kLanes)));
+    }
+  }
+  VF most = zero_f();
+  for (int64_t i = 0; i < d; i += kLanes) most = higher(magnitude(row.at(i)), most);
+  return highest(most);
+}
+
 // The scale of a c8d vector.
 template <class Row>
 TW_INLINE float token_scale8(const Row& row, int64_t d) {
-  VF most = zero_f();
-  for (int64_t i = 0; i < d; i += kLanes) most = higher(magnitude(row.at(i)), most);
-  const float scale = highest(most) * (1.0f / 127.0f);
+  const float scale = largest_magnitude(row, d) * (1.0f / 127.0f);
   return scale < kTiny ? 1.0f : scale;
 }
 
@@ -154,8 +177,8 @@ TW_INLINE Range4 token_range4(const Row& row, int64_t d) {
     high = higher(x, high);
   }
   const float least = lowest(low);
-  const uint16_t scale = float_to_fp16((highest(high) - least) * (1.0f / 15.0f));
-  return {static_cast<uint16_t>((scale & 0x7fff) == 0 ? kHalfOne : scale), float_to_fp16(least)};
+  const uint16_t scale = half_bits((highest(high) - least) * (1.0f / 15.0f));
+  return {static_cast<uint16_t>((scale & 0x7fff) == 0 ? kHalfOne : scale), half_bits(least)};
 }
 
 // Scales and zeros of kv4 keys over `count` rows: as they are stored (padded(d) fp16

@@ -18,6 +18,10 @@ TW_INLINE VF higher(VF a, VF b) { return a > b ? a : b; }
 TW_INLINE VF magnitude(VF a) { return (VF)((VI)a & 0x7fffffffu); }
 TW_INLINE VF minus(VF a, VF b) { return a - b; }
 TW_INLINE VF over(VF a, VF b) { return a / b; }
+constexpr bool kHasWordMax = false;
+TW_INLINE VI larger_words(VI a, VI) { return a; }
+TW_INLINE uint16_t half_bits(float a) { return float_to_fp16(a); }
+TW_INLINE float half_value(uint16_t a) { return fp16_to_float(a); }
 TW_INLINE VF one_where_zero(VF a) { return a == 0.0f ? a + 1.0f : a; }
 TW_INLINE VI rounded(VF a) { return (VI)(a + 0x1.8p23f) - 0x4b400000u; }
 template <int N>
@@ -45,6 +49,12 @@ TW_INLINE VI load_words(const int16_t* from) {
 }
 TW_INLINE void store_bytes(int8_t* to, VI a) {
   for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int8_t>(a[i]);
+}
+TW_INLINE void store_four(int8_t* to, VF a, VF b, VF c, VF d) {
+  const VF four[] = {a, b, c, d};
+  for (int j = 0; j < 4; ++j) {
+    store_bytes(to + j * kLanes, rounded(lower(higher(four[j], bcast(-127.0f)), bcast(127.0f))));
+  }
 }
 TW_INLINE void store_words(int16_t* to, VI a) {
   for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int16_t>(a[i]);
@@ -74,6 +84,10 @@ TW_INLINE VF higher(VF a, VF b) { return _mm512_max_ps(a, b); }
 TW_INLINE VF magnitude(VF a) { return _mm512_abs_ps(a); }
 TW_INLINE VF minus(VF a, VF b) { return _mm512_sub_ps(a, b); }
 TW_INLINE VF over(VF a, VF b) { return _mm512_div_ps(a, b); }
+constexpr bool kHasWordMax = true;
+TW_INLINE VI larger_words(VI a, VI b) { return _mm512_max_epu16(a, b); }
+TW_INLINE uint16_t half_bits(float a) { return _cvtss_sh(a, _MM_FROUND_TO_NEAREST_INT); }
+TW_INLINE float half_value(uint16_t a) { return _cvtsh_ss(a); }
 TW_INLINE VF one_where_zero(VF a) {
   return _mm512_mask_mov_ps(a, _mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_EQ_OQ), _mm512_set1_ps(1.0f));
 }
@@ -100,6 +114,15 @@ TW_INLINE VI load_words(const int16_t* from) {
 TW_INLINE void store_bytes(int8_t* to, VI a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(a));
 }
+// Four vectors as bytes within +-127: packing saturates, so only what rounds to no integer is limited before.
+TW_INLINE void store_four(int8_t* to, VF a, VF b, VF c, VF d) {
+  const VF most = _mm512_set1_ps(127.0f);
+  const VI ab = _mm512_packs_epi32(rounded(lower(a, most)), rounded(lower(b, most)));
+  const VI cd = _mm512_packs_epi32(rounded(lower(c, most)), rounded(lower(d, most)));
+  const VI order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const VI bytes = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(ab, cd));
+  _mm512_storeu_si512(to, _mm512_max_epi8(bytes, _mm512_set1_epi8(-127)));
+}
 TW_INLINE void store_words(int16_t* to, VI a) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(a));
 }
@@ -119,6 +142,10 @@ TW_INLINE VF higher(VF a, VF b) { return _mm256_max_ps(a, b); }
 TW_INLINE VF magnitude(VF a) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a); }
 TW_INLINE VF minus(VF a, VF b) { return _mm256_sub_ps(a, b); }
 TW_INLINE VF over(VF a, VF b) { return _mm256_div_ps(a, b); }
+constexpr bool kHasWordMax = true;
+TW_INLINE VI larger_words(VI a, VI b) { return _mm256_max_epu16(a, b); }
+TW_INLINE uint16_t half_bits(float a) { return _cvtss_sh(a, _MM_FROUND_TO_NEAREST_INT); }
+TW_INLINE float half_value(uint16_t a) { return _cvtsh_ss(a); }
 TW_INLINE VF one_where_zero(VF a) {
   return _mm256_blendv_ps(a, _mm256_set1_ps(1.0f), _mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_EQ_OQ));
 }
@@ -150,6 +177,15 @@ TW_INLINE __m128i words(VI a) {
 TW_INLINE void store_bytes(int8_t* to, VI a) {
   const __m128i bytes = _mm_and_si128(words(a), _mm_set1_epi16(0xff));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(bytes, bytes));
+}
+// Four vectors as bytes within +-127: packing saturates, so only what rounds to no integer is limited before.
+TW_INLINE void store_four(int8_t* to, VF a, VF b, VF c, VF d) {
+  const VF most = _mm256_set1_ps(127.0f);
+  const VI ab = _mm256_packs_epi32(rounded(lower(a, most)), rounded(lower(b, most)));
+  const VI cd = _mm256_packs_epi32(rounded(lower(c, most)), rounded(lower(d, most)));
+  const VI order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const VI bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(ab, cd), order);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_max_epi8(bytes, _mm256_set1_epi8(-127)));
 }
 TW_INLINE void store_words(int16_t* to, VI a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words(a)); }
 #endif

@@ -8,6 +8,8 @@ A head of any width is the largest power of two in it, the `head`, and the rest,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import triton
 import triton.language as tl
 
@@ -20,6 +22,16 @@ def split(width: int) -> tuple[int, int]:
     head = max(16, 1 << (width.bit_length() - 1))
     rest = max(0, width - head)
     return head, max(16, 1 << (rest - 1).bit_length()) if rest else 0
+
+
+def settled(
+    config: Mapping[str, int], flags: Mapping[str, str], fixed: Mapping[str, int]
+) -> Mapping[str, int]:
+    """The config of a launch: with batch_invariant its fields that reach a row's bits are the `fixed` ones,
+    so that no table of tuned configs can change them with the shape."""
+    if flags.get("batch_invariant") != "yes":
+        return config
+    return {**config, **{name: value for name, value in fixed.items() if name in config}}
 
 
 @triton.jit

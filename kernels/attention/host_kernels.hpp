@@ -81,13 +81,12 @@ struct Whole {
   float* portions;  // room: [panel][16], what a code of a weight is worth
 };
 
-// Rows of keys and values that are packed next, to be fetched meanwhile: they lie a row of all heads apart,
-// beyond what the processor fetches by itself.
+// Packed keys and values that are wanted next, to be fetched meanwhile.
 struct Fetch {
-  const char *k, *v;
-  int64_t k_row, v_row;      // bytes from one row to the next
-  int64_t k_bytes, v_bytes;  // of a row
-  int64_t rows;
+  const char* k;
+  int64_t k_bytes;
+  const char* v;
+  int64_t v_bytes;
 };
 
 // One block of rows passing over packed keys.

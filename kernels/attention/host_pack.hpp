@@ -20,12 +20,14 @@ TW_INLINE void prefetch_row(const Matrix& m, int64_t row, int64_t rows, int64_t 
   for (int64_t i = 0; i < n * kElementBytes[element]; i += 64) prefetch(src + i);
 }
 
-// Rows [first, last) to the second cache.
-TW_INLINE void fetch_rows(const Fetch& f, int64_t first, int64_t last) {
-  for (int64_t row = first; row < last; ++row) {
-    for (int64_t i = 0; i < f.k_bytes; i += 64) prefetch_l2(f.k + row * f.k_row + i);
-    for (int64_t i = 0; i < f.v_bytes; i += 64) prefetch_l2(f.v + row * f.v_row + i);
-  }
+// Part `part` of it, to the second cache.
+TW_INLINE void fetch_part(const Fetch& f, int64_t part, int64_t parts) {
+  const auto lines = [&](const char* data, int64_t bytes) TW_BODY {
+    const int64_t end = (part + 1) * bytes / parts;
+    for (int64_t i = part * bytes / parts; i < end; i += 64) prefetch_l2(data + i);
+  };
+  lines(f.k, f.k_bytes);
+  lines(f.v, f.v_bytes);
 }
 
 // n elements as fp32.

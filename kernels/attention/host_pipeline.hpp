@@ -54,7 +54,7 @@ class Pipeline {
       if (i < next) score(*after, i);
       if (i > 0 && i <= next) bend_step(*after, i - 1);
       if (before != nullptr) add_values(*before, i * groups / steps, (i + 1) * groups / steps);
-      fetch_rows(b.fetch, i * b.fetch.rows / steps, (i + 1) * b.fetch.rows / steps);
+      fetch_part(b.fetch, i, steps);
       if (i < own) weigh_step(b, i);
     }
     if (before != nullptr) add_specials(*before);

@@ -11,7 +11,7 @@ namespace {
 template <void (*Block1)(const Block&)>
 void one_by_one(const Block* blocks, int64_t count) {
   for (int64_t i = 0; i < count; ++i) {
-    fetch_rows(blocks[i].fetch, 0, blocks[i].fetch.rows);
+    fetch_part(blocks[i].fetch, 0, 1);
     Block1(blocks[i]);
   }
 }

@@ -123,6 +123,38 @@ def _size(
     }
 
 
+def _floats_only(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    if case.flags["compute"] == "int8":
+        return "triton attention computes in float"
+    return None
+
+
+def _sums_fit(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    threads = config["num_warps"] * target.limit("warp_size")
+    each = config["tile_m"] * (case.sizes["DV"] + config["tile_n"]) // threads
+    if each > 256:
+        return f"{each} sums and scores per thread, above 256: they would spill"
+    return None
+
+
+def _fits_shared_memory(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    row = (case.sizes["DK"] + case.sizes["DV"]) * spec.precision(case.precision).dtypes["k"].bytes
+    need = max(1, config["num_stages"] - 1) * config["tile_n"] * row
+    limit = target.limit("shared_bytes")
+    return f"needs {need} bytes of shared memory of {limit}" if need > limit else None
+
+
+_GPU = Space(
+    tile_m=(16, 32, 64, 128),
+    tile_n=(16, 32, 64, 128),
+    num_warps=(1, 2, 4, 8),
+    num_stages=(1, 2, 3, 4),
+).where(
+    Rule("compute", _floats_only),
+    Rule("sums", _sums_fit),
+    Rule("shared memory", _fits_shared_memory),
+)
+
 SPEC = KernelSpec(
     name="attention",
     summary="o[B,SQ,HQ,DV] = softmax(scale * q[B,SQ,HQ,DK] k[B,SK,HKV,DK]) v[B,SK,HKV,DV] (, log-sum-exp)",
@@ -188,18 +220,8 @@ SPEC = KernelSpec(
     flops=_flops,
     space={
         "cpu": Space(tile_m=(16, 32, 64, 128, 256), tile_n=(32, 64, 128, 256, 512, 1024)),
-        "cuda": Space(
-            tile_m=(16, 32, 64, 128),
-            tile_n=(16, 32, 64, 128),
-            num_warps=(1, 2, 4, 8),
-            num_stages=(1, 2, 3, 4),
-        ),
-        "hip": Space(
-            tile_m=(16, 32, 64, 128),
-            tile_n=(16, 32, 64, 128),
-            num_warps=(1, 2, 4, 8),
-            num_stages=(1, 2, 3, 4),
-        ),
+        "cuda": _GPU,
+        "hip": _GPU,
         "ascend": Space(
             tile_m=(32, 64, 128),
             tile_n=(32, 64, 128, 256, 512),

@@ -16,7 +16,7 @@ from tilewright import interpret as interpreter
 from tilewright.aot.grid import Grid
 from tilewright.aot.source import AotSource, KernelArg, Requirement, argument
 from tilewright.errors import Refused, unknown
-from tilewright.kernels._triton.flash import split
+from tilewright.kernels._triton.flash import settled, split
 from tilewright.kernels.attention.triton_kernel import kernel
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ _GRID = MappingProxyType(
         "ragged": "(SQ // {tile_m} + NS1 - 1) * HQ",
     }
 )
+# Under batch_invariant, whatever the config says.
+_INVARIANT = MappingProxyType({"tile_m": 64, "tile_n": 32, "num_warps": 4})
 _MASKS = ("causal", "full")
 _NUMBERS = ("scale", "softcap", "window")
 # Flags that a binary takes as arguments or as null tensors.
@@ -52,6 +54,7 @@ def launch(
     Raises Refused for compute=int8, for a tile that is no power of two, and for tensors on the CPU whose
     `cu_q` or `cu_k` does not lie within them.
     """
+    config = settled(config, flags, _INVARIANT)
     q, k, v, o = (_tensor(tensors, name) for name in ("q", "k", "v", "o"))
     alibi, lse = tensors.get("alibi"), tensors.get("lse")
     lengths = _lengths(flags)
@@ -100,6 +103,7 @@ def aot(
     """
     if precision not in PRECISIONS:
         raise unknown("precision of triton attention", precision, PRECISIONS)
+    asked, config = config, settled(config, flags, _INVARIANT)
     lengths, extras = _lengths(flags), _extras(flags)
     address, step = (16, 16 // (4 if precision == "fp32" else 2)) if aligned else (1, 1)
     on_ascend = target.startswith("ascend:")
@@ -162,7 +166,7 @@ def aot(
         fn=kernel,
         precision=precision,
         flags=dict(flags),
-        config=dict(config),
+        config=dict(asked),
         target=target,
         args=args,
         constexprs=constexprs,
@@ -170,7 +174,7 @@ def aot(
         grid=Grid(_GRID[lengths].format(**config)),
         requirements=tuple(Requirement(f"stride:{axis}", "equals", 1) for axis in contiguous),
         sizes=dict(sizes),
-        free=(*_FREE, *(("softcap", "alibi", "batch_invariant") if extras else ())),
+        free=(*_FREE, *_free_with_extras(config) * extras),
     )
 
 
@@ -207,6 +211,12 @@ def _lengths(flags: Mapping[str, str]) -> str:
     if lengths not in _GRID:
         raise unknown("lengths", lengths, list(_GRID))
     return lengths
+
+
+def _free_with_extras(config: Mapping[str, int]) -> tuple[str, ...]:
+    """Flags that a binary with caps takes any value of; batch_invariant where the config is that one anyway."""
+    same = config == settled(config, {"batch_invariant": "yes"}, _INVARIANT)
+    return ("softcap", "alibi", *(("batch_invariant",) * same))
 
 
 def _number(flags: Mapping[str, str], name: str) -> float:

@@ -107,8 +107,8 @@ StaticBytes static_bytes(const Job& job, int64_t h) {
 }
 TokenBytes token_bytes(float scale) { return {{}, bcast(1.0f / scale), bcast(scale)}; }
 TokenNibbles token_nibbles(uint16_t scale16, uint16_t zero16) {
-  const float scale = fp16_to_float(scale16);
-  return {{}, bcast(1.0f / scale), bcast(scale), bcast(fp16_to_float(zero16))};
+  const float scale = half_value(scale16);
+  return {{}, bcast(1.0f / scale), bcast(scale), bcast(half_value(zero16))};
 }
 
 void widen_halves(const uint16_t* from, int64_t d, float* to) {

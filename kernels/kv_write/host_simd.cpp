@@ -134,7 +134,7 @@ void write_values4(const Job& job, const Side& side, const kv::Run& run, const S
     for (int64_t t = 0; t < run.count; ++t) {
       on_row<E>(side, run.token + t, h, direct, s.rows, [&](const auto& row) TW_BODY {
         const Range4 range = token_range4(row, side.d);
-        codes4(row, side.d, PerRowFrom(1.0f / fp16_to_float(range.scale), fp16_to_float(range.zero)),
+        codes4(row, side.d, PerRowFrom(1.0f / half_value(range.scale), half_value(range.zero)),
                reinterpret_cast<int16_t*>(s.codes + t * s.code_pitch));
         std::memcpy(side.token_scale.at(run.page, run.first + t, h), &range.scale, sizeof range.scale);
         std::memcpy(side.token_zero.at(run.page, run.first + t, h), &range.zero, sizeof range.zero);

@@ -125,7 +125,7 @@ SPEC = KernelSpec(
         "cpu": Space(stream=(0, 1, 2)),
         "cuda": _GPU,
         "hip": _GPU,
-        "ascend": Space(tile_elements=(2048, 4096, 8192, 10240)),
+        "ascend": Space(tile_elements=(2048, 4096, 8192)),
     },
     default={
         # stream: stores past the caches: 0 never, 1 always, 2 where the batch far exceeds the second cache.

@@ -107,7 +107,7 @@ def _vllm(case: Case, inputs: Inputs, page: int = PAGE) -> Call:
 
     def call() -> Tensor:
         ops.cpu_attention_with_kv_cache(
-            q, keys, values, out, starts, lengths, _scale(case), True, alibi, reach - 1 if window else -1,
+            q, keys, values, out, starts, lengths, _scale(case), True, alibi, reach,
             table, case.number("softcap"), plan, None, None, 1.0, 1.0, "auto",
         )  # fmt: skip
         return out

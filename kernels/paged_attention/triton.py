@@ -19,7 +19,7 @@ from tilewright.aot.grid import Grid
 from tilewright.aot.source import AotSource
 from tilewright.errors import Refused, unknown
 from tilewright.kernels._kv.formats import KV, PAGE, RESIDUAL
-from tilewright.kernels._triton.flash import split
+from tilewright.kernels._triton.flash import settled, split
 from tilewright.kernels.paged_attention.triton_arguments import DENSE, Arguments
 from tilewright.kernels.paged_attention.triton_checks import check
 from tilewright.kernels.paged_attention.triton_kernel import kernel, merge
@@ -33,7 +33,9 @@ _MERGE_OPTIONS = MappingProxyType({"num_warps": 1, "num_stages": 1})
 _COMPUTE = MappingProxyType({"fp32": tl.float32, "bf16": tl.bfloat16, "fp16": tl.float16})
 _BYTES = MappingProxyType({"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "int16": 2})
 # Flags that a binary takes as arguments or null tensors, or that change nothing.
-_FREE = ("scale", "softcap", "window", "alibi", "lse", "batch_invariant")
+_FREE = ("scale", "softcap", "window", "alibi", "lse")
+# Under batch_invariant, whatever the config says.
+_INVARIANT = MappingProxyType({"tile_m": 16, "tile_n": 32, "split_pages": 32, "num_warps": 4})
 # Dims that a binary fixes: those that bundles carry. Any others compile as well.
 FIXED_SIZES: tuple[Mapping[str, int], ...] = (MappingProxyType({"DK": 128, "DV": 128}),)
 _LANE_BYTES = 32  # of one block of an nz page
@@ -54,6 +56,7 @@ def launch(
     """
     import torch
 
+    config = settled(config, flags, _INVARIANT)
     q, k, o = (_tensor(tensors, name) for name in ("q", "k_cache", "o"))
     lse = tensors.get("lse")
     latent = flags.get("values") == "latent"
@@ -136,6 +139,8 @@ def aot(
     A binary takes any scale, window, cap and slopes. `aligned` fixes addresses and strides of q, caches and o
     to multiples of 16 bytes.
     """
+    asked, config = config, settled(config, flags, _INVARIANT)
+    same = config == settled(config, {"batch_invariant": "yes"}, _INVARIANT)
     # Configs of the Ascend road have tiles only.
     config = {"tile_m": 16, "tile_n": 32, "split_pages": 0, **config}
     compute, _, code = precision.partition("-")
@@ -155,10 +160,10 @@ def aot(
         "family": "paged_attention",
         "precision": precision,
         "flags": flags,
-        "config": dict(config),
+        "config": dict(asked),
         "target": target,
         "sizes": dict(sizes),
-        "free": _FREE,
+        "free": (*_FREE, *(("batch_invariant",) * same)),
     }
     on_ascend = target.startswith("ascend:")
     options = {} if on_ascend else {n: config[n] for n in ("num_warps", "num_stages")}

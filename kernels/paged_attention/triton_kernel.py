@@ -114,10 +114,12 @@ def put(
 ):  # fmt: skip
     """Stores `acc * factor` as channels FIRST and on; with FOLD times the scales of the values' channels."""
     lanes = FIRST + tl.arange(0, COUNT)
-    x = acc * factor[:, None]
+    x = acc
     if FOLD:
         s = tl.load(v_channel_scale + head * WIDTH + lanes, mask=lanes < WIDTH, other=0)
         x = x * s[None, :]
+    # Last, as in `merge`: one split or many, the same bits.
+    x = x * factor[:, None]
     mask = row_ok[:, None] & (lanes < WIDTH)[None, :]
     tl.store(base + places[:, None] + lanes[None, :], x.to(base.dtype.element_ty), mask=mask)
 

@@ -62,6 +62,7 @@ class Family:
         return f"tilewright.ascendc.ops.{self.name}" if self.built_in else f"{self.package}.ascendc"
 
 
+@cache
 def package_folder(package: str) -> Path:
     """The source folder of an importable package, without importing heavy things."""
     spec = importlib.util.find_spec(package)

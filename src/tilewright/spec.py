@@ -301,10 +301,10 @@ class KernelSpec:
     ) -> Case:
         values: dict[str, str] = {}
         for flag in self.flags:
-            accepted = self.flag_values(flag, precision)
+            accepted = precision.flags.get(flag.name, flag.values)
             default = flag.default if flag.default in accepted else accepted[0]
             value = flag.normal(str(flags.get(flag.name, default)))
-            if not self.takes(flag.name, value, precision):
+            if value not in accepted and not flag.numeric:
                 raise unknown(f"{flag.name} for {precision.name}", value, list(accepted))
             values[flag.name] = value
         for name in flags:
@@ -323,8 +323,9 @@ class KernelSpec:
     def sample_case(self, precision: Precision, flags: Mapping[str, str]) -> Case | None:
         """A case of the last listed sizes that go with the flags, for asking whether something is taken at all."""
         for sizes in reversed(self.cases.sizes):
-            if self.why_invalid(sizes, precision.name, flags) is None:
-                return self.case(sizes, precision.name, flags)
+            case = self._case(sizes, precision, flags, "dense")
+            if self.valid is None or self.valid(self, case) is None:
+                return case
         return None
 
     def check_cases(

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tilewright.cases import Case
 from tilewright.errors import Refused
 from tilewright.targets import Target
@@ -17,7 +15,7 @@ from ...twin import runner
 from ...twin.bounds import Bound, bound
 from ...twin.runner import Buffer, TwinResult
 from .._kv.planning import PAGE, VECTOR_CORES
-from . import host, planning
+from . import planning
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -65,6 +63,8 @@ def launch(
     **options: Any,
 ) -> TwinResult:
     """Run the case on the twin; pages and pools, or y, are written."""
+    from . import host
+
     try:
         return host.launch(
             tensors,
@@ -86,6 +86,10 @@ def count(
     case: Case, config: Mapping[str, int], target: Target, lib_path: Path, **options: Any
 ) -> TwinResult:
     """Issue the case's instructions without data, as if nothing were selected."""
+    import numpy as np
+
+    from . import host
+
     problem, size = _problem(case), case.sizes
     if 0 in (problem.pages, problem.heads, problem.dim):
         return runner.empty_result(target.arch)

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tilewright.cases import Case
 from tilewright.errors import Refused
 from tilewright.targets import Target
@@ -17,7 +15,6 @@ from ...twin import runner
 from ...twin.bounds import Bound, bound
 from ...twin.runner import TwinResult
 from .._kv.planning import PAGE, VECTOR_CORES, Move, most_columns
-from . import host
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
 
@@ -39,6 +36,8 @@ def launch(
     **options: Any,
 ) -> TwinResult:
     """Run the case on the twin; `pages` or `y` is written."""
+    from . import host
+
     try:
         return host.launch(
             tensors,
@@ -56,6 +55,10 @@ def count(
     case: Case, config: Mapping[str, int], target: Target, lib_path: Path, **options: Any
 ) -> TwinResult:
     """Issue the case's instructions without data, as a batch of long prompts has them: whole pages."""
+    import numpy as np
+
+    from . import host
+
     tokens, heads, dim, pages = (case.sizes[name] for name in ("T", "HKV", "D", "P"))
     if 0 in (tokens, heads, dim, pages):
         return runner.empty_result(target.arch)

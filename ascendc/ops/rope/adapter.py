@@ -15,7 +15,7 @@ from ...twin import runner
 from ...twin.bounds import Bound, bound
 from ...twin.runner import TwinResult
 from .._kv.planning import VECTOR_CORES
-from . import host, planning
+from . import planning
 
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
@@ -38,6 +38,8 @@ def launch(
     **options: Any,
 ) -> TwinResult:
     """Run the case on the twin; `y` is written."""
+    from . import host
+
     try:
         return host.launch(
             tensors,
@@ -55,6 +57,8 @@ def count(
     case: Case, config: Mapping[str, int], target: Target, lib_path: Path, **options: Any
 ) -> TwinResult:
     """Issue the case's instructions without data."""
+    from . import host
+
     if 0 in (case.sizes["T"], case.sizes["H"], case.sizes["D"]):
         return runner.empty_result(target.arch)
     return host.count(

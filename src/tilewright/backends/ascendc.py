@@ -13,6 +13,8 @@ refused, for the matrix. Both runs take `kernel_library`,
 from __future__ import annotations
 
 import importlib
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -117,6 +119,37 @@ def refused_values(refused: Sequence[Mapping[str, str]], taken: Sequence[Mapping
     return ", ".join(words)
 
 
+# Limits of a chip that do not bear on whether one core can do a case.
+_OF_THE_WHOLE = ("aic_cores", "aiv_cores", "mhz")
+_answers: dict[tuple[str, Path, str, tuple[int, ...]], tuple[State, str]] = {}
+_samples: dict[tuple[str, Path, str], tuple[list[dict[str, str]], list[Case | None]]] = {}
+
+
+def samples(family: Family, precision: Precision) -> tuple[list[dict[str, str]], list[Case | None]]:
+    """Combinations of flags to ask a kernel about, and a case of each: all of a few, else the default ones
+    and each other value of a flag with the rest at their defaults."""
+    key = (family.name, family.folder, precision.name)
+    if key not in _samples:
+        spec = family.spec
+        values = {f.name: spec.flag_values(f, precision, "ascendc") for f in spec.flags}
+        if math.prod(map(len, values.values())) <= FULL_PRODUCT:
+            chosen = spec.flag_combinations(precision, "ascendc")
+        else:
+            usual = {
+                f.name: f.default if f.default in values[f.name] else values[f.name][0]
+                for f in spec.flags
+            }
+            others = [
+                {**usual, name: value}
+                for name, accepted in values.items()
+                for value in accepted
+                if value != usual[name]
+            ]
+            chosen = [usual, *others]
+        _samples[key] = chosen, [spec.sample_case(precision, flags) for flags in chosen]
+    return _samples[key]
+
+
 class AscendC(Backend):
     """Outputs are computed by the twin; nothing about time is measured."""
 
@@ -130,8 +163,11 @@ class AscendC(Backend):
     @staticmethod
     def adapter(family: Family) -> ModuleType:
         """The family's own module (see above)."""
+        name = f"{family.ascendc_package}.adapter"
+        if name in sys.modules:
+            return sys.modules[name]
         try:
-            return importlib.import_module(f"{family.ascendc_package}.adapter")
+            return importlib.import_module(name)
         except TilewrightError:
             raise
         except IMPORT_CRASHES as error:
@@ -145,6 +181,10 @@ class AscendC(Backend):
         def absent(reason: str) -> Cell:
             return self._cell(family, target, precision, State.ABSENT, reason)
 
+        on_chip = tuple(v.value for k, v in target.limits.items() if k not in _OF_THE_WHOLE)
+        key = (family.name, family.folder, precision.name, on_chip)
+        if key in _answers:
+            return self._cell(family, target, precision, *_answers[key])
         if not (family.ascendc_folder / "adapter.py").is_file():
             return absent("the family has no AscendC kernel")
         if not any(family.ascendc_folder.glob("*.cpp")):
@@ -155,13 +195,16 @@ class AscendC(Backend):
             self.adapter(family)
         except UsageError as error:
             return absent(str(error))
-        combinations = family.spec.flag_combinations(precision, self.name)
-        if len(combinations) > FULL_PRODUCT:
-            combinations = self._apart(family, target, precision, combinations)
-        reasons = [self._cell_reason(family, target, precision, flags) for flags in combinations]
+        _answers[key] = self._answer(family, target, precision)
+        return self._cell(family, target, precision, *_answers[key])
+
+    def _answer(self, family: Family, target: Target, precision: Precision) -> tuple[State, str]:
+        """Whether a kernel takes a precision with its default config, and in words what it refuses."""
+        combinations, cases = samples(family, precision)
+        reasons = [self._cell_reason(family, target, case) for case in cases]
         taken = [flags for flags, why in zip(combinations, reasons, strict=True) if why is None]
         if not taken:
-            return absent(reasons[-1] or "")
+            return State.ABSENT, reasons[-1] or ""
         refused = [flags for flags, why in zip(combinations, reasons, strict=True) if why]
         text = "runs on the host twin; no time is measured"
         if refused:
@@ -169,31 +212,9 @@ class AscendC(Backend):
         limits = getattr(self.adapter(family), "limits", None)
         if limits:
             text += f"; {limits(precision.name, target)}"
-        return self._cell(family, target, precision, State.TWIN, text)
+        return State.TWIN, text
 
-    def _apart(
-        self,
-        family: Family,
-        target: Target,
-        precision: Precision,
-        combinations: Sequence[Mapping[str, str]],
-    ) -> list[dict[str, str]]:
-        """One combination that is taken, and for each other value of a flag that one with this value alone."""
-        taken = next(
-            (c for c in combinations if self._cell_reason(family, target, precision, c) is None),
-            combinations[0],
-        )
-        found = [dict(taken)]
-        for flag in family.spec.flags:
-            for value in family.spec.flag_values(flag, precision, self.name):
-                if value != taken[flag.name]:
-                    found.append({**taken, flag.name: value})
-        return found
-
-    def _cell_reason(
-        self, family: Family, target: Target, precision: Precision, flags: Mapping[str, str]
-    ) -> str | None:
-        case = family.spec.sample_case(precision, flags)
+    def _cell_reason(self, family: Family, target: Target, case: Case | None) -> str | None:
         if case is None:
             return "no case of the spec has these flags"
         return self.refuses(family, case, family.spec.default_config(target), target)
