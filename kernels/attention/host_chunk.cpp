@@ -25,8 +25,8 @@ Plan::Plan(const Problem& p, const Shape& shape, int64_t most_rows) {
   q = layout.add(rows * shape.key_bytes);
   o = layout.add(rows * shape.dv * 4);
   for (int64_t* each : {&m, &l, &low, &high, &place, &slope}) *each = layout.add(rows * 4);
-  s = layout.add(2 * shape.tile_m * shape.tile_n * 4);
-  weights = layout.add(2 * shape.tile_m * shape.tile_n / shape.per * 4);
+  s = layout.add(shape.tile_m * shape.tile_n * 4);
+  weights = layout.add(shape.tile_m * shape.tile_n / shape.per * 4);
   pointers = layout.add(shape.tile_m * 8 * 2);
   finish = layout.add(kPanelRows * shape.dv * 4);
   blocks = layout.add(rows / shape.tile_m * near * static_cast<int64_t>(sizeof(Block)));
@@ -119,6 +119,8 @@ bool Chunk::see(int64_t key_block, int64_t block, Block* found) const {
   b.groups = shape_.groups;
   b.dv = shape_.dv;
   b.q = memory_ + plan_.q + at * shape_.key_bytes;
+  b.s = in<float>(plan_.s);
+  b.p = memory_ + plan_.weights;
   b.o = in<float>(plan_.o, at * shape_.dv);
   b.m = in<float>(plan_.m, at);
   b.l = in<float>(plan_.l, at);
@@ -145,22 +147,13 @@ bool Chunk::see(int64_t key_block, int64_t block, Block* found) const {
   return true;
 }
 
-// Neighbours get rooms of their own.
-void Chunk::give_room(int64_t place, Block* found) const {
-  const int64_t room = place % 2 * shape_.tile_m * shape_.tile_n;
-  found->s = in<float>(plan_.s, room);
-  found->p = memory_ + plan_.weights + room / shape_.per * 4;
-}
-
 // All rows over blocks [first, last) of keys.
 void Chunk::pass_over(int64_t first, int64_t last) {
   Block* blocks = in<Block>(plan_.blocks);
   int64_t count = 0;
   for (int64_t block = 0; block < blocks_; ++block) {
     for (int64_t key_block = first; key_block < last; ++key_block) {
-      if (!see(key_block, block, blocks + count)) continue;
-      give_room(count, blocks + count);
-      ++count;
+      if (see(key_block, block, blocks + count)) ++count;
     }
   }
   const Fetch next = packed_.fetch(last, last + (last - first));

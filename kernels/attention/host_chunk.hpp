@@ -28,7 +28,6 @@ class Chunk {
   int64_t block_rows(int64_t block) const;
   void pass_over(int64_t first, int64_t last);
   bool see(int64_t key_block, int64_t block, Block* found) const;
-  void give_room(int64_t place, Block* found) const;
   void finish(int64_t block);
   void point(const View& view, int64_t block, int64_t bytes, char** rows) const;
 

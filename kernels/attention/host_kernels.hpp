@@ -138,7 +138,7 @@ struct KernelTable {
   void (*pack_q[kKinds])(const PackQ&);
   void (*pack_k[kKinds])(const PackK&);
   void (*pack_v[kKinds])(const PackV&);
-  // Blocks that pass over the same packed keys; neighbours have rooms of their own for scores and weights.
+  // Blocks that pass over the same packed keys, one after the other.
   void (*blocks[kKinds])(const Block*, int64_t);
   void (*finish)(const Finish&);
   void (*begin[kKinds])();  // null, or what a thread does before its first and after its last block

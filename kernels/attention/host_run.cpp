@@ -16,7 +16,7 @@ namespace tw::attention {
 namespace {
 
 constexpr int64_t kKeptScratchBytes = 64 << 20;
-constexpr int64_t kRoundBytes = 2 << 20;     // packed by a thread in a round, if that holds one head
+constexpr int64_t kRoundBytes = 1 << 20;     // packed by a thread in a round, if that holds one head
 constexpr int64_t kRowBytes = 512 << 10;     // of rows and sums that pass over near keys
 constexpr int64_t kTasksPerThread = 4;       // so that they end together
 constexpr int64_t kMacsPerThread = 1 << 18;  // fewer are not worth another thread

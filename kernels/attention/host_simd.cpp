@@ -1,9 +1,6 @@
 // The computing half of the host attention; compiled once per ISA level with -DTW_ISA=<level>.
 #include "_host/simd/simd.hpp"
 #include "attention/host_int8.hpp"
-#if TW_LEVEL == TW_LEVEL_amx
-#include "attention/host_pipeline.hpp"
-#endif
 
 namespace tw::attention::TW_ISA {
 namespace {
@@ -33,7 +30,7 @@ constexpr KernelTable make_table() {
   t.pack_q[kBF16] = pack_q_tiles;
   t.pack_k[kBF16] = pack_k_tiles;
   t.pack_v[kBF16] = pack_v_tiles;
-  t.blocks[kBF16] = blocks_tiles;
+  t.blocks[kBF16] = one_by_one<block_tiles>;
   t.begin[kBF16] = tiles_begin;
   t.end[kBF16] = tiles_end;
 #elif TW_LEVEL >= TW_LEVEL_avx512

@@ -189,5 +189,15 @@ TW_INLINE void value_tiles(const Block& b, char* sums) {
   tile_products<D, Add>(p, b.dv / kTileRows, b.panels);
 }
 
+void block_tiles(const Block& b) {
+  score_tiles<DotBF16>(b);
+  for (int64_t panel = 0; panel < b.panels; ++panel) soften_panel<kBF16>(b, panel);
+  value_tiles<DotBF16, kBF16, true>(b, reinterpret_cast<char*>(b.o));
+  if (b.specials != 0) {
+    add_special(
+        b, [&](int64_t panel, int64_t key, int64_t lane) { return weight_at<kBF16>(b, panel, key, lane); });
+  }
+}
+
 }  // namespace
 }  // namespace tw::attention::TW_ISA
