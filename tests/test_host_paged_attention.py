@@ -25,7 +25,7 @@ from tilewright.targets import target
 
 FAMILY = family("paged_attention")
 SPEC = FAMILY.spec
-PLAIN = Config(split_pages=0, prefetch_kib=16)
+PLAIN = Config(split_pages=0, prefetch_kib=32)
 SMALL = {"TQ": 2, "HQ": 4, "HKV": 2, "DK": 64, "DV": 64, "NS": 2, "MP": 5, "P": 9, "R": 40, "F": 8}
 QUICK = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

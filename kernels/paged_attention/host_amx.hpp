@@ -85,19 +85,31 @@ static void amx_pack_bf16(const Work& w) {
   }
 }
 
-template <bool nz>
-static void amx_bf16_scores(const Work& w, const Block& b, int i, int64_t local, Ahead* ahead) {
+// Where the products of a head's columns stand, 1024 bytes for each tile of queries.
+TW_INLINE char* sums_of(const Work& w, int64_t local) {
+  return w.s.sums + local * ((w.s.rows + 7) / 8) * 1024;
+}
+
+// Products of all tiles of queries with a page, left where `finish` picks them up: a product takes the tile
+// registers a hundred cycles, in which those of other heads begin.
+template <bool nz, bool kInt8>
+static void amx_products(const Work& w, const Block& b, int i, int64_t local, Ahead* ahead) {
   const Side& side = w.p.k;
   const char* page = token_row(side, b.pages[i], w.task.head + local, 0);
-  char* sums = reinterpret_cast<char*>(w.s.tile);
-  for (int64_t first = 0; first < w.rows; first += 16) {
-    tile_sums<nz, false>(page, side.token_step, query_tiles(w, local) + first * 2 * w.p.dk, side.row_bytes,
-                         ahead, sums);
-    for (int64_t r = first; r < w.rows && r < first + 16; r += 4) {
-      VF rows[4];
-      columns4(sums, static_cast<int>(r - first), rows);
-      for (int k = 0; k < 4 && r + k < w.rows; ++k) store(w.logits(local, r + k) + i * kPage, rows[k]);
-    }
+  const char* queries = query_tiles(w, local);
+  char* sums = sums_of(w, local);
+  constexpr int64_t kRows = kInt8 ? 8 : 16;
+  for (int64_t first = 0; first < w.rows; first += kRows, queries += kRows * 2 * w.p.dk, sums += 1024) {
+    tile_sums<nz, kInt8>(page, side.token_step, queries, side.row_bytes, ahead, sums);
+  }
+}
+
+static void amx_bf16_finish(const Work& w, const Block&, int i, int64_t local) {
+  const char* sums = sums_of(w, local);
+  for (int64_t r = 0; r < w.rows; r += 4) {
+    VF rows[4];
+    columns4(sums + r / 16 * 1024, static_cast<int>(r % 16), rows);
+    for (int k = 0; k < 4 && r + k < w.rows; ++k) store(w.logits(local, r + k) + i * kPage, rows[k]);
   }
 }
 
@@ -126,25 +138,17 @@ static void amx_pack_int8(const Work& w) {
   }
 }
 
-template <bool nz>
-static void amx_int8_scores(const Work& w, const Block& b, int i, int64_t local, Ahead* ahead) {
-  const Side& side = w.p.k;
-  const int64_t head = w.task.head + local;
-  const char* page = token_row(side, b.pages[i], head, 0);
-  char* sums = reinterpret_cast<char*>(w.s.tile);
-  for (int64_t first = 0; first < w.rows; first += 8) {
-    tile_sums<nz, true>(page, side.token_step, query_tiles(w, local) + first * 2 * w.p.dk, side.row_bytes,
-                        ahead, sums);
-    for (int64_t r = first; r < w.rows && r < first + 8; r += 2) {
-      VF halves[4];
-      columns4(sums, static_cast<int>(2 * (r - first)), halves);
-      for (int k = 0; k < 2 && r + k < w.rows; ++k) {
-        const VI high = _mm512_castps_si512(halves[2 * k]), low = _mm512_castps_si512(halves[2 * k + 1]);
-        store_int8_logits(w, i, local, r + k, add(_mm512_slli_epi32(high, 8), low));
-      }
+static void amx_int8_finish(const Work& w, const Block& b, int i, int64_t local) {
+  const char* sums = sums_of(w, local);
+  for (int64_t r = 0; r < w.rows; r += 2) {
+    VF halves[4];
+    columns4(sums + r / 8 * 1024, static_cast<int>(2 * (r % 8)), halves);
+    for (int k = 0; k < 2 && r + k < w.rows; ++k) {
+      const VI high = _mm512_castps_si512(halves[2 * k]), low = _mm512_castps_si512(halves[2 * k + 1]);
+      store_int8_logits(w, i, local, r + k, add(_mm512_slli_epi32(high, 8), low));
     }
   }
-  fix_scores(w, b, local, i, selected(w, side, b.pages[i], head));
+  fix_scores(w, b, local, i, selected(w, w.p.k, b.pages[i], w.task.head + local));
 }
 
 }  // namespace tw::paged::TW_ISA

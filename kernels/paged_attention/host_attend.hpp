@@ -153,6 +153,7 @@ TW_INLINE void compute_block(const Work& w, const Block& b, const Path& path) {
       ahead.pace(path.score_steps);
       path.scores(w, b, i, h, &ahead);
     }
+    for (int64_t h = 0; path.finish != nullptr && h < w.task.heads; ++h) path.finish(w, b, i, h);
   }
   for (int64_t h = 0; h < w.task.heads; ++h) {
     weigh_rows(w, b, h);

@@ -76,6 +76,23 @@ static void bf16_scores(const Work& w, const Block& b, int i, int64_t local, Ahe
   }
 }
 
+// Tokens [begin, end) of page `i` one by one, for the rows that see them.
+static void add_tokens(const Work& w, const Side& side, const Block& b, int i, int64_t local, int begin,
+                       int end) {
+  char room[kBlock * 64];
+  for (int t = begin; t < end; ++t) {
+    const char* src = token_row(side, b.pages[i], w.task.head + local, t);
+    src = kv::TW_ISA::gather(src, side.chunk_step, w.p.dv * 2, room);
+    kv::TW_ISA::widen(src, TW_BF16, w.p.dv, w.s.row);
+    const int at = i * kPage + t;
+    for (int64_t r = 0; r < w.rows; ++r) {
+      int lo, hi;
+      w.seen(b, r, &lo, &hi);
+      if (at >= lo && at < hi) axpy(w.logits(local, r)[at], w.s.row, w.p.dv, w.o(local, r));
+    }
+  }
+}
+
 // Tokens [begin, end) of a page, an even number, and their weights.
 struct Pairs {
   int begin, end;
@@ -131,21 +148,73 @@ TW_INLINE void add_rows(const Work& w, const Pairs& pairs, int64_t row, Ahead* a
   for (; u < units; ++u) add_pairs<nz, kRows, 1>(w, pairs, row, u, ahead);
 }
 
-// Tokens [begin, end) of page `i` one by one, for the rows that see them.
-static void add_tokens(const Work& w, const Side& side, const Block& b, int i, int64_t local, int begin,
-                       int end) {
-  char room[kBlock * 64];
-  for (int t = begin; t < end; ++t) {
-    const char* src = token_row(side, b.pages[i], w.task.head + local, t);
-    src = kv::TW_ISA::gather(src, side.chunk_step, w.p.dv * 2, room);
-    kv::TW_ISA::widen(src, TW_BF16, w.p.dv, w.s.row);
-    const int at = i * kPage + t;
-    for (int64_t r = 0; r < w.rows; ++r) {
-      int lo, hi;
-      w.seen(b, r, &lo, &hi);
-      if (at >= lo && at < hi) axpy(w.logits(local, r)[at], w.s.row, w.p.dv, w.o(local, r));
+// As add_pairs, token by token in fp32: where a product of pairs takes longer than two in fp32.
+template <bool nz, int kRows, int kUnits>
+TW_INLINE void add_singles(const Work& w, const Pairs& tokens, int64_t row, int64_t unit, Ahead* ahead) {
+  VF even[kRows][kUnits], odd[kRows][kUnits];
+  for (int r = 0; r < kRows; ++r) {
+    for (int u = 0; u < kUnits; ++u) even[r][u] = zero_f(), odd[r][u] = zero_f();
+  }
+  const float* weights = w.logits(tokens.local, row) + tokens.at;
+  const char* token = tokens.page + tokens.begin * tokens.token_step;
+  for (int at = tokens.begin; at < tokens.end; ++at, token += tokens.token_step) {
+    ahead->step();
+    VF weight[kRows];
+    for (int r = 0; r < kRows; ++r) weight[r] = bcast(weights[r * kBlock + at]);
+    unrolled<kUnits>([&](int u) TW_BODY {
+      const VI x = load64<nz>(token, unit + u);
+      const VF low = bf16_even(x), high = bf16_odd(x);
+      for (int r = 0; r < kRows; ++r) {
+        even[r][u] = fma(low, weight[r], even[r][u]);
+        odd[r][u] = fma(high, weight[r], odd[r][u]);
+      }
+    });
+  }
+  const VI first = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const VI second = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
+  for (int r = 0; r < kRows; ++r) {
+    for (int u = 0; u < kUnits; ++u) {
+      float* o = w.o(tokens.local, row + r) + (unit + u) * 32;
+      store(o, add(load(o), _mm512_permutex2var_ps(even[r][u], first, odd[r][u])));
+      store(o + 16, add(load(o + 16), _mm512_permutex2var_ps(even[r][u], second, odd[r][u])));
     }
   }
+}
+
+template <bool nz, int kRows, int kUnits>
+TW_INLINE void add_single_rows(const Work& w, const Pairs& tokens, int64_t row, Ahead* ahead) {
+  const int64_t units = w.p.dv / 32;
+  int64_t u = 0;
+  for (; u + kUnits <= units; u += kUnits) add_singles<nz, kRows, kUnits>(w, tokens, row, u, ahead);
+  for (; u < units; ++u) add_singles<nz, kRows, 1>(w, tokens, row, u, ahead);
+}
+
+// Tokens that every row sees go for all rows at once. What only some see goes one by one: it may be NaN to
+// the others, which a weight of zero would not keep out.
+template <bool nz>
+static void bf16_single_values(const Work& w, const Block& b, int i, int64_t local, Ahead* ahead) {
+  const Side& side = w.p.latent ? w.p.k : w.p.v;
+  int begin, end;
+  page_range(b, i, &begin, &end);
+  if (begin >= end) return;
+  const int low = b.all_begin - i * kPage, high = b.all_end - i * kPage;
+  const Pairs tokens{low > begin ? low : begin,
+                     high < end ? high : end,
+                     token_row(side, b.pages[i], w.task.head + local, 0),
+                     nz ? 32 : side.token_step,
+                     local,
+                     i * kPage};
+  if (tokens.begin >= tokens.end) {
+    add_tokens(w, side, b, i, local, begin, end);
+    return;
+  }
+  int64_t r = 0;
+  for (; r + 4 <= w.rows; r += 4) add_single_rows<nz, 4, 2>(w, tokens, r, ahead);
+  if (r + 3 == w.rows) add_single_rows<nz, 3, 2>(w, tokens, r, ahead);
+  if (r + 2 == w.rows) add_single_rows<nz, 2, 4>(w, tokens, r, ahead);
+  if (r + 1 == w.rows) add_single_rows<nz, 1, 4>(w, tokens, r, ahead);
+  add_tokens(w, side, b, i, local, begin, tokens.begin);
+  add_tokens(w, side, b, i, local, tokens.end, end);
 }
 
 // Weights as bf16, in place of which add_pairs finds them.

@@ -23,6 +23,8 @@ using BlockStage = void (*)(const Work&, const Block&, int64_t local);
 // lines.
 struct Path {
   PageStage scores, values;
+  void (*finish)(const Work&, const Block&, int page,
+                 int64_t local);  // after `scores` of all heads; null for none
   int64_t score_steps, value_steps;
   BlockStage weights;            // what the weights become for `values`; null for nothing
   void (*queries)(const Work&);  // what queries become for `scores`; null for nothing
@@ -48,7 +50,8 @@ TW_INLINE void choose_dots(const Problem& p, int64_t rows, Path* path) {
     path->score_steps = rows * 2 * p.dk / 64;
     path->queries = pack_int8;
 #if TW_LEVEL == TW_LEVEL_amx
-    path->scores = nz ? amx_int8_scores<true> : amx_int8_scores<false>;
+    path->scores = nz ? amx_products<true, true> : amx_products<false, true>;
+    path->finish = amx_int8_finish;
     path->score_steps = (rows + 7) / 8 * (p.k.row_bytes / (nz ? 32 : 64));
     path->queries = nz ? amx_pack_int8<true> : amx_pack_int8<false>;
 #endif
@@ -57,7 +60,8 @@ TW_INLINE void choose_dots(const Problem& p, int64_t rows, Path* path) {
     path->score_steps = rows * p.dk / 32;
     path->queries = pack_bf16;
 #if TW_LEVEL == TW_LEVEL_amx
-    path->scores = nz ? amx_bf16_scores<true> : amx_bf16_scores<false>;
+    path->scores = nz ? amx_products<true, false> : amx_products<false, false>;
+    path->finish = amx_bf16_finish;
     path->score_steps = (rows + 15) / 16 * (p.k.row_bytes / (nz ? 32 : 64));
     path->queries = nz ? amx_pack_bf16<true> : amx_pack_bf16<false>;
 #endif
@@ -77,6 +81,11 @@ TW_INLINE void choose_dots(const Problem& p, int64_t rows, Path* path) {
     path->value_steps =
         (rows + 3) / 4 * 8 * (rows == 1 || rows == 2 ? (p.dv / 32 + 3) / 4 : (p.dv / 32 + 1) / 2);
     path->weights = bf16_weights;
+#if TW_LEVEL == TW_LEVEL_amx
+    path->values = nz ? bf16_single_values<true> : bf16_single_values<false>;
+    path->value_steps *= 2;
+    path->weights = nullptr;
+#endif
   }
 }
 
@@ -87,7 +96,7 @@ TW_INLINE void choose_dots(const Problem&, int64_t, Path*) {}
 #endif
 
 TW_INLINE Path choose_path(const Problem& p, int64_t rows) {
-  Path path{tile_scores, tile_values, kPage, kPage, nullptr, nullptr, nullptr, nullptr};
+  Path path{tile_scores, tile_values, nullptr, kPage, kPage, nullptr, nullptr, nullptr, nullptr};
   choose_dots(p, rows, &path);
   return path;
 }

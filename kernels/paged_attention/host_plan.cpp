@@ -109,6 +109,7 @@ int64_t place_scratch(const Plan& plan, const Problem& p, char* base, Scratch* s
   const auto floats = [&](int64_t count) { return place<float>(base, layout.add(count * 4)); };
   s->q = floats(h * r * dk);
   s->packed = place<char>(base, layout.add(h * round_up(r, 16) * 2 * dk));
+  s->sums = place<char>(base, layout.add(h * ((r + 7) / 8) * 1024));
   s->q_scale = floats(h * r);
   s->q_bias = place<int32_t>(base, layout.add(h * r * 4));
   s->o = floats(h * r * dv);

@@ -91,6 +91,7 @@ struct Scratch {
   int64_t rows, dk, dv;
   float* q;         // [heads][rows][dk]
   char* packed;     // [heads][rows to 16][2 * dk] bytes: bf16, or two int8 halves
+  char* sums;       // [heads][rows / 8, rounded up][1024] bytes: tiles of products
   float* q_scale;   // [heads][rows]
   int32_t* q_bias;  // [heads][rows]
   float* o;         // [heads][rows][dv]

@@ -211,7 +211,7 @@ bool read_flags(const Call& call, Problem* p, bool* nz) {
 
 bool read_config(const Call& call, Problem* p) {
   p->split_pages = call.attr("split_pages", 0);
-  p->prefetch_kib = call.attr("prefetch_kib", 16);
+  p->prefetch_kib = call.attr("prefetch_kib", 32);
   p->threads = resolve_threads(call.threads());
   if (p->split_pages >= 0 && p->prefetch_kib >= 0) return true;
   call.refuse("split_pages=%lld, prefetch_kib=%lld; accepted: 0 or more",

@@ -50,27 +50,29 @@ class Ahead {
  public:
   Ahead() = default;
 
-  // One head of a page.
-  Ahead(const Side& side, int64_t page, int64_t head) : row_(token_row(side, page, head, 0)) {
-    const bool together = side.chunk_step != 32;
-    step_ = side.token_step;
-    lines_ = ((together ? side.head_step : side.row_bytes) + 63) / 64;
-    left_ = lines_ * (together ? 1 : kPage);
+  // One head of a page: 16 rows, in NZ the pieces of one.
+  Ahead(const Side& side, int64_t page, int64_t head) : row_(token_row(side, page, head, 0)), left_(kPage) {
+    const bool nz = side.chunk_step != 32;
+    step_ = nz ? side.head_step / kPage : side.token_step;
+    lines_ = ((nz ? step_ : side.row_bytes) + 63) / 64;
   }
 
-  // Asks for as many lines as let all be asked for in `steps` steps.
-  void pace(int64_t steps) { each_ = (left_ + steps - 1) / (steps > 0 ? steps : 1); }
+  // Asks for as many rows as let all be asked for in `steps` steps.
+  void pace(int64_t steps) { each_ = steps >= kPage ? 1 : (kPage + steps - 1) / (steps > 0 ? steps : 1); }
 
   __attribute__((always_inline)) void step() {
-    for (int64_t i = 0; i < each_ && left_ > 0; ++i, --left_) {
-      prefetch_l2(row_ + 64 * line_);
-      if (++line_ == lines_) line_ = 0, row_ += step_;
+    const char* row = row_;
+    const int64_t count = each_ < left_ ? each_ : left_, lines = lines_, step = step_;
+    for (int64_t i = 0; i < count; ++i, row += step) {
+      for (int64_t line = 0; line < lines; ++line) prefetch_l2(row + 64 * line);
     }
+    row_ = row;
+    left_ -= count;
   }
 
  private:
   const char* row_ = nullptr;
-  int64_t step_ = 0, lines_ = 0, line_ = 0, left_ = 0, each_ = 0;
+  int64_t step_ = 0, lines_ = 0, left_ = 0, each_ = 0;
 };
 
 // What to ask for beside one head of page `i` of a block's keys or values. Memory is read in the order keys
