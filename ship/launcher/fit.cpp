@@ -8,7 +8,8 @@ namespace tilewright::launch {
 namespace {
 
 const char* DtypeName(int32_t dtype) {
-  static constexpr const char* kNames[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64", "int16"};
+  static constexpr const char* kNames[] = {"fp32",  "bf16",  "fp16", "int8", "int32",
+                                           "int64", "uint8", "fp64", "int16"};
   return dtype >= 0 && dtype < 9 ? kNames[dtype] : "an unknown dtype";
 }
 
