@@ -373,7 +373,8 @@ bool serves(const Tuned& row, const Launch& launch, std::string_view level) {
 }  // namespace
 
 const char* dtype_name(int32_t dtype) {
-  constexpr const char* names[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64", "int16"};
+  constexpr const char* names[] = {"fp32",  "bf16",  "fp16", "int8", "int32",
+                                   "int64", "uint8", "fp64", "int16"};
   return dtype >= 0 && dtype < 9 ? names[dtype] : "of a dtype unknown here";
 }
 

@@ -12,7 +12,8 @@
 namespace tw {
 
 inline const char* dtype_name(int32_t dtype) {
-  constexpr const char* names[] = {"fp32", "bf16", "fp16", "int8", "int32", "int64", "uint8", "fp64", "int16"};
+  constexpr const char* names[] = {"fp32",  "bf16",  "fp16", "int8", "int32",
+                                   "int64", "uint8", "fp64", "int16"};
   return dtype >= 0 && dtype < 9 ? names[dtype] : "unknown";
 }
 
@@ -87,8 +88,8 @@ class Call {
     if (count(t) == 0) return true;
     const auto address = static_cast<int64_t>(reinterpret_cast<uintptr_t>(t.data));
     if (address % bytes != 0) {
-      refuse("tensor \"%s\" starts %lld bytes after a multiple of %lld; accepted: aligned to %lld bytes", t.name,
-             static_cast<long long>(address % bytes), static_cast<long long>(bytes),
+      refuse("tensor \"%s\" starts %lld bytes after a multiple of %lld; accepted: aligned to %lld bytes",
+             t.name, static_cast<long long>(address % bytes), static_cast<long long>(bytes),
              static_cast<long long>(bytes));
       return false;
     }

@@ -131,7 +131,8 @@ def _zentorch(case: Case, inputs: Inputs) -> Call:
 
     def function(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
         found = op(q, k, v, 0.0, **options)
-        return found[0] if isinstance(found, tuple) else found
+        out: Tensor = found[0] if isinstance(found, tuple) else found
+        return out
 
     return _sdpa("zentorch", function, case, inputs)
 

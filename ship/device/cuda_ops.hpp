@@ -14,7 +14,8 @@ namespace tilewright::device {
 using OptionalTensor = std::optional<tw::ops::Tensor>;
 using OptionalDtype = std::optional<tw::ops::ScalarType>;
 
-// Inputs in the order of the spec; texts of layout and choice flags; numeric flags; sizes that were given, else -1.
+// Inputs in the order of the spec; texts of layout and choice flags; numeric flags; sizes that were given,
+// else -1.
 struct Arguments {
   std::vector<OptionalTensor> inputs;
   std::vector<std::string> flags;

@@ -92,7 +92,7 @@ def load_ops(found: Installed, path: str) -> None:
             f"{found.toolchain.versions} is built for torch {_TORCH}, this is {torch.__version__}"
         )
     try:
-        torch.ops.load_library(str(found.site / path))
+        torch.ops.load_library(str(found.site / path))  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError) as error:
         raise Unavailable(
             f"{path} of {found.toolchain.name} does not load: {first_line(error)}"

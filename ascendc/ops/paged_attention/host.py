@@ -222,7 +222,7 @@ def launch(
         trace=trace,
     )
     for mine, theirs in ((out, o), (lse_out, lse)):
-        if mine is not None and mine is not theirs:
+        if mine is not None and theirs is not None and mine is not theirs:
             theirs[...] = mine
     return result
 

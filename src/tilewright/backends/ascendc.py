@@ -119,6 +119,9 @@ def refused_values(refused: Sequence[Mapping[str, str]], taken: Sequence[Mapping
     return ", ".join(words)
 
 
+# Limits of a chip that do not bear on whether one core can do a case.
+_OF_THE_WHOLE = ("aic_cores", "aiv_cores", "mhz")
+_answers: dict[tuple[str, Path, str, tuple[int, ...]], tuple[State, str]] = {}
 _samples: dict[tuple[str, Path, str], tuple[list[dict[str, str]], list[Case | None]]] = {}
 
 
@@ -178,6 +181,10 @@ class AscendC(Backend):
         def absent(reason: str) -> Cell:
             return self._cell(family, target, precision, State.ABSENT, reason)
 
+        on_chip = tuple(v.value for k, v in target.limits.items() if k not in _OF_THE_WHOLE)
+        key = (family.name, family.folder, precision.name, on_chip)
+        if key in _answers:
+            return self._cell(family, target, precision, *_answers[key])
         if not (family.ascendc_folder / "adapter.py").is_file():
             return absent("the family has no AscendC kernel")
         if not any(family.ascendc_folder.glob("*.cpp")):
@@ -188,11 +195,16 @@ class AscendC(Backend):
             self.adapter(family)
         except UsageError as error:
             return absent(str(error))
+        _answers[key] = self._answer(family, target, precision)
+        return self._cell(family, target, precision, *_answers[key])
+
+    def _answer(self, family: Family, target: Target, precision: Precision) -> tuple[State, str]:
+        """Whether a kernel takes a precision with its default config, and in words what it refuses."""
         combinations, cases = samples(family, precision)
         reasons = [self._cell_reason(family, target, case) for case in cases]
         taken = [flags for flags, why in zip(combinations, reasons, strict=True) if why is None]
         if not taken:
-            return absent(reasons[-1] or "")
+            return State.ABSENT, reasons[-1] or ""
         refused = [flags for flags, why in zip(combinations, reasons, strict=True) if why]
         text = "runs on the host twin; no time is measured"
         if refused:
@@ -200,7 +212,7 @@ class AscendC(Backend):
         limits = getattr(self.adapter(family), "limits", None)
         if limits:
             text += f"; {limits(precision.name, target)}"
-        return self._cell(family, target, precision, State.TWIN, text)
+        return State.TWIN, text
 
     def _cell_reason(self, family: Family, target: Target, case: Case | None) -> str | None:
         if case is None:
