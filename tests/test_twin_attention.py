@@ -30,7 +30,7 @@ PUBLISHED_16K_US = 909.058  # pto-isa's kernel on a 910B2: row A9 of data/publis
 SCHEDULES = ("program", "timeline", "random")
 
 slow_machine = settings(
-    max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 
 

@@ -61,6 +61,19 @@ def device_arch() -> str | None:
     return f"sm_{properties.major}{properties.minor}"
 
 
+_ASCEND_THERE: list[bool] = []
+
+
+def ascend_missing() -> str | None:
+    """Why nothing can be lowered for Ascend here; None if it can, which is looked up until it is so."""
+    if _ASCEND_THERE:
+        return None
+    missing = toolchains.why_missing(toolchains.toolchain(ASCEND_IR))
+    if missing is None:
+        _ASCEND_THERE.append(True)
+    return missing
+
+
 def with_gaps(view: torch.Tensor, move: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """A view moved together with the memory between its elements: `.cuda()` alone would make it dense."""
     if view.numel() == 0 or view.is_contiguous():
@@ -89,7 +102,7 @@ class Triton(Backend):
         if not installed():
             return self._cell(family, target, precision, State.ABSENT, NO_TRITON)
         if target.kind == "ascend":
-            missing = toolchains.why_missing(toolchains.toolchain(ASCEND_IR))
+            missing = ascend_missing()
             if missing:
                 return self._cell(family, target, precision, State.ABSENT, missing)
             return self._cell(family, target, precision, State.COMPILE, PLANNED)
