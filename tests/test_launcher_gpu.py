@@ -136,6 +136,61 @@ def test_scratch_is_allocated_on_the_stream_for_the_whole_grid(
     assert order == ["cuMemAllocAsync", "cuLaunchKernel", "cuMemFreeAsync"]
 
 
+def test_kernels_of_one_op_start_in_order_and_share_a_workspace(
+    built: Built, tmp_path: Path
+) -> None:
+    from tilewright.kernels.paged_attention import triton as module
+    from tilewright.registry import family
+
+    spec = family("paged_attention").spec
+    config = {"tile_m": 16, "tile_n": 32, "split_pages": 8, "num_warps": 4, "num_stages": 2}
+    flags = {"kv_layout": "nd", "values": "separate", "residual": "none"}
+    kernel = compile_config(module, "bf16", flags, config, "cuda:sm_80")
+    assert kernel.ok, kernel.error
+    row = dispatch_row(spec, kernel, "gpu/first.bin", then=["gpu/merge.bin"])
+    images = {"gpu/first.bin": kernel.binary, "gpu/merge.bin": kernel.then[0].binary}
+    (entry,) = read_entries([row])
+    library = gpu.build_library(tmp_path / "lib", built.objects, [entry], images)
+    sizes = {"TQ": 5, "HQ": 8, "HKV": 2, "DK": 128, "DV": 128, "NS": 3, "MP": 20, "P": 30}
+    numbers = {"scale": bits(0.25), "softcap": bits(30.0), "window": bits(40.5)}
+    call = gpu.call_for(entry, sizes, numbers, stream=0x77)
+    names = [tensor.name for tensor in entry.tensors]
+    for name in ("k_cache", "v_cache"):
+        call["tensors"][names.index(name)] |= {
+            "shape": [30, 16, 2, 128],
+            "stride": [4096, 256, 128, 1],
+        }
+    ran = gpu.drive(library, [call], tmp_path, built.environment("sm_80"))
+    assert ran.answers[0]["error"] == ""
+    (taken,) = ran.calls("cuMemAllocAsync")
+    assert taken["bytes"] == 3 * 5 * 8 * 130 * 4, "three splits of eight pages"
+    first, merge = ran.calls("cuLaunchKernel")
+    assert [first["symbol"], merge["symbol"]] == ["kernel", "merge"]
+    assert (first["grid"], merge["grid"]) == ([5 * 8 // 16 + 3 * 2, 3, 1], [5 * 8, 1, 1])
+    memory = struct.pack("<Q", taken["memory"]).hex()
+    places = {p.name: i for i, p in enumerate(kernel.parameters)}
+    given = first["parameters"]
+    assert given[places["partial"]] == merge["parameters"][0] == memory
+    assert given[places["scale"]] == struct.pack("<f", 0.25).hex()
+    assert given[places["window"]] == struct.pack("<i", 41).hex(), "rounded up"
+    order = [line["call"] for line in ran.log if "Mem" in line["call"] or "Launch" in line["call"]]
+    assert order == ["cuMemAllocAsync", "cuLaunchKernel", "cuLaunchKernel", "cuMemFreeAsync"]
+
+    # A tensor that must be dense and is not, and a width that the binary is not for.
+    call["tensors"][names.index("alibi")]["stride"] = [2]
+    narrow = gpu.call_for(entry, {**sizes, "DK": 64})
+    ran = gpu.drive(library, [call, narrow], tmp_path, built.environment("sm_80"))
+    assert "'alibi' does not lie row by row without gaps" in ran.answers[0]["error"]
+    assert "DK = 64 is outside its range" in ran.answers[1]["error"]
+    assert not ran.calls("cuLaunchKernel")
+
+
+def bits(number: float) -> int:
+    """A numeric flag as the attribute of a call."""
+    (found,) = struct.unpack("<q", struct.pack("<d", number))
+    return int(found)
+
+
 def test_each_device_loads_its_own_copy(built: Built, tmp_path: Path) -> None:
     entry = built.entries["toy.fp32.cuda-sm_90.mode=1"]
     calls = [gpu.call_for(entry, {"M": 5, "N": 8}, device=d) for d in (0, 1, 1, 0)]
