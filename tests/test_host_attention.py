@@ -141,7 +141,9 @@ def test_special_values_reach_those_who_see_them(
     for _ in range(data.draw(st.integers(1, 4))):
         name = data.draw(st.sampled_from("qkv"))
         place = [data.draw(st.integers(0, n - 1)) for n in call.given(name).shape]
-        special = data.draw(st.sampled_from((math.nan, math.inf) if name == "v" else (math.nan,)))
+        # int8 weights may round to 0, and 0 times inf is NaN: no row of int8 promises inf.
+        infinite = name == "v" and compute == "float"
+        special = data.draw(st.sampled_from((math.nan, math.inf) if infinite else (math.nan,)))
         call.given(name)[tuple(place)] = special
     level.check(call)
 
