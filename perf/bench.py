@@ -14,6 +14,7 @@ from tilewright.cases import Case
 from tilewright.errors import Refused, TilewrightError, Unavailable, UsageError, unknown
 from tilewright.inputs import Inputs, draw, from_logical
 from tilewright.machine import usable_cores
+from tilewright.peers import Peer
 from tilewright.perf import ceilings as limits
 from tilewright.perf import gate
 from tilewright.perf import peers as peer_table
@@ -297,9 +298,7 @@ def _alone(bench: _Bench, subject: Subject) -> BenchRow:
     return plain_row(subject, measurement, verdict, limit, why)
 
 
-def _against(
-    bench: _Bench, threads: int, known: Sequence[peer_table.Peer], wanted: str
-) -> BenchRow:
+def _against(bench: _Bench, threads: int, known: Sequence[Peer], wanted: str) -> BenchRow:
     try:
         peer, timer, note = peer_table.resolve(wanted, bench.family, known, bench.expected)
     except Unavailable as error:
@@ -337,7 +336,7 @@ def _known_peers(plan: Plan, family: Family) -> None:
             raise unknown(f"peer of {family.name} for these precisions", wanted, list(declared))
 
 
-def _like_for_like(bench: _Bench, peer: peer_table.Peer) -> tuple[Case, Inputs]:
+def _like_for_like(bench: _Bench, peer: Peer) -> tuple[Case, Inputs]:
     """Our case in the layout that matches the peer's, unless the user fixed that flag or we do not take it."""
     case, spec = bench.case, bench.family.spec
     wished = {k: v for k, v in peer.flags.items() if k not in bench.plan.flags}

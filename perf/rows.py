@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tilewright.backends import Backend, Launch
     from tilewright.cases import Case
     from tilewright.inputs import Inputs
+    from tilewright.peers import Peer
     from tilewright.perf.ceilings import Bound
-    from tilewright.perf.peers import Peer
     from tilewright.registry import Family
     from tilewright.space import Config
     from tilewright.targets import Target

@@ -148,6 +148,21 @@ def test_special_values_reach_those_who_see_them(
     level.check(call)
 
 
+@QUICK
+@given(key=st.integers(0, 44), head=st.integers(0, 1), lane=st.integers(0, 31))
+def test_infinite_values_of_int8_stay_with_those_who_see_them(
+    level: Level, key: int, head: int, lane: int
+) -> None:
+    """They are inf or NaN there, and finite everywhere else."""
+    call = plain(37, 45, hq=4, hkv=2, compute="int8")
+    call.given("v")[0, key, head, lane] = math.inf
+    finite = torch.isfinite(level.run(call)["o"].float())
+    expected = torch.ones_like(finite)
+    sees = torch.arange(37) + 45 - 37 >= key
+    expected[0, sees, 2 * head : 2 * head + 2, lane] = False
+    assert torch.equal(finite, expected)
+
+
 @pytest.mark.parametrize("compute", ("float", "int8"))
 @pytest.mark.parametrize("precision", sorted(TORCH))
 def test_what_is_masked_may_be_huge(level: Level, precision: str, compute: str) -> None:

@@ -5,48 +5,19 @@
 #include "_host/call.hpp"
 #include "_host/cpu.hpp"
 #include "_host/export.hpp"
+#include "_host/levels.hpp"
 #include "_host/thread_pool.hpp"
 #include "attention/host_run.hpp"
 
-namespace tw::attention {
+TW_LEVELS(attention, KernelTable)
 
-namespace scalar {
-const KernelTable& kernels();
-}
-namespace avx2 {
-const KernelTable& kernels();
-}
-namespace avx2vnni {
-const KernelTable& kernels();
-}
-namespace avx512 {
-const KernelTable& kernels();
-}
-namespace amx {
-const KernelTable& kernels();
-}
+namespace tw::attention {
 
 namespace {
 
 constexpr int64_t kMostD = 256;
 constexpr int64_t kMostTokens = 1 << 24;  // of a sequence: a place is exact as fp32
 constexpr int64_t kInvariantKeys = 256;   // the key block where rows may depend on nothing else
-
-const KernelTable& kernels_of(Level level) {
-  switch (level) {
-    case Level::amx:
-      return amx::kernels();
-    case Level::avx512:
-      return avx512::kernels();
-    case Level::avx2vnni:
-      return avx2vnni::kernels();
-    case Level::avx2:
-      return avx2::kernels();
-    case Level::scalar:
-      break;
-  }
-  return scalar::kernels();
-}
 
 long long wide(int64_t value) { return static_cast<long long>(value); }
 

@@ -4,44 +4,15 @@
 #include "_host/call.hpp"
 #include "_host/cpu.hpp"
 #include "_host/export.hpp"
+#include "_host/levels.hpp"
 #include "_host/thread_pool.hpp"
 #include "gemm/host_run.hpp"
 
+TW_LEVELS(gemm, KernelTable)
+
 namespace tw::gemm {
 
-namespace scalar {
-const KernelTable& kernels();
-}
-namespace avx2 {
-const KernelTable& kernels();
-}
-namespace avx2vnni {
-const KernelTable& kernels();
-}
-namespace avx512 {
-const KernelTable& kernels();
-}
-namespace amx {
-const KernelTable& kernels();
-}
-
 namespace {
-
-const KernelTable& kernels_of(Level level) {
-  switch (level) {
-    case Level::amx:
-      return amx::kernels();
-    case Level::avx512:
-      return avx512::kernels();
-    case Level::avx2vnni:
-      return avx2vnni::kernels();
-    case Level::avx2:
-      return avx2::kernels();
-    case Level::scalar:
-      break;
-  }
-  return scalar::kernels();
-}
 
 enum BLayout : int64_t { kKN = 0, kNK = 1, kPanel16 = 2 };
 

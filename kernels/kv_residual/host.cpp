@@ -3,13 +3,13 @@
 
 #include "_host/call.hpp"
 #include "_host/export.hpp"
+#include "_host/levels.hpp"
 #include "_host/thread_pool.hpp"
 #include "_host/workspace.hpp"
-#include "_kv/host_levels.hpp"
 #include "_kv/host_stream.hpp"
 #include "kv_residual/host_places.hpp"
 
-TW_KV_LEVELS(kv_residual, Table)
+TW_LEVELS(kv_residual, Table)
 
 namespace tw::kv_residual {
 namespace {

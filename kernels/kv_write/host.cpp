@@ -3,14 +3,14 @@
 
 #include "_host/call.hpp"
 #include "_host/export.hpp"
+#include "_host/levels.hpp"
 #include "_host/thread_pool.hpp"
 #include "_host/workspace.hpp"
-#include "_kv/host_levels.hpp"
 #include "_kv/host_slots.hpp"
 #include "_kv/host_stream.hpp"
 #include "kv_write/host_open.hpp"
 
-TW_KV_LEVELS(kv_write, Table)
+TW_LEVELS(kv_write, Table)
 
 namespace tw::kv_write {
 namespace {

@@ -3,14 +3,14 @@
 
 #include "_host/call.hpp"
 #include "_host/export.hpp"
+#include "_host/levels.hpp"
 #include "_host/thread_pool.hpp"
 #include "_host/workspace.hpp"
-#include "_kv/host_levels.hpp"
 #include "_kv/host_slots.hpp"
 #include "_kv/host_stream.hpp"
 #include "nz_kv/host_kernels.hpp"
 
-TW_KV_LEVELS(nz_kv, Table)
+TW_LEVELS(nz_kv, Table)
 
 namespace tw::nz_kv {
 namespace {

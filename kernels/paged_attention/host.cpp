@@ -5,44 +5,15 @@
 #include "_host/call.hpp"
 #include "_host/cpu.hpp"
 #include "_host/export.hpp"
+#include "_host/levels.hpp"
 #include "paged_attention/host_plan.hpp"
 #include "paged_attention/host_read.hpp"
 
+TW_LEVELS(paged, KernelTable)
+
 namespace tw::paged {
 
-namespace scalar {
-const KernelTable& kernels();
-}
-namespace avx2 {
-const KernelTable& kernels();
-}
-namespace avx2vnni {
-const KernelTable& kernels();
-}
-namespace avx512 {
-const KernelTable& kernels();
-}
-namespace amx {
-const KernelTable& kernels();
-}
-
 namespace {
-
-const KernelTable& kernels_of(Level level) {
-  switch (level) {
-    case Level::amx:
-      return amx::kernels();
-    case Level::avx512:
-      return avx512::kernels();
-    case Level::avx2vnni:
-      return avx2vnni::kernels();
-    case Level::avx2:
-      return avx2::kernels();
-    case Level::scalar:
-      break;
-  }
-  return scalar::kernels();
-}
 
 int paged_attention(const Call& call) {
   Level level;

@@ -8,47 +8,18 @@
 #include "_host/cpu.hpp"
 #include "_host/export.hpp"
 #include "_host/half.hpp"
+#include "_host/levels.hpp"
 #include "_host/thread_pool.hpp"
 #include "rope/host_kernels.hpp"
 
-namespace tw::rope {
+TW_LEVELS(rope, KernelTable)
 
-namespace scalar {
-const KernelTable& kernels();
-}
-namespace avx2 {
-const KernelTable& kernels();
-}
-namespace avx2vnni {
-const KernelTable& kernels();
-}
-namespace avx512 {
-const KernelTable& kernels();
-}
-namespace amx {
-const KernelTable& kernels();
-}
+namespace tw::rope {
 
 namespace {
 
 // Below this much work waking a thread costs more than it saves.
 constexpr int64_t kBytesAThread = 65536;
-
-const KernelTable& kernels_of(Level level) {
-  switch (level) {
-    case Level::amx:
-      return amx::kernels();
-    case Level::avx512:
-      return avx512::kernels();
-    case Level::avx2vnni:
-      return avx2vnni::kernels();
-    case Level::avx2:
-      return avx2::kernels();
-    case Level::scalar:
-      break;
-  }
-  return scalar::kernels();
-}
 
 struct Problem {
   const tw_tensor *x, *positions, *table, *y;

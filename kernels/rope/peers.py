@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tilewright.errors import Unavailable
+from tilewright.peers import Peer
 
 if TYPE_CHECKING:
     from tilewright.cases import Case
     from tilewright.inputs import Inputs
 
 Call = Callable[[], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Another implementation of the same case; `prepare` returns the call to time."""
-
-    name: str
-    summary: str
-    prepare: Callable[[], Call]
-    flags: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def peers(case: Case, inputs: Inputs, threads: int) -> list[Peer]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tilewright.errors import Unavailable
+from tilewright.peers import Peer
 from tilewright.perf.gate import Expected, require_peer
 from tilewright.perf.timers import CallTimer, settle
 
@@ -19,27 +20,6 @@ if TYPE_CHECKING:
 
 BEST = "torch-best"
 _TRIAL_NS = 30e6
-
-
-class Peer(Protocol):
-    """Another implementation of a family's case; a family's `peers` function returns a list of them.
-
-    `prepare` does once what is done once, and returns the call to time; it raises Unavailable with the
-    reason. The call returns the output (a tuple in the order of the spec's outputs if there are several).
-    `flags` are the flags of our own call that make the comparison like for like.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def summary(self) -> str: ...
-
-    @property
-    def prepare(self) -> Callable[[], Callable[[], Any]]: ...
-
-    @property
-    def flags(self) -> Mapping[str, str]: ...
 
 
 @contextmanager

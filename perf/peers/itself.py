@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tilewright.errors import Unavailable
 from tilewright.inputs import from_logical
+from tilewright.peers import Peer
 
 if TYPE_CHECKING:
     from tilewright.cases import Case
     from tilewright.inputs import Inputs
     from tilewright.perf.rows import Subject
-
-_AS_GIVEN: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Itself:
-    """The same call with one flag changed; see `tilewright.perf.peers.Peer`."""
-
-    name: str
-    summary: str
-    prepare: Callable[[], Callable[[], Any]]
-    flags: Mapping[str, str] = field(default_factory=lambda: _AS_GIVEN)
 
 
 def is_flag(wanted: str) -> bool:
@@ -33,9 +20,7 @@ def is_flag(wanted: str) -> bool:
     return "=" in wanted
 
 
-def itself(
-    subject_of: Callable[[Case], Subject], case: Case, inputs: Inputs, wanted: str
-) -> Itself:
+def itself(subject_of: Callable[[Case], Subject], case: Case, inputs: Inputs, wanted: str) -> Peer:
     """The kernel of a subject under the flag `NAME=VALUE`, on the same logical inputs."""
 
     def prepare() -> Callable[[], Any]:
@@ -57,4 +42,4 @@ def itself(
 
         return call
 
-    return Itself(wanted, f"the same kernel with {wanted}", prepare)
+    return Peer(wanted, f"the same kernel with {wanted}", prepare)

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.cases import Case
+from tilewright.dtypes import dtype
 from tilewright.errors import Refused
 from tilewright.targets import Target
 
 from ...soc import find
 from ...twin import runner
-from ...twin.bounds import Bound, bound
 from ...twin.runner import Buffer, TwinResult
-from .._kv.planning import PAGE, VECTOR_CORES
+from .._kv.planning import PAGE
+from .._vector import compute, floor, on_cores
 from . import planning
 
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+__all__ = ["count", "floor", "launch", "limits", "on_cores", "refuses", "validated_by"]
 
 
 def _problem(case: Case, dim: int | None = None) -> planning.Problem:
@@ -30,7 +31,7 @@ def _problem(case: Case, dim: int | None = None) -> planning.Problem:
         flags["residual"] == "e3m0",
         flags["kv_layout"] == "nz",
         flags["direction"] == "write",
-        _BYTES[_compute(case)],
+        dtype(compute(case)).bytes,
     )
 
 
@@ -42,11 +43,11 @@ def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None
 
 def limits(precision: str, target: Target) -> str:
     """In words, which sizes are refused."""
-    compute, kv = precision.split("-")
+    element, kv = precision.split("-")
     ub, most = find(target.arch).ub, 0
     for dim in range(32, 2048, 32):
         problem = planning.Problem(
-            1, 1, dim, "kv4_key" if kv == "kv4" else kv, True, True, True, _BYTES[compute]
+            1, 1, dim, "kv4_key" if kv == "kv4" else kv, True, True, True, dtype(element).bytes
         )
         if isinstance(planning.tiles_of(problem, 0, ub, 1), str):
             break
@@ -72,7 +73,7 @@ def launch(
             kv=case.flags["kv"],
             e3m0=case.flags["residual"] == "e3m0",
             nz=case.flags["kv_layout"] == "nz",
-            precision=_compute(case),
+            precision=compute(case),
             config=config,
             soc=target.arch,
             lib_path=lib_path,
@@ -108,7 +109,7 @@ def count(
         problem,
         argument,
         (size["R"], size["F"]),
-        _compute(case),
+        compute(case),
         config=config,
         soc=target.arch,
         lib_path=lib_path,
@@ -116,24 +117,6 @@ def count(
     )
 
 
-def floor(
-    case: Case, config: Mapping[str, int], target: Target, result: TwinResult, cores: int
-) -> Bound:
-    """The lower bound on the launch's time that its instructions imply; `cores` are cube cores."""
-    return bound(result, _BYTES[_compute(case)], VECTOR_CORES * cores)
-
-
-def on_cores(
-    case: Case, config: Mapping[str, int], target: Target, cores: int
-) -> Mapping[str, int]:
-    """The config on the vector cores of at most `cores` cube cores."""
-    return {**config, "cores": VECTOR_CORES * cores}
-
-
 def validated_by(case: Case, config: Mapping[str, int]) -> str:
     """What published timings stand behind a modelled time of this case."""
     return "nothing: no timing of a paged KV cache on a 910B is published; nothing selected is modelled"
-
-
-def _compute(case: Case) -> str:
-    return case.precision.split("-")[0]

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.cases import Case
+from tilewright.dtypes import dtype
 from tilewright.errors import Refused
 from tilewright.targets import Target
 
 from ...soc import find
 from ...twin import runner
-from ...twin.bounds import Bound, bound
 from ...twin.runner import Buffer, TwinResult
-from .._kv.planning import PAGE, VECTOR_CORES
+from .._kv.planning import PAGE
+from .._vector import compute, floor, on_cores
 from . import planning
 
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+__all__ = ["count", "floor", "launch", "limits", "on_cores", "refuses", "validated_by"]
 
 
 def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None:
@@ -26,7 +27,7 @@ def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None
     if kv == "float":
         return None
     dims = (case.sizes["DK"], case.sizes["DV"])
-    element = _BYTES[_compute(case)]
+    element = dtype(compute(case)).bytes
     return planning.too_large(
         dims, case.sizes["HKV"], kv, element, config["tile_elements"], find(target.arch).ub
     )
@@ -36,7 +37,7 @@ def limits(precision: str, target: Target) -> str:
     """In words, which sizes are refused."""
     if "-" not in precision:
         return ""
-    ub, element = find(target.arch).ub, _BYTES[precision.split("-")[0]]
+    ub, element = find(target.arch).ub, dtype(precision.split("-")[0]).bytes
     most = max(
         d
         for d in range(32, 2048, 32)
@@ -61,7 +62,7 @@ def launch(
             tensors,
             kv=case.flags["kv"],
             nz=case.flags["kv_layout"] == "nz",
-            precision=_compute(case),
+            precision=compute(case),
             config=config,
             soc=target.arch,
             lib_path=lib_path,
@@ -83,7 +84,7 @@ def count(
     tokens, heads, pages = size["T"], size["HKV"], size["P"]
     if 0 in (tokens, heads, pages) or not size["DK"] + size["DV"]:
         return runner.empty_result(target.arch)
-    element = _BYTES[_compute(case)]
+    element = dtype(compute(case)).bytes
     code = {"float": 4 * element, "c8s": 4, "c8d": 4, "kv4": 2}[kv]  # bytes of four channels
     sides = tuple(_packed(size[name], heads, code, nz) for name in ("DK", "DV"))
     slots = np.arange(tokens, dtype=np.int32)
@@ -106,7 +107,7 @@ def count(
     return host.count(
         ready,
         argument,
-        _compute(case),
+        compute(case),
         config=config,
         soc=target.arch,
         lib_path=lib_path,
@@ -121,24 +122,6 @@ def _packed(dim: int, heads: int, code: int, nz: bool) -> planning.Side:
     return planning.Side(dim, heads * dim, dim, page, within)
 
 
-def floor(
-    case: Case, config: Mapping[str, int], target: Target, result: TwinResult, cores: int
-) -> Bound:
-    """The lower bound on the launch's time that its instructions imply; `cores` are cube cores."""
-    return bound(result, _BYTES[_compute(case)], VECTOR_CORES * cores)
-
-
-def on_cores(
-    case: Case, config: Mapping[str, int], target: Target, cores: int
-) -> Mapping[str, int]:
-    """The config on the vector cores of at most `cores` cube cores."""
-    return {**config, "cores": VECTOR_CORES * cores}
-
-
 def validated_by(case: Case, config: Mapping[str, int]) -> str:
     """What published timings stand behind a modelled time of this case."""
     return "nothing: no timing of a paged KV cache on a 910B is published"
-
-
-def _compute(case: Case) -> str:
-    return case.precision.split("-")[0]

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.cases import Case
+from tilewright.dtypes import dtype
 from tilewright.errors import Refused
 from tilewright.targets import Target
 
 from ...soc import find
 from ...twin import runner
-from ...twin.bounds import Bound, bound
 from ...twin.runner import TwinResult
-from .._kv.planning import PAGE, VECTOR_CORES, Move, most_columns
+from .._kv.planning import PAGE, Move, most_columns
+from .._vector import floor, on_cores
 
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}
+__all__ = ["count", "floor", "launch", "on_cores", "refuses", "validated_by"]
 
 
 def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None:
@@ -62,7 +63,7 @@ def count(
     tokens, heads, dim, pages = (case.sizes[name] for name in ("T", "HKV", "D", "P"))
     if 0 in (tokens, heads, dim, pages):
         return runner.empty_result(target.arch)
-    head = dim * _BYTES[case.precision]
+    head = dim * dtype(case.precision).bytes
     within = -(-head // 32) * 32 * PAGE
     move = Move(tokens, heads, head, heads * head, head, heads * within, within, True)
     slots = np.arange(tokens, dtype=np.int32)
@@ -77,20 +78,6 @@ def count(
         lib_path=lib_path,
         **options,
     )
-
-
-def floor(
-    case: Case, config: Mapping[str, int], target: Target, result: TwinResult, cores: int
-) -> Bound:
-    """The lower bound on the launch's time that its instructions imply; `cores` are cube cores."""
-    return bound(result, _BYTES[case.precision], VECTOR_CORES * cores)
-
-
-def on_cores(
-    case: Case, config: Mapping[str, int], target: Target, cores: int
-) -> Mapping[str, int]:
-    """The config on the vector cores of at most `cores` cube cores."""
-    return {**config, "cores": VECTOR_CORES * cores}
 
 
 def validated_by(case: Case, config: Mapping[str, int]) -> str:

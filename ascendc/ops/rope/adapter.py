@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from tilewright.cases import Case
+from tilewright.dtypes import dtype
 from tilewright.errors import Refused
 from tilewright.targets import Target
 
 from ...soc import find
 from ...twin import runner
-from ...twin.bounds import Bound, bound
 from ...twin.runner import TwinResult
-from .._kv.planning import VECTOR_CORES
+from .._vector import floor, on_cores
 from . import planning
 
-_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
+__all__ = ["count", "floor", "launch", "on_cores", "refuses", "validated_by"]
 
 
 def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None:
@@ -72,20 +72,6 @@ def count(
     )
 
 
-def floor(
-    case: Case, config: Mapping[str, int], target: Target, result: TwinResult, cores: int
-) -> Bound:
-    """The lower bound on the launch's time that its instructions imply; `cores` are cube cores."""
-    return bound(result, _BYTES[case.precision], VECTOR_CORES * cores)
-
-
-def on_cores(
-    case: Case, config: Mapping[str, int], target: Target, cores: int
-) -> Mapping[str, int]:
-    """The config on the vector cores of at most `cores` cube cores."""
-    return {**config, "cores": VECTOR_CORES * cores}
-
-
 def validated_by(case: Case, config: Mapping[str, int]) -> str:
     """What published timings stand behind a modelled time of this case."""
     return "nothing: no timing of rope on a 910B is published"
@@ -95,5 +81,5 @@ def _launch(case: Case) -> planning.Launch:
     tokens, heads, channels, turned = (case.sizes[name] for name in ("T", "H", "D", "ROT"))
     dense = (heads * channels, channels)
     return planning.Launch(
-        tokens, heads, channels, turned, _BYTES[case.precision], dense, dense, turned
+        tokens, heads, channels, turned, dtype(case.precision).bytes, dense, dense, turned
     )

@@ -1,11 +1,11 @@
-// The table of a family for the instruction level in use.
+// The table of a family for an instruction level. A macro, since no template declares namespaces.
 //
-//   TW_KV_LEVELS(nz_kv, Table)   declares tw::nz_kv::<level>::kernels() and defines kernels_of(Level)
+//   TW_LEVELS(nz_kv, Table)   declares tw::nz_kv::<level>::kernels() and defines kernels_of(Level)
 #pragma once
 
 #include "_host/cpu.hpp"
 
-#define TW_KV_LEVELS(family, Table)      \
+#define TW_LEVELS(family, Table)         \
   namespace tw::family {                 \
   namespace scalar {                     \
   const Table& kernels();                \
