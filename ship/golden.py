@@ -89,6 +89,7 @@ def _store(
                 "dtype": spec.dtype_of(tensor, case).torch_name,
                 "inout": tensor.inout,
                 "tolerance": spec.tolerance_of(name, case),
+                "unit": spec.unit_of(name),
             }
         )
     return {

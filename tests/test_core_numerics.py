@@ -87,6 +87,16 @@ def test_all_zero_reference_allows_no_error() -> None:
     assert not compare(torch.full((4, 4), 1e-30), ref, 1e-3).ok
 
 
+def test_near_zero_a_unit_is_what_errors_are_relative_to() -> None:
+    """A log-sum-exp of 1e-3 that is 1e-6 off is a sum that is 1e-6 off, not 1e-3."""
+    ref = torch.tensor([1e-3, 0.0], dtype=torch.float64)
+    assert not compare(ref + 1e-6, ref, 1e-5).ok
+    assert compare(ref + 1e-6, ref, 1e-5, unit=1.0).ok
+    assert not compare(ref + 1e-6, ref, 1e-7, unit=1.0).ok
+    far = ref + 1e3
+    assert compare(far + 1e-4, far, 1e-6) == compare(far + 1e-4, far, 1e-6, unit=1.0)
+
+
 def test_dot_product_tolerance_follows_from_dtype_and_length() -> None:
     spec = family("gemm").spec
     sizes = {"M": 4, "N": 4, "K": 576}

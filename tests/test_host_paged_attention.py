@@ -62,9 +62,9 @@ def run(
 
 def check(case: Case, inputs: Inputs, config: Config = PLAIN, threads: int = 1) -> None:
     outputs = run(case, inputs, config, threads)
-    bound = SPEC.tolerance.of(SPEC, case)
     for name, expected in reference_outputs(FAMILY, case, inputs).items():
-        verdict = compare(outputs[name], expected, bound)
+        bound, unit = SPEC.tolerance_of(name, case), SPEC.unit_of(name)
+        verdict = compare(outputs[name], expected, bound, unit)
         assert verdict.ok, f"{name} of {case}: {verdict.reason}"
 
 

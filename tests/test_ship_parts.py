@@ -110,13 +110,19 @@ def test_every_stored_call_fits_the_schema(stored: Path) -> None:
     values=st.lists(st.floats(allow_nan=True, width=16), min_size=1, max_size=6),
     error=st.floats(-0.1, 0.1),
     tolerance=st.sampled_from([0.0, 1e-6, 1e-3, 0.05]),
+    unit=st.sampled_from([0.0, 1.0]),
 )
 def test_the_receiver_judges_as_the_core_does(
-    receiver: dict[str, ModuleType], values: list[float], error: float, tolerance: float
+    receiver: dict[str, ModuleType],
+    values: list[float],
+    error: float,
+    tolerance: float,
+    unit: float,
 ) -> None:
     want = torch.tensor(values, dtype=torch.float64)
     got = (want * (1 + error)).to(torch.float16)
-    theirs, ours = receiver["compare"].compare(got, want, tolerance), compare(got, want, tolerance)
+    ours = compare(got, want, tolerance, unit)
+    theirs = receiver["compare"].compare(got, want, tolerance, unit)
     assert repr(theirs) == repr(ours)
 
 

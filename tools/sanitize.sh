@@ -11,7 +11,7 @@ build=build/sanitized
 families=$(for spec in kernels/*/host.cpp; do name=$(basename "$(dirname "$spec")"); printf '%s=%s/kernels/%s;' "$name" "$PWD" "$name"; done)
 cmake -S kernels/_host -B "$build" -G Ninja -DTW_FAMILY_DIRS="${families%;}" -DTW_OUTPUT=libtilewright_sanitized \
   -DTW_SANITIZE=address,undefined >/dev/null
-cmake --build "$build" | tail -n 1
+cmake --build "$build" -- --quiet
 
 runtime="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so)"
 # Python and torch keep what they allocate, and torch is not built with sanitizers: leaks and its own errors are not ours.

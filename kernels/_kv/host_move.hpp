@@ -138,9 +138,12 @@ void rows_to_nz(char* head, int64_t first, int64_t count, const char* from, int6
   }
 }
 
-// Neighbouring bytes. Stream: whole cache lines go past the caches.
+// Neighbouring bytes; none may have null pointers. Stream: whole cache lines go past the caches.
 template <bool Stream>
-void copy_bytes(char* to, const char* from, int64_t bytes) {
+void copy_bytes(void* dst, const void* src, int64_t bytes) {
+  if (bytes == 0) return;
+  char* to = static_cast<char*>(dst);
+  const char* from = static_cast<const char*>(src);
 #if TW_KV_LEVEL > 0
   if constexpr (Stream) {
     const int64_t head = -reinterpret_cast<intptr_t>(to) & 63;

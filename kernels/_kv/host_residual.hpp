@@ -155,7 +155,7 @@ TW_INLINE void add_row(float* row, const float* other, int64_t d) {
 // A row to `d` elements, `lane` bytes apart, rounded to the element type.
 [[maybe_unused]] void narrow_row(const float* row, int64_t d, int32_t element, char* to, int64_t lane) {
   int64_t i = 0;
-  if (element == kRowF32 && lane == 4) {
+  if (element == kRowF32 && lane == 4 && d > 0) {
     std::memcpy(to, row, static_cast<size_t>(d) * 4);
     return;
   }

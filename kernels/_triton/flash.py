@@ -51,6 +51,20 @@ def find_sequence(starts, unit, count, tile, TILE: tl.constexpr):
 
 
 @triton.jit
+def tanh(y):
+    """tanh in fp32; 1 - 2 / (e^2y + 1) loses what is small beside 1, so below 0.625 a minimax polynomial stands in."""
+    square = y * y
+    near = -0.005716991610825062
+    near = near * square + 0.02065054140985012
+    near = near * square - 0.05374348536133766
+    near = near * square + 0.13331490755081177
+    near = near * square - 0.3333328366279602
+    return tl.where(
+        square < 0.390625, near * square * y + y, 1 - 2 / (tl.exp2(y * (2 * LOG2E)) + 1)
+    )
+
+
+@triton.jit
 def scores(dots, positions, keys, slopes, scale, softcap, EXTRAS: tl.constexpr):
     """Dots as scores in log2 units: scaled; with EXTRAS also capped and biased by distance.
 
@@ -58,10 +72,8 @@ def scores(dots, positions, keys, slopes, scale, softcap, EXTRAS: tl.constexpr):
     """
     if EXTRAS:
         s = dots * scale
-        # tanh(x) = 1 - 2 / (e^2x + 1); the cap of 1 stands in where there is none.
-        cap = tl.where(softcap > 0, softcap, 1.0)
-        capped = cap * (1 - 2 / (tl.exp2(s * (2 * LOG2E / cap)) + 1))
-        s = tl.where(softcap > 0, capped, s)
+        cap = tl.where(softcap > 0, softcap, 1.0)  # 1 stands in where there is none
+        s = tl.where(softcap > 0, cap * tanh(s / cap), s)
         distance = tl.abs(positions[:, None] - keys[None, :]).to(tl.float32)
         return (s - slopes[:, None] * distance) * LOG2E
     return dots * (scale * LOG2E)

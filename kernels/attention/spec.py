@@ -174,7 +174,9 @@ SPEC = KernelSpec(
             SQ,
             HQ,
             when=("lse", ("yes",)),
-            tolerance=Tolerance(_lse_error, "4 (sqrt(DK) + sqrt(SK)) u(fp32), and what int8 adds"),
+            tolerance=Tolerance(
+                _lse_error, "4 (sqrt(DK) + sqrt(SK)) u(fp32), and what int8 adds", unit=1.0
+            ),
         ),
     ),
     precisions=(_precision(FP32), _precision(BF16), _precision(FP16)),

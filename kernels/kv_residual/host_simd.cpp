@@ -83,7 +83,7 @@ void encode_token(const Part& p, int64_t t, const S& scaling) {
   } else {
     nested_codes(row, job.d, scaling, p.s.code(t), p.s.pool);
   }
-  std::memcpy(job.pool.at(p.pool_row(t)), p.s.pool, static_cast<size_t>(job.d / 4) * 2);
+  copy_bytes<false>(job.pool.at(p.pool_row(t)), p.s.pool, job.d / 4 * 2);
 }
 
 template <class Scalings>
@@ -98,7 +98,7 @@ void encode_page(const Part& p, const Scalings& scaling_of) {
     return;
   }
   for (int64_t t = 0; t < kPage; ++t) {
-    std::memcpy(page + (t * job.heads + p.h) * row_bytes, p.s.code(t), static_cast<size_t>(row_bytes));
+    copy_bytes<false>(page + (t * job.heads + p.h) * row_bytes, p.s.code(t), row_bytes);
   }
 }
 
@@ -121,8 +121,8 @@ void encode_keys4(const Part& p) {
   page_range4([&](int64_t t) { return Widened{s.row(t)}; }, kPage, job.d, {s.scale16, s.zero16, s.r, s.zero});
   widen_halves(s.scale16, job.d, s.scale);
   encode_page(p, [&](int64_t) { return PageNibbles{{}, s.r, s.scale, s.zero}; });
-  std::memcpy(job.page_scale.at(p.page, p.h), s.scale16, static_cast<size_t>(job.d) * 2);
-  std::memcpy(job.page_zero.at(p.page, p.h), s.zero16, static_cast<size_t>(job.d) * 2);
+  copy_bytes<false>(job.page_scale.at(p.page, p.h), s.scale16, job.d * 2);
+  copy_bytes<false>(job.page_zero.at(p.page, p.h), s.zero16, job.d * 2);
 }
 
 void encode(const Part& p) {
@@ -175,7 +175,7 @@ void decode_token(const Part& p, int64_t t, const S& scaling) {
   codes_to_floats<S>(p.s.code(t), job.d, row);
   const bool selected = (p.place.mask >> t & 1) != 0;
   if (selected) {
-    std::memcpy(p.s.pool, job.pool.at(p.pool_row(t)), static_cast<size_t>(job.d / 4) * 2);
+    copy_bytes<false>(p.s.pool, job.pool.at(p.pool_row(t)), job.d / 4 * 2);
   }
   if (selected && !job.e3m0) {
     nibbles_to_floats<true>(p.s.pool, job.d, p.s.other, 0x1p-4f);
@@ -222,7 +222,7 @@ void read_part(const Part& p) {
     nz_to_rows(p.s.codes, p.s.code_pitch, page + p.h * blocks_of(row_bytes) * kBlock, 0, kPage, row_bytes);
   } else {
     for (int64_t t = 0; t < kPage; ++t) {
-      std::memcpy(p.s.code(t), page + (t * job.heads + p.h) * row_bytes, static_cast<size_t>(row_bytes));
+      copy_bytes<false>(p.s.code(t), page + (t * job.heads + p.h) * row_bytes, row_bytes);
     }
   }
   decode(p);

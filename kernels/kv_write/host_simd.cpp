@@ -51,7 +51,7 @@ void place(const Job& job, const Side& side, const kv::Run& run, int64_t h, cons
   const int64_t token_bytes = job.heads * side.cache.row_bytes;
   char* to = page + run.first * token_bytes + h * side.cache.row_bytes;
   for (int64_t t = 0; t < run.count; ++t) {
-    std::memcpy(to + t * token_bytes, from + t * pitch, static_cast<size_t>(side.cache.row_bytes));
+    copy_bytes<false>(to + t * token_bytes, from + t * pitch, side.cache.row_bytes);
   }
 }
 
@@ -152,7 +152,7 @@ void write_open(const Job& job, const kv::Run& run, int64_t row) {
       char* to = job.open.at(row, run.first + t, h);
       const char* from = side.x.at(run.token + t, h);
       if (elements_are_neighbours(job, side)) {
-        std::memcpy(to, from, static_cast<size_t>(side.d * job.element_size));
+        copy_bytes<false>(to, from, side.d * job.element_size);
       } else {
         gather_elements(to, from, side.x.s2, side.d, job.element_size);
       }
@@ -168,8 +168,8 @@ TW_INLINE void encode_keys4(const Job& job, int64_t page, int64_t h, const RowOf
   for (int64_t t = 0; t < kv::kPage; ++t) {
     codes4(row_of(t), d, PerChannelFrom{s.r, s.from}, reinterpret_cast<int16_t*>(s.codes + t * s.code_pitch));
   }
-  std::memcpy(job.page_scale.at(page, h), s.scale, static_cast<size_t>(d) * 2);
-  std::memcpy(job.page_zero.at(page, h), s.zero, static_cast<size_t>(d) * 2);
+  copy_bytes<false>(job.page_scale.at(page, h), s.scale, d * 2);
+  copy_bytes<false>(job.page_zero.at(page, h), s.zero, d * 2);
 }
 
 // Keys of a page whose last token is in the run: earlier ones come from k_open.

@@ -80,6 +80,12 @@ def _valid(spec: KernelSpec, case: Case) -> str | None:
     return None
 
 
+_WHY = (
+    "u(output) + u(compute) of probabilities (+ 3 u(compute) of folded scales, quantised)"
+    " + 4 (sqrt(DK) + sqrt(keys)) u(fp32)"
+)
+
+
 def _error(spec: KernelSpec, case: Case) -> float:
     """u(output); u(compute) for probabilities that a matrix unit takes in the compute type; quantised,
     three more for keys, values and queries with scales folded in; fp32 sums over DK and the keys."""
@@ -153,7 +159,7 @@ SPEC = KernelSpec(
     ),
     outputs=(
         Tensor("o", TQ, HQ, DV),
-        Tensor("lse", TQ, HQ, when=("lse", ("yes",))),
+        Tensor("lse", TQ, HQ, when=("lse", ("yes",)), tolerance=Tolerance(_error, _WHY, unit=1.0)),
     ),
     precisions=tuple(
         _precision(compute, kv) for kv in ("float", *QUANTISED) for compute in (BF16, FP16, FP32)
@@ -194,11 +200,7 @@ SPEC = KernelSpec(
         )
     ),
     valid=_valid,
-    tolerance=Tolerance(
-        _error,
-        "u(output) + u(compute) of probabilities (+ 3 u(compute) of folded scales, quantised)"
-        " + 4 (sqrt(DK) + sqrt(keys)) u(fp32)",
-    ),
+    tolerance=Tolerance(_error, _WHY),
     flops=_flops,
     bytes=_bytes,
     # split_pages: pages of one split, 0 chooses by the threads; batch_invariant chooses itself.

@@ -219,7 +219,12 @@ def compare_outputs(job: Job, inputs: Inputs, outputs: Any) -> Comparison:
     """The worst comparison over all outputs; of equals, the one nearest its own tolerance."""
     expected = reference_outputs(job.family, job.case, inputs)
     found = [
-        compare(outputs[name], ref, tolerance(job.family, job.case, job.backend, name))
+        compare(
+            outputs[name],
+            ref,
+            tolerance(job.family, job.case, job.backend, name),
+            job.family.spec.unit_of(name),
+        )
         for name, ref in expected.items()
     ]
     return worst(found)

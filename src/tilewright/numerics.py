@@ -22,10 +22,15 @@ WORST_ELEMENT_FACTOR = 16.0
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """A bound on the relative error in the Frobenius norm, and why it is that."""
+    """A bound on the relative error in the Frobenius norm, and why it is that.
+
+    `unit` is what errors of values smaller than it are relative to: 1 for a logarithm, whose absolute
+    error is the relative error of what it stands for, however near 0 it comes.
+    """
 
     bound: Callable[[KernelSpec, Case], float]
     why: str
+    unit: float = 0.0
 
     def of(self, spec: KernelSpec, case: Case) -> float:
         return self.bound(spec, case)
@@ -73,6 +78,7 @@ class Comparison:
 
     `rel_err` is ||out - ref|| / ||ref|| in the Frobenius norm; `worst` the largest elementwise error
     relative to |ref| + rms(ref); `tolerance` bounds the first, WORST_ELEMENT_FACTOR times it the second.
+    A unit stands in for rms(ref), and so for the norm, where it is larger.
     """
 
     ok: bool
@@ -94,7 +100,9 @@ def worst(found: Sequence[Comparison]) -> Comparison:
     return max(found, key=badness)
 
 
-def compare(out: torch.Tensor, ref: torch.Tensor, tolerance: float) -> Comparison:
+def compare(
+    out: torch.Tensor, ref: torch.Tensor, tolerance: float, unit: float = 0.0
+) -> Comparison:
     """Compare an output of any dtype with an fp64 reference of the same shape.
 
     NaN must stand exactly where the reference has NaN, infinities must agree in place and sign. An
@@ -121,7 +129,7 @@ def compare(out: torch.Tensor, ref: torch.Tensor, tolerance: float) -> Compariso
         return Comparison(False, math.inf, math.inf, math.inf, index, tolerance, reason)
     error = torch.where(special, torch.zeros_like(want), (got - want).abs())
     finite = torch.where(special, torch.zeros_like(want), want)
-    norm = float(finite.norm())
+    norm = max(float(finite.norm()), unit * math.sqrt(finite.numel()))
     error_norm = float(error.norm())
     rel = error_norm / norm if norm > 0 else (0.0 if error_norm == 0 else math.inf)
     rms = norm / math.sqrt(finite.numel())

@@ -203,8 +203,15 @@ class KernelSpec:
 
     def tolerance_of(self, output: str | None, case: Case) -> float:
         """The bound on an output's relative error: its own, or the spec's."""
+        return self._tolerance(output).of(self, case)
+
+    def unit_of(self, output: str | None) -> float:
+        """What errors of an output's values smaller than it are relative to; see `Tolerance`."""
+        return self._tolerance(output).unit
+
+    def _tolerance(self, output: str | None) -> Tolerance:
         own = next((t.tolerance for t in self.outputs if t.name == output), None)
-        return (own or self.tolerance).of(self, case)
+        return own or self.tolerance
 
     def flops_of(self, case: Case) -> float:
         """Floating point (or integer) operations of one call."""

@@ -135,6 +135,6 @@ class Level:
         case, outputs = call.case, self.run(call)
         for name, expected in call.expected().items():
             limit = attention().spec.tolerance_of(name, case)
-            verdict = compare(outputs[name], expected, limit)
+            verdict = compare(outputs[name], expected, limit, attention().spec.unit_of(name))
             assert verdict.ok, f"{name}: {verdict.reason} ({case})"
         return outputs

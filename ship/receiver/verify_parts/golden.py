@@ -40,6 +40,7 @@ class Call(NamedTuple):
     expected: tuple[torch.Tensor, ...]
     dtypes: tuple[torch.dtype, ...]
     tolerances: tuple[float, ...]
+    units: tuple[float, ...]
     changed: tuple[str, ...] = ()
 
 
@@ -79,6 +80,7 @@ def read_calls(root: Path) -> Iterator[Call]:
                 tuple(tensors[o["tensor"]] for o in case["outputs"]),
                 tuple(getattr(torch, o["dtype"]) for o in case["outputs"]),
                 tuple(o["tolerance"] for o in case["outputs"]),
+                tuple(o["unit"] for o in case["outputs"]),
                 tuple(o["name"] for o in case["outputs"] if o["inout"]),
             )
 

@@ -69,11 +69,11 @@ def import_variant(folder: Path, name: str) -> ModuleType:
 def judge(call: Call, outputs: tuple[torch.Tensor, ...]) -> tuple[float, str]:
     """The share of the tolerance that was used, and what is wrong ("" if nothing)."""
     share = 0.0
-    wanted = zip(outputs, call.expected, call.dtypes, call.tolerances, strict=True)
-    for out, want, dtype, tolerance in wanted:
+    wanted = zip(outputs, call.expected, call.dtypes, call.tolerances, call.units, strict=True)
+    for out, want, dtype, tolerance, unit in wanted:
         if out.dtype != dtype:
             return 0.0, f"the output is {out.dtype} instead of {dtype}"
-        verdict = compare(out.cpu(), want, tolerance)
+        verdict = compare(out.cpu(), want, tolerance, unit)
         if not verdict.ok:
             return 0.0, verdict.reason
         share = max(share, verdict.rel_err / tolerance if tolerance else 0.0)
