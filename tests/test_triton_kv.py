@@ -43,7 +43,7 @@ def test_nz_kv_moves_any_element(data: st.DataObject) -> None:
     draw_int = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
     judge(
         "nz_kv",
-        {"T": draw_int(1, 70), "HKV": draw_int(1, 3), "D": draw_int(1, 140), "P": draw_int(1, 6)},
+        {"T": draw_int(0, 70), "HKV": draw_int(0, 3), "D": draw_int(0, 140), "P": draw_int(1, 6)},
         data.draw(st.sampled_from(["fp32", "bf16", "fp16", "int8"])),
         {"direction": data.draw(st.sampled_from(["write", "read"]))},
         draw_int(0, 1000),
@@ -60,9 +60,9 @@ def test_kv_write_gives_the_same_codes(kv: str, data: st.DataObject) -> None:
     judge(
         "kv_write",
         {
-            "T": draw_int(1, 50),
-            "HKV": draw_int(1, 3),
-            "DK": unit * draw_int(1, 40),
+            "T": draw_int(0, 50),
+            "HKV": draw_int(0, 3),
+            "DK": unit * draw_int(0, 40),
             "DV": unit * draw_int(0, 40),
             "P": draw_int(1, 6),
             "NS": draw_int(1, 5),
@@ -83,9 +83,9 @@ def test_kv_residual_gives_the_same_codes_and_places(kv: str, data: st.DataObjec
     judge(
         "kv_residual",
         {
-            "N": draw_int(1, pages),
-            "HKV": draw_int(1, 3),
-            "D": 4 * draw_int(1, 40),
+            "N": draw_int(0, pages),
+            "HKV": draw_int(0, 3),
+            "D": 4 * draw_int(0, 40),
             "P": pages,
             "R": draw_int(0, 40),
             "F": draw_int(0, 6),

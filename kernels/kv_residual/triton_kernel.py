@@ -235,7 +235,7 @@ def write_kernel(
                 scale = t_scale[:, None]
                 zero = t_zero[:, None]
             else:
-                c_scale, c_zero = scales_of_channels(channels, channel, inside, v, KV)
+                c_scale, c_zero = scales_of_channels(channels, channel, inside & there, v, KV)
                 scale = c_scale[None, :]
                 zero = c_zero[None, :]
             error = v - plain_value(plain_code(v, scale, zero, FOUR), scale, zero, FOUR)
@@ -256,7 +256,7 @@ def write_kernel(
                 scale = t_scale[:, None]
                 zero = t_zero[:, None]
             else:
-                c_scale, c_zero = scales_of_channels(channels, channel, inside, v, KV)
+                c_scale, c_zero = scales_of_channels(channels, channel, inside & there, v, KV)
                 if KV == 2:
                     tl.store(p_scale + channel, c_scale.to(tl.float16), mask=inside & there)
                     tl.store(p_zero + channel, c_zero.to(tl.float16), mask=inside & there)

@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tilewright.errors import KernelFailed, Refused, Unavailable
+from tilewright.interpret_memory import Memory, guard
 
 language_lock = threading.RLock()
 """Held while `triton.language` is patched, and by everything that compiles."""
@@ -73,21 +74,34 @@ def launch(
 def run_interpreted(
     kernel: Any, grid: tuple[int, ...], args: Sequence[Any], constexprs: Mapping[str, Any]
 ) -> None:
-    """Run one launch through the interpreter, tensors on any device; Refused on bf16 arithmetic."""
+    """Run one launch through the interpreter, tensors on any device.
+
+    Raises Refused for arithmetic on bf16, KernelFailed for memory outside the tensors.
+    """
+    from triton.runtime import interpreter
     from triton.runtime.errors import InterpreterError
 
+    names = kernel.arg_names
+
+    def guarded(*host: Any, **_: Any) -> None:
+        guard(interpreter.InterpreterBuilder, Memory(names, host))
+
     with interpreting():
+        twin = _twin(kernel)
+        twin.pre_run_hooks.append(guarded)
         try:
-            _twin(kernel).run(*args, grid=grid, warmup=False, **constexprs)
+            twin.run(*args, grid=grid, warmup=False, **constexprs)
         except InterpreterError as error:
             cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, Refused):
+            while cause is not None and not isinstance(cause, Refused | KernelFailed):
                 cause = cause.__cause__
             if cause is not None:
                 raise cause from None
             raise KernelFailed(
                 f"the kernel failed in Triton's interpreter: {_first_line(error)}"
             ) from error
+        finally:
+            twin.pre_run_hooks.remove(guarded)
 
 
 def _first_line(error: BaseException) -> str:
