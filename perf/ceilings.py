@@ -341,18 +341,13 @@ class Bound:
     disturbed: float = 0.0
 
 
-def operand_kind(spec: KernelSpec, case: Case) -> str:
-    """The element type that decides the peak: that of the first input."""
-    return spec.dtype_of(spec.inputs[0], case).name
-
-
 def bound(
     spec: KernelSpec, case: Case, ceilings: Ceilings, threads: int, cold: bool = False
 ) -> Bound:
     """Ceiling time of a case: max(operations / peak, bytes / bandwidth of the level its working set lives in)."""
     moved = spec.bytes_of(case)
     gbps = ceilings.bandwidth(moved, threads, cold)
-    gops = ceilings.peak_gops(operand_kind(spec, case), threads)
+    gops = ceilings.peak_gops(spec.computes_in(case).name, threads)
     memory_us = moved / (gbps * 1e3)
     compute_us = spec.flops_of(case) / (gops * 1e3) if gops else 0.0
     level = ceilings.cold_level() if cold else ceilings.level_of(moved, threads)

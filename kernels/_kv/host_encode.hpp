@@ -125,10 +125,7 @@ TW_INLINE void nibbles_to_floats(const int16_t* from, int64_t d, float* to, floa
   // A quarter's last vector runs into the next one, which is written after it.
   for (int j = 0; j < 4; ++j) {
     for (int64_t i = 0; i < quarter; i += kLanes) {
-      const VI word = load_words(from + i);
-      const VI nibble = kSigned ? shifted_down<28>(shifted<28>(shifted_down_by(word, 4 * j)))
-                                : both(shifted_down_by(word, 4 * j), bcast_i(15));
-      store(to + j * quarter + i, mul(to_float(nibble), by));
+      store(to + j * quarter + i, mul(nibble_values<kSigned>(load_words(from + i), j), by));
     }
   }
 }

@@ -190,5 +190,18 @@ TW_INLINE void store_four(int8_t* to, VF a, VF b, VF c, VF d) {
 TW_INLINE void store_words(int16_t* to, VI a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words(a)); }
 #endif
 
+// Nibble j of each word as a number: 0..15, or -8..7 when kSigned.
+template <bool kSigned>
+TW_INLINE VF nibble_values(VI words, int j) {
+  const VI down = shifted_down_by(words, 4 * j);
+  return to_float(kSigned ? shifted_down<28>(shifted<28>(down)) : both(down, bcast_i(15)));
+}
+// Nibble j of each word as E3M0: the sign, and 2 to the power of exponent - 7.
+TW_INLINE VF e3m0_values(VI words, int j) {
+  const VI nibble = both(shifted_down_by(words, 4 * j), bcast_i(15));
+  const VI exponent = shifted<23>(add(both(nibble, bcast_i(7)), bcast_i(120)));
+  return as_float(either(exponent, shifted<28>(both(nibble, bcast_i(8)))));
+}
+
 }  // namespace
 }  // namespace tw::TW_ISA

@@ -144,10 +144,7 @@ TW_INLINE void add_row(float* row, const float* other, int64_t d) {
   const VF factor = bcast(scale);
   for (int j = 0; j < 4; ++j) {
     for (int64_t i = 0; i < quarter; i += kLanes) {
-      const VI nibble = both(shifted_down_by(load_words(from + i), 4 * j), bcast_i(15));
-      const VI exponent = shifted<23>(add(both(nibble, bcast_i(7)), bcast_i(120)));
-      const VI sign = shifted<28>(both(nibble, bcast_i(8)));
-      store(to + j * quarter + i, mul(as_float(either(exponent, sign)), factor));
+      store(to + j * quarter + i, mul(e3m0_values(load_words(from + i), j), factor));
     }
   }
 }

@@ -4,6 +4,7 @@
 
 #include "_host/abi.h"
 #include "_host/simd/simd.hpp"
+#include "_kv/host_lanes.hpp"
 
 namespace tw::kv::TW_ISA {
 
@@ -42,7 +43,12 @@ TW_INLINE const char* gather(const char* src, int64_t chunk_step, int64_t bytes,
 template <bool kSigned>
 TW_INLINE void unpack4(const char* src, int64_t d, float* out) {
   const int64_t lanes = d / 4;
-  for (int64_t i = 0; i < lanes; ++i) {
+  int64_t i = 0;
+  for (; i + kLanes <= lanes; i += kLanes) {
+    const VI words = load_words(reinterpret_cast<const int16_t*>(src) + i);
+    for (int j = 0; j < 4; ++j) store(out + j * lanes + i, nibble_values<kSigned>(words, j));
+  }
+  for (; i < lanes; ++i) {
     uint16_t lane;
     __builtin_memcpy(&lane, src + 2 * i, 2);
     for (int j = 0; j < 4; ++j) {
@@ -55,7 +61,12 @@ TW_INLINE void unpack4(const char* src, int64_t d, float* out) {
 // E3M0 nibbles as floats: the sign, and 2 to the power of exponent - 7, times `scale`.
 TW_INLINE void unpack_e3m0(const char* src, int64_t d, float scale, float* out) {
   const int64_t lanes = d / 4;
-  for (int64_t i = 0; i < lanes; ++i) {
+  int64_t i = 0;
+  for (; i + kLanes <= lanes; i += kLanes) {
+    const VI words = load_words(reinterpret_cast<const int16_t*>(src) + i);
+    for (int j = 0; j < 4; ++j) store(out + j * lanes + i, mul(e3m0_values(words, j), bcast(scale)));
+  }
+  for (; i < lanes; ++i) {
     uint16_t lane;
     __builtin_memcpy(&lane, src + 2 * i, 2);
     for (int j = 0; j < 4; ++j) {

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from tilewright.cases import Case, Flag, points
 from tilewright.dims import dims
-from tilewright.dtypes import BF16, FP16, FP32, INT32, DType
+from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, DType
 from tilewright.numerics import Tolerance
 from tilewright.space import Config, Rule, Space
 from tilewright.spec import KernelSpec, Precision, Ref, Tensor
@@ -63,6 +63,10 @@ def visible_pairs(queries: int, keys: int, causal: bool, window: int) -> int:
             last = min(last, place + window - 1)
         count += max(0, last - first + 1)
     return count
+
+
+def _computes(spec: KernelSpec, case: Case) -> DType:
+    return INT8 if case.flags["compute"] == "int8" else spec.dtype_of(spec.inputs[0], case)
 
 
 def _flops(spec: KernelSpec, case: Case) -> float:
@@ -220,6 +224,7 @@ SPEC = KernelSpec(
         "u(output) + u(weights) + 4 (sqrt(DK) + sqrt(SK)) u(fp32), and what int8 adds",
     ),
     flops=_flops,
+    computes=_computes,
     space={
         "cpu": Space(tile_m=(16, 32, 64, 128, 256), tile_n=(32, 64, 128, 256, 512, 1024)),
         "cuda": _GPU,
@@ -232,7 +237,7 @@ SPEC = KernelSpec(
         ).where(Rule("what the kernel takes", _fits_ascend)),
     },
     default={
-        "cpu": Config(tile_m=32, tile_n=32),
+        "cpu": Config(tile_m=32, tile_n=128),
         # Warp-group and tensor-memory instructions (sm_90, sm_100) take 64 rows or more.
         "cuda": Config(tile_m=64, tile_n=32, num_warps=4, num_stages=2),
         "cuda:sm_80": Config(tile_m=32, tile_n=32, num_warps=4, num_stages=2),

@@ -219,7 +219,7 @@ SPEC = KernelSpec(
     },
     # On a GPU splits have split_pages pages, 0: one split and no merge.
     default={
-        "cpu": Config(split_pages=0, prefetch_kib=32),
+        "cpu": Config(split_pages=0, prefetch_kib=16),
         "cuda": _GPU_DEFAULT,
         # With two stages ptxas stops at 128 registers there and spills a scalar.
         "cuda:sm_100": Config({**_GPU_DEFAULT, "num_stages": 3}),

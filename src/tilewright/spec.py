@@ -161,6 +161,8 @@ class KernelSpec:
     default_precision: str = ""
     # Bytes that must move at least once, where that is not every present tensor once.
     bytes: Callable[[KernelSpec, Case], float] | None = None
+    # The element type whose peak rate bounds a case, where it is not that of the first input.
+    computes: Callable[[KernelSpec, Case], DType] | None = None
     # Why sizes and flags do not go together, in one sentence; None where they do.
     valid: Callable[[KernelSpec, Case], str | None] | None = None
 
@@ -218,6 +220,12 @@ class KernelSpec:
         if isinstance(self.flops, Expr):
             return float(evaluate(self.flops, self.sizes_of(case)))
         return float(self.flops(self, case))
+
+    def computes_in(self, case: Case) -> DType:
+        """The element type whose peak rate bounds a case."""
+        if self.computes is not None:
+            return self.computes(self, case)
+        return self.dtype_of(self.inputs[0], case)
 
     def bytes_of(self, case: Case) -> float:
         """Bytes that must move at least once: every present tensor, read or written once, or what `bytes` says."""
