@@ -54,6 +54,20 @@ def test_bound_takes_the_larger_of_work_and_traffic(gemm: Family) -> None:
     assert ceilings.bound(spec, empty, found, 1).us >= 0
 
 
+def test_a_case_is_held_to_the_peak_of_what_it_computes_in() -> None:
+    """int8 attention may beat the bf16 peak: it does not compute in the type of its inputs."""
+    spec = family("attention").spec
+    sizes = dict(
+        zip("B SQ SK HQ HKV DK DV NS1".split(), (1, 512, 512, 4, 4, 64, 64, 2), strict=True)
+    )
+    plain, codes = (spec.case(sizes, "bf16", {"compute": c}) for c in ("float", "int8"))
+    assert (spec.computes_in(plain).name, spec.computes_in(codes).name) == ("bf16", "int8")
+    found = fake_ceilings()
+    slow, fast = (ceilings.bound(spec, c, found, 1).us for c in (plain, codes))
+    assert found.peak_gops("int8", 1) != found.peak_gops("bf16", 1)
+    assert slow / fast == pytest.approx(found.peak_gops("int8", 1) / found.peak_gops("bf16", 1))
+
+
 def test_a_floor_from_a_busy_machine_accuses_nobody_by_its_error() -> None:
     quiet = ceilings.Bound(100.0, "DRAM", "DRAM", 10.0, None)
     busy = replace(quiet, disturbed=0.8)
