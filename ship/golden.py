@@ -73,14 +73,14 @@ def _store(
     for argument, value in call:
         if hasattr(value, "data_ptr"):
             key = f"{number}.{argument.name}"
-            tensors[key] = value.contiguous()
+            tensors[key] = value.contiguous().clone()  # a file holds no two views
             stored[argument.name] = {"tensor": key, **_placed(spec, argument.name, case)}
         else:
             stored[argument.name] = value
     outputs = []
     for name, value in reference_outputs(family, case, inputs).items():
         key = f"{number}.expected.{name}"
-        tensors[key] = value.contiguous()
+        tensors[key] = value.contiguous().clone()
         tensor = next(t for t in spec.outputs if t.name == name)
         outputs.append(
             {
@@ -137,7 +137,7 @@ def arguments(family: Family, op: Op, case: Case, inputs: Inputs) -> list[tuple[
                 value = case.number(flags[name])
             call.append((argument, value == "yes" if argument.type == "bool" else value))
         elif name == "out_dtype":
-            dtype = spec.dtype_of(spec.outputs[0], case).torch_name
+            dtype = spec.precision(case.precision).dtypes[op.outputs[0].name].torch_name
             call.append((argument, {"dtype": dtype}))
         elif name in case.sizes and (argument.default is None or name not in told):
             call.append((argument, case.sizes[name]))

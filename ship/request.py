@@ -64,7 +64,8 @@ def make_request(
             raise unknown("precision", precision, sorted(known))
     if version < 0:
         raise UsageError(f"version {version} is negative; 0 or more is needed")
-    name = name or "-".join(["tilewright", *(f.name.replace("_", "-") for f in chosen)])
+    parts = [f.name.replace("_", "-") for f in chosen] if families else ["kernels"]
+    name = name or "-".join(["tilewright", *parts])
     plain = name.replace("-", "")
     if (
         not (plain.isascii() and plain.isalnum() and plain.islower() and name[0].isalpha())

@@ -58,7 +58,11 @@ def test_a_case_is_held_to_the_peak_of_what_it_computes_in() -> None:
     """int8 attention may beat the bf16 peak: it does not compute in the type of its inputs."""
     spec = family("attention").spec
     sizes = dict(
-        zip("B SQ SK HQ HKV DK DV NS1".split(), (1, 512, 512, 4, 4, 64, 64, 2), strict=True)
+        zip(
+            ["B", "SQ", "SK", "HQ", "HKV", "DK", "DV", "NS1"],
+            (1, 512, 512, 4, 4, 64, 64, 2),
+            strict=True,
+        )
     )
     plain, codes = (spec.case(sizes, "bf16", {"compute": c}) for c in ("float", "int8"))
     assert (spec.computes_in(plain).name, spec.computes_in(codes).name) == ("bf16", "int8")

@@ -124,12 +124,19 @@ def scales(prefix: str, d: Expr, key: bool, inout: bool = False) -> tuple[Tensor
     )
 
 
-def residuals(prefix: str, d: Expr, inout: bool = False) -> tuple[Tensor, ...]:
-    """Masks, ranks and pools of a key or value cache, under the flag `residual`."""
+def residuals(
+    prefix: str, d: Expr, inout: bool = False, always: bool = False
+) -> tuple[Tensor, ...]:
+    """Masks, ranks and pools of a key or value cache, under the flag `residual`.
+
+    `always` is for families without `residual=none`: what both kinds have is never left out.
+    """
     by_page = (P, HKV)
 
-    def one(name: str, *size: Expr, only: tuple[str, ...] = ("nested", "e3m0")) -> Tensor:
-        return Tensor(prefix + name, *size, when=("residual", only), inout=inout)
+    def one(name: str, *size: Expr, only: tuple[str, ...] = ()) -> Tensor:
+        values = only or (() if always else ("nested", "e3m0"))
+        when = ("residual", values) if values else None
+        return Tensor(prefix + name, *size, when=when, inout=inout)
 
     return (
         one("mask", *by_page),
@@ -169,13 +176,10 @@ def kv_precision(
     `own` are the types of the family's tensors; `flags` narrows further ones.
     """
     code = code_dtype(compute, kv)
-    narrowed = {"kv": (kv,), **flags}
-    if kv == "float":
-        narrowed["residual"] = ("none",)
     return Precision(
         precision_name(compute, kv),
         dtypes=MappingProxyType(dict(own)),
         accumulate=FP32,
         sizes=MappingProxyType({"PACK": 4 if kv == "kv4" else 1, "C0": 32 // code.bytes}),
-        flags=MappingProxyType(narrowed),
+        flags=MappingProxyType({"kv": (kv,), **flags}),
     )

@@ -97,7 +97,7 @@ SPEC = KernelSpec(
         Tensor("token_zero", P, PAGE, HKV, when=("kv", ("kv4_value",)), inout=True),
         Tensor("page_scale", P, HKV, D, when=("kv", ("kv4_key",)), inout=True),
         Tensor("page_zero", P, HKV, D, when=("kv", ("kv4_key",)), inout=True),
-        *formats.residuals("", D, inout=True),
+        *formats.residuals("", D, inout=True, always=True),
         Tensor("used_after", 2, when=_WRITE),
         Tensor("y", N, PAGE, HKV, D, when=("direction", ("read",)), tolerance=_read_error()),
     ),

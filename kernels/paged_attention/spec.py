@@ -35,7 +35,8 @@ def _precision(compute: DType, kv: str) -> Precision:
     own |= {"k_cache": code, "v_cache": code, "k_open": compute, "alibi": FP32}
     own |= dtypes("k_", compute, kv, key=True) | dtypes("v_", compute, kv, key=False)
     own |= {"o": compute, "lse": FP32}
-    return kv_precision(compute, kv, own, {} if kv == "float" else {"values": ("separate",)})
+    narrowed = {"residual": ("none",)} if kv == "float" else {"values": ("separate",)}
+    return kv_precision(compute, kv, own, narrowed)
 
 
 def _tokens(case: Case) -> float:

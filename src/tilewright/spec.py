@@ -166,6 +166,14 @@ class KernelSpec:
     # Why sizes and flags do not go together, in one sentence; None where they do.
     valid: Callable[[KernelSpec, Case], str | None] | None = None
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for a precision that narrows a flag which the family has not."""
+        names = [flag.name for flag in self.flags]
+        for precision in self.precisions:
+            for name in precision.flags:
+                if name not in names:
+                    raise unknown(f"flag that {precision.name} of {self.name} narrows", name, names)
+
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         return self.inputs + self.outputs

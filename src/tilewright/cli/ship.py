@@ -38,7 +38,9 @@ def run(
     name: Annotated[
         str | None,
         typer.Option(
-            "--name", metavar="NAME", help="Name of the bundle; tilewright-<families> by default."
+            "--name",
+            metavar="NAME",
+            help="Name of the bundle; tilewright-<families>, of all tilewright-kernels, by default.",
         ),
     ] = None,
     version: Annotated[
