@@ -14,6 +14,7 @@ from tilewright.bindings.torch import generate as torch_generator
 from tilewright.cases import Flag, points
 from tilewright.dims import cdiv, dims
 from tilewright.dtypes import FP16, FP32, INT8
+from tilewright.errors import UsageError
 from tilewright.numerics import rounding_error
 from tilewright.registry import Family, families
 from tilewright.space import Config
@@ -101,6 +102,13 @@ def test_layouts_of_other_backends_are_not_accepted() -> None:
     )
     assert [one.accepted for one in op.inputs[0].layouts] == [True, False]
     assert "tiled" not in python_generator.doc(op)
+
+
+def test_a_precision_narrows_flags_that_are_there() -> None:
+    """One that is not would be looked up by everything that reads the table: ops, fakes, bundles."""
+    narrow = Precision("fp32", {"x": FP32, "y": FP32}, FP32, flags={"residual": ("none",)})
+    with pytest.raises(UsageError, match="flag that fp32 of small narrows 'residual'"):
+        make(precisions=(narrow,))
 
 
 def test_out_dtype_only_where_inputs_leave_it_open() -> None:

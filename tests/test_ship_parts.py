@@ -107,6 +107,29 @@ def test_every_stored_call_fits_the_schema(stored: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
+    shape=st.lists(st.integers(0, 4), max_size=4),
+    free=st.integers(0, 3),
+    align=st.sampled_from([0, 64, 512]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.int8]),
+)
+def test_the_receiver_places_and_owns_what_a_call_changes(
+    receiver: dict[str, ModuleType], shape: list[int], free: int, align: int, dtype: torch.dtype
+) -> None:
+    """Empty tensors too: a view of larger memory, and a copy of it that keeps strides and alignment."""
+    value = torch.arange(math.prod(shape)).reshape(shape).to(dtype)
+    placed = receiver["golden"].placed(value, min(free, len(shape)), align)
+    copy = receiver["golden"].own(placed)
+    for one in (placed, copy):
+        assert torch.equal(one, value)
+        assert not (align and one.numel()) or one.data_ptr() % align == 0
+    assert copy.stride() == placed.stride() and copy.shape == placed.shape
+    before = placed.clone()
+    copy.fill_(1)
+    assert torch.equal(placed, before), "a change of the copy is no change of what was placed"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
     values=st.lists(st.floats(allow_nan=True, width=16), min_size=1, max_size=6),
     error=st.floats(-0.1, 0.1),
     tolerance=st.sampled_from([0.0, 1e-6, 1e-3, 0.05]),

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from tilewright.cases import Case, Flag, points
 from tilewright.dims import dims
 from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, DType
+from tilewright.kernels._triton.rules import attention_sums_fit
 from tilewright.numerics import Tolerance
 from tilewright.space import Config, Rule, Space
 from tilewright.spec import KernelSpec, Precision, Ref, Tensor
@@ -133,14 +134,6 @@ def _floats_only(spec: KernelSpec, case: Case, config: Config, target: Target) -
     return None
 
 
-def _sums_fit(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
-    threads = config["num_warps"] * target.limit("warp_size")
-    each = config["tile_m"] * (case.sizes["DV"] + config["tile_n"]) // threads
-    if each > 256:
-        return f"{each} sums and scores per thread, above 256: they would spill"
-    return None
-
-
 def _fits_shared_memory(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
     row = (case.sizes["DK"] + case.sizes["DV"]) * spec.precision(case.precision).dtypes["k"].bytes
     need = max(1, config["num_stages"] - 1) * config["tile_n"] * row
@@ -155,7 +148,7 @@ _GPU = Space(
     num_stages=(1, 2, 3, 4),
 ).where(
     Rule("compute", _floats_only),
-    Rule("sums", _sums_fit),
+    Rule("sums", attention_sums_fit),
     Rule("shared memory", _fits_shared_memory),
 )
 

@@ -21,6 +21,7 @@ from tilewright.kernels._kv.formats import (
     residuals,
     scales,
 )
+from tilewright.kernels._triton.rules import attention_sums_fit
 from tilewright.numerics import Tolerance
 from tilewright.space import Config, Rule, Space
 from tilewright.spec import KernelSpec, Precision, Ref, Tensor
@@ -104,21 +105,13 @@ def _whole_tiles(spec: KernelSpec, case: Case, config: Config, target: Target) -
     return None
 
 
-def _sums_fit(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
-    threads = config["num_warps"] * target.limit("warp_size")
-    each = config["tile_m"] * (case.sizes["DV"] + config["tile_n"]) // threads
-    if each > 256:
-        return f"{each} sums and scores per thread, above 256: they would spill"
-    return None
-
-
 _GPU = Space(
     tile_m=(16, 32, 64, 128),
     tile_n=(16, 32, 64, 128),
     split_pages=(0, 8, 16, 32, 64, 128, 256),
     num_warps=(1, 2, 4, 8),
     num_stages=(1, 2, 3, 4),
-).where(Rule("whole tiles", _whole_tiles), Rule("sums", _sums_fit))
+).where(Rule("whole tiles", _whole_tiles), Rule("sums", attention_sums_fit))
 _GPU_DEFAULT = Config(tile_m=16, tile_n=32, split_pages=32, num_warps=4, num_stages=2)
 
 
