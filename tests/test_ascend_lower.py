@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import importlib
 import importlib.util
 import itertools
 import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +23,7 @@ from tilewright.kernels.gemm import triton as gemm
 from tilewright.targets import target
 
 SMALL = {"tile_m": 32, "tile_n": 32, "tile_k": 32, "l1_buffers": 2, "unit_flag": 0}
+REJECTING = 'import sys\nfor line in sys.stdin: print(\'{"ok":false,"stage":"triton","log":"no","status":1}\', flush=True)'
 KN, NK = {"b_layout": "KN"}, {"b_layout": "NK"}
 ON = "ascend:910b1"
 
@@ -226,11 +231,38 @@ def test_a_worker_that_is_stopped_takes_its_compiler_along(tmp_path: Path) -> No
 
 
 def test_a_pool_can_be_left_early_and_leaves_no_worker() -> None:
-    program = 'import sys\nfor line in sys.stdin: print(\'{"ok":false,"stage":"triton","log":"no","status":1}\', flush=True)'
-    rows = lower_pool(gemm, "fp16", KN, [SMALL] * 8, ON, command=[sys.executable, "-c", program])
+    rows = lower_pool(gemm, "fp16", KN, [SMALL] * 8, ON, command=[sys.executable, "-c", REJECTING])
     assert next(rows).error == "triton-ascend rejects it: no"
     rows.close()  # type: ignore[attr-defined]
     assert list(rows) == []
+
+
+def test_requests_are_made_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11 fails now and then where two threads parse; the compilers do the work side by side."""
+    lower = importlib.import_module("tilewright.aot.ascend.lower")
+    made, inside, most = lower.kernel_text, 0, 0
+
+    def kernel_text(kernel: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        inside -= 1
+        return made(kernel)
+
+    class Fresh:
+        """gemm with a kernel of its own for every config, so that each has a text to make."""
+
+        __name__, kernel = gemm.__name__, gemm.kernel
+
+        def aot(self, *given: Any, **named: Any) -> Any:
+            source = gemm.aot(*given, **named)
+            return dataclasses.replace(source, fn=copy.copy(source.fn))
+
+    monkeypatch.setattr(lower, "kernel_text", kernel_text)
+    command = [sys.executable, "-c", REJECTING]
+    rows = list(lower_pool(Fresh(), "fp16", KN, [SMALL] * 6, ON, command=command, workers=4))  # type: ignore[arg-type]
+    assert {r.error for r in rows} == {"triton-ascend rejects it: no"} and most == 1
 
 
 def test_a_broken_family_fails_its_own_row() -> None:

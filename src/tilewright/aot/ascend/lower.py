@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -125,17 +126,21 @@ def lower_pool(
         )
     if command is None:
         command = worker_command(toolchains.require(TOOLCHAIN))
-    texts: dict[int, str] = {}
+    # By id, with the kernel kept alive.
+    texts: dict[int, tuple[Any, str]] = {}
+    # What is asked is made by one thread at a time: Python 3.11 cannot parse in two (gh-106905).
+    asking = threading.Lock()
 
     def one(session: Session, config: Mapping[str, int]) -> LoweredKernel:
         row = _blank(module, precision, flags, config, found)
         try:
-            source = _source(module, precision, flags, config, found, aligned, sizes)
-            row = dataclasses.replace(row, family=source.family)
-            if id(source.fn) not in texts:
-                texts[id(source.fn)] = kernel_text(source.fn)
-            answer = session.ask(_request(source, texts[id(source.fn)], found))
-            return _judged(row, answer, found)
+            with asking:
+                source = _source(module, precision, flags, config, found, aligned, sizes)
+                row = dataclasses.replace(row, family=source.family)
+                if id(source.fn) not in texts:
+                    texts[id(source.fn)] = source.fn, kernel_text(source.fn)
+                request = _request(source, texts[id(source.fn)][1], found)
+            return _judged(row, session.ask(request), found)
         except TilewrightError as error:
             return dataclasses.replace(row, error=str(error))
 
