@@ -91,7 +91,9 @@ def compile_gpu(
         where = target_named(job.target)
         path, *then = (binary_path(family, one, where) for one in (kernel, *kernel.then))
         part.entries += [
-            compiled.dispatch_row(family.spec, kernel, path, then=then, when=when)
+            compiled.dispatch_row(
+                family.spec, kernel, path, then=then, aligned=job.aligned, when=when
+            )
             for when in job.whens or (None,)
         ]
         part.binaries[path] = kernel.binary
@@ -140,7 +142,10 @@ def _jobs(
             if any(flags[name] != value for name, value in (layouts or {}).items()):
                 continue
             for sizes, aligned in _kinds(module):
-                job = Job(family.name, precision.name, flags, config, target.name, aligned, sizes)
+                job = Job(
+                    *(family.name, precision.name, flags, config, target.name, aligned),
+                    dict(sizes),  # a job travels to another process
+                )
                 try:
                     source = source_of(
                         module,

@@ -105,7 +105,7 @@ def test_a_call_that_breaks_the_alignment_takes_the_unaligned_binary(
     rows, images = [], {}
     for aligned in (True, False):
         kernel = compile_config(module, "fp16", flags, config, "cuda:sm_90", aligned=aligned)
-        rows.append(dispatch_row(spec, kernel, f"gpu/{aligned}.bin"))
+        rows.append(dispatch_row(spec, kernel, f"gpu/{aligned}.bin", aligned=aligned))
         images[rows[-1]["binary"]] = kernel.binary
     assert rows[0]["id"] == rows[1]["id"] + ".aligned"
     entries = read_entries(rows)

@@ -22,12 +22,15 @@ def dispatch_row(
     binary: str,
     *,
     then: Sequence[str] = (),
+    aligned: bool = False,
     when: Mapping[str, tuple[int | None, int | None]] | None = None,
 ) -> dict[str, Any]:
     """The row for `kernel`, whose bytes the bundle keeps at the relative path `binary`.
 
-    `then` are the paths of the op's further kernels in their order. `when` limits dims to inclusive ranges. Raises UsageError for a kernel that did not compile or
-    whose parameters the launcher cannot fill from the call.
+    `then` are the paths of the op's further kernels in their order. `aligned` tells the binary for
+    rows of multiples of 16 bytes from the one for any: both may ask for alignment. `when` limits
+    dims to inclusive ranges. Raises UsageError for a kernel that did not compile or whose
+    parameters the launcher cannot fill from the call.
     """
     if not kernel.ok:
         raise UsageError(f"{kernel.family} for {kernel.target} cannot be shipped: {kernel.error}")
@@ -40,7 +43,7 @@ def dispatch_row(
     }
     flags = _flags(spec, kernel, data)
     row: dict[str, Any] = {
-        "id": _identifier(spec, kernel, flags) + _suffix(when),
+        "id": _identifier(spec, kernel, flags, aligned) + _suffix(when),
         "family": kernel.family,
         "precision": kernel.precision,
         "flags": flags,
@@ -74,10 +77,12 @@ def _kernel(spec: KernelSpec, kernel: CompiledKernel, binary: str) -> dict[str, 
     }
 
 
-def _identifier(spec: KernelSpec, kernel: CompiledKernel, conditions: Mapping[str, int]) -> str:
+def _identifier(
+    spec: KernelSpec, kernel: CompiledKernel, conditions: Mapping[str, int], aligned: bool
+) -> str:
     flags = "".join(f".{name}={kernel.flags[name]}" for name in conditions)
-    aligned = ".aligned" if any(p.multiple_of > 1 for p in kernel.parameters) else ""
-    return f"{spec.name}.{kernel.precision}.{target(kernel.target).file_stem}{flags}{aligned}"
+    kind = ".aligned" if aligned else ""
+    return f"{spec.name}.{kernel.precision}.{target(kernel.target).file_stem}{flags}{kind}"
 
 
 def _suffix(when: Mapping[str, tuple[int | None, int | None]] | None) -> str:
