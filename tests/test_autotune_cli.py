@@ -131,7 +131,7 @@ def test_a_score_knows_how_many_multiprocessors_the_target_has() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["nope"], 2, "unknown family 'nope'; accepted: attention, gemm, "),
+        (["nope"], 2, "unknown family 'nope'; accepted: attention, beam_topk, "),
         (["gemm", "--target", "tpu"], 2, "unknown target 'tpu'"),
         (["gemm", "--shape", "M=64"], 2, "gemm needs a size for N, K"),
         (["gemm", "--dtype", "fp8"], 2, "unknown precision of gemm 'fp8'"),

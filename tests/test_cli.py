@@ -56,7 +56,7 @@ def test_the_overview_names_every_command_and_exit_code(tilewright: CommandLine)
             "gemm is a family; --entry belongs to a file",
         ),
         (("nonsense",), 2, "unknown command 'nonsense'; accepted: list, doctor"),
-        (("check", "gemmm"), 2, "unknown family 'gemmm'; accepted: attention, gemm, "),
+        (("check", "gemmm"), 2, "unknown family 'gemmm'; accepted: attention, beam_topk, "),
         (("check", "gemm", "--shape", "M=2"), 2, "gemm needs a size for N, K"),
         (("check", "gemm", "--shape", "M=a"), 2, "'M=a' in --shape is not NAME=INTEGER"),
         (("check", "gemm", "--shape", "M=2,N=2,K=-1"), 2, "K=-1 is negative"),

@@ -28,13 +28,14 @@ def outcomes() -> list[validation.Outcome]:
 
 def test_published_rows_are_met(outcomes: list[validation.Outcome]) -> None:
     summary = validation.summary(outcomes)
-    assert summary.predicted == 38 and summary.rows == 40
+    assert summary.predicted == summary.rows == 40
     assert summary.median_error is not None and summary.median_error <= 0.12
     assert summary.p90_error is not None and summary.p90_error <= 0.30
     assert summary.gemm_spearman is not None and summary.gemm_spearman >= 0.9
-    # No op is carried by another's rows.
-    assert set(summary.by_op) == set(variants.OPS) - {"topk"}
-    assert all(error <= 0.15 for error in summary.by_op.values()), summary.by_op
+    # No op is carried by another's rows. Of top-k our kernel is modelled, which sorts less than the published one.
+    assert set(summary.by_op) == set(variants.OPS)
+    own = {op: error for op, error in summary.by_op.items() if op != "topk"}
+    assert all(error <= 0.15 for error in own.values()), summary.by_op
 
 
 def test_rows_that_informed_no_constant_are_met_too(outcomes: list[validation.Outcome]) -> None:
@@ -50,13 +51,22 @@ def test_each_step_that_made_a_gemm_faster_makes_the_prediction_faster(
     assert predicted["G1"] > 10 * predicted["G3"] > 10 * predicted["G4"] > 10 * predicted["G5"]
 
 
-def test_what_has_no_kernel_yet_is_blank_with_its_reason(
+def test_our_top_k_is_modelled_below_the_published_time(
     outcomes: list[validation.Outcome],
 ) -> None:
-    blank = [o for o in outcomes if o.op == "topk"]
-    assert len(blank) == 2
-    assert all(o.predicted_us is None and o.ratio is None and o.reason for o in blank)
-    assert not any(o.used_to_fit for o in blank)
+    found = [o for o in outcomes if o.op == "topk"]
+    assert len(found) == 2
+    assert all(o.ratio is not None and 0.2 <= o.ratio <= 1.0 and o.note for o in found)
+    assert not any(o.used_to_fit for o in found)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"variant": "rows x cols"}, {"variant": "k=2000"}, {"dtype": "int8"}]
+)
+def test_top_k_rows_that_cannot_be_had_say_why(wrong: dict[str, str]) -> None:
+    given = {"op": "topk", "M": "48", "N": "1024", "dtype": "fp32", "variant": "k=10", **wrong}
+    with pytest.raises(Unknown):
+        launches.plan(row(**given))
 
 
 def test_rows_are_known_by_their_figures_whatever_they_are_called(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from math import ceil
 
 from ..ops.attention import host as attention_host
 from ..ops.attention import planning as attention_planning
+from ..ops.beam_topk import host as topk_host
+from ..ops.beam_topk import planning as topk_planning
 from ..ops.gemm import planning
 from ..soc import find
 from ..twin.model import Launch
@@ -315,6 +317,32 @@ def attention(row: Row) -> Plan:
     )
 
 
+def topk(row: Row) -> Plan:
+    """``topk``: values become weights of a softmax here, the published kernel writes them as they are."""
+    rows, columns, k = row.number("M"), row.number("N"), variants.results(row)
+    if rows < 1 or not 1 <= k <= columns:
+        raise Unknown(f"the {k} largest of {rows} rows of {columns} cannot be had")
+    precision = row["dtype"] or "fp32"
+    if precision not in _FLOATS:
+        raise Unknown(f"dtype '{precision}' is unknown, known are {', '.join(_FLOATS)}")
+    problem = topk_planning.Launch(
+        rows, columns, k, k, columns, _FLOATS[precision], 1.0, whole_row=False, invariant=False
+    )
+    try:
+        ready = topk_planning.plan(problem, precision, _TOPK_TILE, row.soc, row.number("cores_aiv"))
+    except ValueError as error:
+        raise Unknown(str(error)) from None
+    arguments = [
+        *topk_host.unbacked(problem),
+        Buffer.unbacked("workspace", ready.workspace),
+    ]
+    launch = Launch(ready.kernel, ready.block_dim, arguments, ready.tiling)
+    return Plan(((launch,),), note="our kernel, not the published one's, and probabilities as well")
+
+
+_TOPK_TILE = 4096
+_FLOATS = {"fp32": 4, "fp16": 2, "bf16": 2}
+
 _BUILDERS = {
     "attention": attention,
     "gemm": gemm,
@@ -324,17 +352,13 @@ _BUILDERS = {
     "copy_gm_ub": copies,
     "copy_gm_l1": copies,
     "nd2nz_in_ub": spreads,
-}
-_LATER = {
-    "topk": "the top-k kernel comes with its own issue",
+    "topk": topk,
 }
 
 
 def plan(row: Row) -> Plan:
     """The launches of a row. Raises Unknown with the reason where there are none."""
     op = row["op"]
-    if op in _LATER:
-        raise Unknown(_LATER[op])
     if op not in _BUILDERS:
         raise Unknown(f"op '{op}' is unknown, known are {', '.join(variants.OPS)}")
     return _BUILDERS[op](row)

@@ -229,6 +229,14 @@ def additions_in_ub(row: Row) -> AdditionsInUb:
     return AdditionsInUb(elements, times, src0, src1, dst, block, repeat)
 
 
+def results(row: Row) -> int:
+    """How many of each row ``topk`` finds."""
+    found = _found(r"\bk\s*=\s*(\d+)", row.words)
+    if found is None:
+        raise Unknown(f"variant '{row['variant']}' does not say k=")
+    return int(found[1])
+
+
 @dataclass(frozen=True, slots=True)
 class Spreads:
     """Rows to fractals by way of UB; see ``nd2nz.cpp``."""

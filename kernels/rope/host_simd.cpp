@@ -2,35 +2,13 @@
 //
 // Products and sums round one by one, in the same order at every level and in tails, so that all levels give
 // the same bits.
-#include "_host/simd/math.hpp"
+#include "_rows/host_elements.hpp"
 #include "rope/host_kernels.hpp"
 
 namespace tw::rope::TW_ISA {
 namespace {
 
 using namespace tw::TW_ISA;
-
-struct F32 {
-  using Element = float;
-  TW_INLINE VF load(const float* p) { return tw::TW_ISA::load(p); }
-  TW_INLINE void store(float* p, VF v) { tw::TW_ISA::store(p, v); }
-  static float widen(float v) { return v; }
-  static float narrow(float v) { return v; }
-};
-struct BF16 {
-  using Element = uint16_t;
-  TW_INLINE VF load(const uint16_t* p) { return load_bf16(p); }
-  TW_INLINE void store(uint16_t* p, VF v) { store_bf16(p, v); }
-  static float widen(uint16_t v) { return bf16_to_float(v); }
-  static uint16_t narrow(float v) { return float_to_bf16(v); }
-};
-struct F16 {
-  using Element = uint16_t;
-  TW_INLINE VF load(const uint16_t* p) { return load_fp16(p); }
-  TW_INLINE void store(uint16_t* p, VF v) { store_fp16(p, v); }
-  static float widen(uint16_t v) { return fp16_to_float(v); }
-  static uint16_t narrow(float v) { return float_to_fp16(v); }
-};
 
 // Lanes 2i and 2i + 1 exchanged.
 #if defined(TW_EMULATE) || TW_LEVEL == TW_LEVEL_scalar

@@ -1,0 +1,1 @@
+"""beam_topk on Ascend: sorted survivors on the vector cores."""

@@ -1,0 +1,1 @@
+"""hadamard on Ascend: steps of neighbours' sums and differences on the vector cores."""

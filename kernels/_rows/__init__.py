@@ -1,0 +1,1 @@
+"""What kernels over the rows of a matrix share on the CPU."""

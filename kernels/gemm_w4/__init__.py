@@ -1,0 +1,1 @@
+"""Matrix multiplication with 4-bit weights: see `spec.py`."""

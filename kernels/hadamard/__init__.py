@@ -1,0 +1,1 @@
+"""The normalised Walsh-Hadamard transform of rows: see `spec.py`."""

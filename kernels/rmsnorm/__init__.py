@@ -1,0 +1,1 @@
+"""Root-mean-square normalisation of rows, with a residual: see `spec.py`."""
