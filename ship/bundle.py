@@ -102,7 +102,9 @@ def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
     (variant / "_fakes.py").write_text(
         generate.fake_module([op for _, op in pairs], identifier), encoding="utf-8"
     )
-    (variant / "_layouts.py").write_text(pyapi.layouts_module(pairs), encoding="utf-8")
+    for family, op in pairs:
+        if source := pyapi.layouts_module(family, op):
+            (variant / f"_layouts_{op.name}.py").write_text(source, encoding="utf-8")
     (variant / "__init__.py").write_text(
         pyapi.init_module(pairs, summary, levels), encoding="utf-8"
     )

@@ -1,14 +1,14 @@
-"""The Python of a bundle's variant: `_ops.py`, `_layouts.py` and `__init__.py`, from the table of ops."""
+"""The Python of a bundle's variant: `_ops.py`, `_layouts_<op>.py` and `__init__.py`, from the table of ops."""
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tilewright.dims import Expr
 from tilewright.errors import UsageError
+from tilewright.ship.layout_source import standing_alone
 from tilewright.spec import Ref
 
 if TYPE_CHECKING:
@@ -55,22 +55,16 @@ def add_op_namespace_prefix(op_name: str) -> str:
 '''
 
 
-def layouts_module(families: Sequence[tuple[Family, Op]]) -> str:
-    """`_layouts.py`: the families' own layout functions, which need torch only."""
+def layouts_module(family: Family, op: Op) -> str | None:
+    """`_layouts_<op>.py`: the family's own layout functions, which need torch only; None without any."""
+    paths = dict.fromkeys(function for _, _, function in _packs(family, op))
+    if not paths:
+        return None
     parts = [
-        f'"""How tensors are packed; taken from the families as it stands. {_GENERATED}"""',
+        f'"""How tensors of {op.name} are packed; taken from the family as it stands. {_GENERATED}"""',
         "from __future__ import annotations",
-        "from collections.abc import Mapping\n\nimport torch\nfrom torch import Tensor",
+        *standing_alone(_function(family, path) for path in paths),
     ]
-    seen: dict[str, str] = {}
-    for family, op in families:
-        for _, _, function in _packs(family, op):
-            source = inspect.getsource(_function(family, function)).strip()
-            name = function.rpartition(":")[2]
-            if seen.setdefault(name, source) != source:
-                raise UsageError(f"two families have different layout functions named '{name}'")
-            if source not in parts:
-                parts.append(source)
     return "\n\n\n".join(parts) + "\n"
 
 
@@ -85,9 +79,8 @@ def init_module(families: Sequence[tuple[Family, Op]], summary: str, levels: Seq
             functions.append(_pack_function(family, op, tensor, name))
     names.append("levels")
     public = "".join(f'    "{name}",\n' for name in sorted(names))
-    imports = (
-        "from . import _layouts\n" if any(True for f, o in families for _ in _packs(f, o)) else ""
-    )
+    packed = [f"_layouts_{o.name}" for f, o in families if any(_packs(f, o))]
+    imports = f"from . import {', '.join(packed)}\n" if packed else ""
     body = "\n\n".join(functions)
     return f'''"""{summary} {_GENERATED}"""
 
@@ -209,7 +202,7 @@ def _pack_function(family: Family, op: Op, tensor: str, name: str) -> str:
     default = list(layouts)[-1]
     table = "".join(f"        torch.{dtype}: {extra!r},\n" for dtype, extra in sizes.items())
     choices = "".join(
-        f'        "{one}": _layouts.{function},\n' for one, function in layouts.items()
+        f'        "{one}": _layouts_{op.name}.{function},\n' for one, function in layouts.items()
     )
     return f'''def {name}({tensor}: Tensor, layout: str = "{default}") -> Tensor:
     """{tensor}[{logical}] in another layout of {op.name}: {", ".join(layouts)}."""

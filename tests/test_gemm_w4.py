@@ -176,7 +176,7 @@ def test_blocks_of_a_model_file_are_minima_of_groups_of_32() -> None:
     case = case_of(groups * 32, n, groups * 32, "fp32", zero="min")
     given = {
         "a": torch.eye(groups * 32),
-        "b": formats.to_rows(torch.from_numpy(codes), {}),
+        "b": formats.codes_to_rows(torch.from_numpy(codes), {}),
         "scale": torch.from_numpy(d),
         "minimum": torch.from_numpy(m),
     }
@@ -187,7 +187,7 @@ def test_blocks_of_a_model_file_are_minima_of_groups_of_32() -> None:
 @given(n=st.integers(1, 40), k=st.integers(1, 70), seed=st.integers(0, 1000))
 def test_layouts_say_where_a_code_is(n: int, k: int, seed: int) -> None:
     codes = torch.randint(16, (n, k), generator=torch.Generator().manual_seed(seed))
-    rows, panels = formats.to_rows(codes, {}), formats.to_panel16(codes, {})
+    rows, panels = formats.codes_to_rows(codes, {}), formats.codes_to_panel16(codes, {})
     assert rows.shape == (n, -(-k // 8)) and panels.shape == (-(-n // 16), -(-k // 32), 4, 16)
     assert torch.equal(formats.from_rows(rows, k).long(), codes)
     for i, j in ((0, 0), (n - 1, k - 1), (n // 2, k // 2), (n // 3, k // 3)):
@@ -206,7 +206,7 @@ def test_weights_of_zero_give_zero(precision: str) -> None:
         if zero == "asym":
             physical["zero"] = torch.full_like(physical["zero"], 11)
         codes = torch.full((33, 300), 11 if zero == "asym" else 8)
-        physical["b"] = formats.to_rows(codes, {})
+        physical["b"] = formats.codes_to_rows(codes, {})
         if logical["a"].is_floating_point():
             physical["a"] = logical["a"] * 1000
         for level in native.module().cpu_levels():
@@ -223,7 +223,7 @@ def test_int8_sums_are_exact_at_their_ends(zero: str, extreme: int) -> None:
     codes = torch.full((20, 128), 15) * (torch.arange(20) % 2)[:, None]
     logical["a"] = torch.full((3, 128), extreme, dtype=torch.int8)
     logical["b"], physical["a"] = codes.int(), logical["a"]
-    physical["b"] = formats.to_panel16(codes, {})
+    physical["b"] = formats.codes_to_panel16(codes, {})
     logical["scale"], physical["scale"] = torch.ones(20, 1).half(), torch.ones(2, 1, 16).half()
     logical["row_scale"] = physical["row_scale"] = torch.ones(3)
     for level in native.module().cpu_levels():
@@ -245,7 +245,7 @@ def test_specials_stay_in_their_row_and_large_values_do_not_overflow(precision: 
     rest = [0, 1, 2, 3, 5, 7, 8]
     assert torch.equal(c[rest], clean[rest])
     physical["a"] = torch.full_like(physical["a"], 60000.0)
-    physical["b"] = formats.to_rows(torch.full((40, 96), 9), {})
+    physical["b"] = formats.codes_to_rows(torch.full((40, 96), 9), {})
     physical["scale"] = torch.full((40, 3), 2.0**-10).half()
     want = 60000.0 * 96 / 1024
     assert multiply(case, physical).float().sub(want).abs().max() < want * 2.0**-8

@@ -153,7 +153,7 @@ def test_the_receiver_judges_as_the_core_does(
 def test_the_shipped_packing_is_the_families_own(tmp_path: Path, dtype: torch.dtype) -> None:
     folder = tmp_path / f"shipped_{dtype}".replace(".", "_")
     folder.mkdir()
-    (folder / "_layouts.py").write_text(pyapi.layouts_module([(GEMM, OP)]))
+    (folder / "_layouts_gemm.py").write_text(pyapi.layouts_module(GEMM, OP) or "")
     (folder / "_ops.py").write_text("LIBRARY = None\nops = None\n")
     (folder / "_fakes.py").write_text("")
     (folder / "__init__.py").write_text(pyapi.init_module([(GEMM, OP)], "gemm.", ["scalar"]))

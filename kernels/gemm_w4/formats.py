@@ -33,13 +33,13 @@ def _padded(value: Tensor, rows: int, cols: int) -> Tensor:
     return room
 
 
-def to_rows(codes: Tensor, sizes: Mapping[str, float]) -> Tensor:
+def codes_to_rows(codes: Tensor, sizes: Mapping[str, float]) -> Tensor:
     """[N,K] codes to [N, ceil(K/8)] int32: k = 8 w + i is nibble i of word w, zero padded."""
     room = _padded(codes, 1, WORD)
     return _words(room.view(room.shape[0], room.shape[1] // WORD, WORD), tuple(range(WORD)))
 
 
-def to_panel16(codes: Tensor, sizes: Mapping[str, float]) -> Tensor:
+def codes_to_panel16(codes: Tensor, sizes: Mapping[str, float]) -> Tensor:
     """[N,K] codes to [ceil(N/16), ceil(K/32), 4, 16] int32, zero padded.
 
     A word holds 8 consecutive k of one column: byte j has k = j in its low and k = 4 + j in its high nibble,

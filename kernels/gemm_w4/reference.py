@@ -9,16 +9,16 @@ from torch import Tensor
 
 from tilewright.kernels.gemm_w4.formats import (
     SYM_ZERO,
+    codes_to_panel16,
+    codes_to_rows,
     groups_to_panel16,
-    to_panel16,
-    to_rows,
 )
 
 if TYPE_CHECKING:
     from tilewright.cases import Case
     from tilewright.spec import KernelSpec
 
-__all__ = ["gemm_w4", "groups_to_panel16", "make_inputs", "to_panel16", "to_rows"]
+__all__ = ["gemm_w4", "groups_to_panel16", "make_inputs", "codes_to_panel16", "codes_to_rows"]
 
 
 def dequantised(

@@ -100,10 +100,10 @@ SPEC = KernelSpec(
             N,
             K,
             layouts={
-                "rows": Layout((N, cdiv(K, 8)), Ref("formats:to_rows")),
+                "rows": Layout((N, cdiv(K, 8)), Ref("formats:codes_to_rows")),
                 "panel16": Layout(
                     (cdiv(N, 16), cdiv(K, 32), 4, 16),
-                    Ref("formats:to_panel16"),
+                    Ref("formats:codes_to_panel16"),
                     ("host",),
                     blocked=3,
                 ),

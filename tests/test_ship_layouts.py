@@ -1,0 +1,73 @@
+"""Layout functions travel with what they use and pack as the family's own do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tilewright.bindings.table import op_of
+from tilewright.errors import UsageError
+from tilewright.registry import Family, families
+from tilewright.ship import pyapi
+from tilewright.ship.layout_source import standing_alone
+from tilewright.spec import Ref
+
+FAMILIES = families()
+PACKED = [
+    (family.name, tensor.name, layout.pack.path)
+    for family in FAMILIES.values()
+    for tensor in family.spec.given
+    for layout in tensor.layouts.values()
+    if layout.pack is not None
+]
+
+
+def shipped(family: Family) -> dict[str, Any]:
+    source = pyapi.layouts_module(family, op_of(family))
+    assert source is not None
+    assert not re.search(r"(from|import) tilewright", source)
+    names: dict[str, Any] = {}
+    exec(compile(source, f"_layouts_{family.name}.py", "exec"), names)
+    return names
+
+
+def test_some_families_pack() -> None:
+    assert {"gemm", "gemm_w4"} <= {name for name, _, _ in PACKED}
+
+
+@pytest.mark.parametrize(("name", "tensor", "path"), PACKED)
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_the_shipped_function_packs_as_the_familys_own(
+    name: str, tensor: str, path: str, data: st.DataObject
+) -> None:
+    family = FAMILIES[name]
+    spec = next(t for t in family.spec.given if t.name == tensor)
+    precision = data.draw(st.sampled_from(family.spec.precisions))
+    shape = [data.draw(st.integers(0, 40)) for _ in spec.dims]
+    value = torch.randint(0, 16, shape).to(precision.dtypes[tensor].torch())
+    function = path.rpartition(":")[2]
+    try:
+        want = Ref(path).resolve(family.package)(value, precision.sizes)
+    except (RuntimeError, ValueError, KeyError):  # sizes this layout has no blocks for
+        return
+    assert torch.equal(shipped(family)[function](value, precision.sizes), want)
+
+
+def _uses_what_a_bundle_lacks(value: torch.Tensor) -> object:
+    return pytest.approx(value)
+
+
+def _reaches_it() -> object:
+    return _uses_what_a_bundle_lacks(torch.zeros(1))
+
+
+@pytest.mark.parametrize("function", [_uses_what_a_bundle_lacks, _reaches_it])
+def test_a_function_that_needs_more_than_torch_is_refused(function: Any) -> None:
+    with pytest.raises(UsageError, match="uses 'pytest' of pytest, which a bundle has not"):
+        standing_alone([function])
