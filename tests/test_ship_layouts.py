@@ -1,4 +1,4 @@
-"""Layout functions travel with what they use and pack as the family's own do."""
+"""Layout functions travel with what they use and pack as the family's own do; schemas are told apart."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tilewright.errors import UsageError
 from tilewright.registry import Family, families
 from tilewright.ship import pyapi
 from tilewright.ship.layout_source import standing_alone
+from tilewright.ship.receiver.verify_parts.schema import same_schema
 from tilewright.spec import Ref
 
 FAMILIES = families()
@@ -71,3 +72,21 @@ def _reaches_it() -> object:
 def test_a_function_that_needs_more_than_torch_is_refused(function: Any) -> None:
     with pytest.raises(UsageError, match="uses 'pytest' of pytest, which a bundle has not"):
         standing_alone([function])
+
+
+@given(default=st.floats(allow_nan=False, allow_infinity=False, min_value=0))
+def test_default_numbers_are_compared_as_numbers(default: float) -> None:
+    declared = f"op(Tensor x, *, float eps={default}, int threads=0) -> Tensor"
+    assert same_schema(
+        f"space::op(Tensor x, *, float eps={default:.17g}, int threads=0) -> Tensor", declared
+    )
+    assert not same_schema(
+        f"space::op(Tensor x, *, float eps={default + 1 + default}, int threads=0) -> Tensor",
+        declared,
+    )
+    assert not same_schema(
+        f"space::op(Tensor x, *, float eps={default:.17g}, int threads=1) -> Tensor", declared
+    )
+    assert not same_schema(
+        f"space::op2(Tensor x, *, float eps={default}, int threads=0) -> Tensor", declared
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,13 @@ CASE_BYTES = 24 << 10
 def golden_cases(spec: KernelSpec, precision: Precision) -> Iterator[Case]:
     """The small check cases of the spec: tails, empties, views of larger memory, every flag combination."""
 
+    combinations = spec.flag_combinations(precision, "host")
+
     def moved(sizes: Mapping[str, int]) -> float:
-        return spec.bytes_of(spec.case(sizes, precision.name))
+        for flags in combinations:
+            if spec.why_invalid(sizes, precision.name, flags) is None:
+                return spec.bytes_of(spec.case(sizes, precision.name, flags))
+        return math.inf
 
     small = [s for s in spec.cases.sizes if moved(s) <= CASE_BYTES]
     small = small or [min(spec.cases.sizes, key=moved)]

@@ -15,6 +15,7 @@ from .golden import Call
 from .gpu import gpu_stage
 from .host import ISA_VARIABLE
 from .loaded import Loaded, Result, first_line, judge
+from .schema import same_schema
 
 
 def stages(root: Path, manifest: dict[str, Any], quick: bool) -> Iterator[tuple[str, Result]]:
@@ -47,7 +48,7 @@ def load_stage(loaded: Loaded, seconds: float) -> Result:
         return "failed", f"The library loaded but did not register op {', '.join(missing)}."
     for name, facts in loaded.manifest["ops"].items():
         schema = str(loaded.op(name)._schema)
-        if facts["schema"] not in schema:
+        if not same_schema(schema, facts["schema"]):
             return "failed", f"Op {name} registered as {schema}, not as {facts['schema']}."
     levels = loaded.module.levels()
     return "passed", (
