@@ -44,7 +44,9 @@ class Bundle:
     verdict: receive.Verdict
 
 
-def build(request: Request, say: Say = lambda _: None) -> Bundle:
+def build(
+    request: Request, say: Say = lambda _: None, counting: gpu.Counting = gpu.uncounted
+) -> Bundle:
     """Make the bundle beside its place, verify it with its own verify.py, and only then move it there.
 
     Raises VerificationFailed (and leaves nothing) if any stage does not pass, BuildFailed if a
@@ -54,7 +56,7 @@ def build(request: Request, say: Say = lambda _: None) -> Bundle:
     staging = request.folder.parent / f".{request.folder.name}.{os.getpid()}"
     shutil.rmtree(staging, ignore_errors=True)
     try:
-        manifest = _write(staging, request, say)
+        manifest = _write(staging, request, say, counting)
         say("checking every op again, with the bundle's own verify.py")
         verdict = receive.verify(staging)
         if not verdict.ok:
@@ -71,7 +73,7 @@ def build(request: Request, say: Say = lambda _: None) -> Bundle:
     )
 
 
-def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
+def _write(root: Path, request: Request, say: Say, counting: gpu.Counting) -> dict[str, Any]:
     from tilewright.bindings.table import op_of
     from tilewright.bindings.torch import generate
     from tilewright.tables import load
@@ -82,9 +84,10 @@ def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
     variant.mkdir(parents=True)
 
     devices = [t for t in request.targets if t.kind in ("cuda", "hip")]
+    part = gpu.GpuPart()
     if devices:
         say(f"compiling for {', '.join(t.name for t in devices)}")
-    part = gpu.compile_gpu(request.families, devices, request.gpu_precisions)
+        part = gpu.compile_gpu(request.families, devices, request.gpu_precisions, counting=counting)
     gpu.write_binaries(variant, part)
     has_ascend = any(t.kind == "ascend" for t in request.targets)
     shipped_ascendc = ascendc.write(root, request.families) if has_ascend else []
@@ -103,8 +106,8 @@ def _write(root: Path, request: Request, say: Say) -> dict[str, Any]:
         generate.fake_module([op for _, op in pairs], identifier), encoding="utf-8"
     )
     for family, op in pairs:
-        if source := pyapi.layouts_module(family, op):
-            (variant / f"_layouts_{op.name}.py").write_text(source, encoding="utf-8")
+        if layouts := pyapi.layouts_module(family, op):
+            (variant / f"_layouts_{op.name}.py").write_text(layouts, encoding="utf-8")
     (variant / "__init__.py").write_text(
         pyapi.init_module(pairs, summary, levels), encoding="utf-8"
     )

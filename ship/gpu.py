@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,15 @@ from tilewright.targets import target as target_named
 FEW_JOBS = 12
 FOLDER = "binaries"
 _SUFFIX = {"cuda": "cubin", "hip": "hsaco"}
+
+# Tells of long work: a context for so many steps, whose value is called with a note at each.
+Counting = Callable[[str, int], AbstractContextManager[Callable[[str], None]]]
+
+
+@contextmanager
+def uncounted(what: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Tells nobody."""
+    yield lambda note: None
 
 
 @dataclass(slots=True)
@@ -61,12 +71,14 @@ def compile_gpu(
     targets: Sequence[Target],
     precisions: Sequence[str] = (),
     workers: int | None = None,
+    counting: Counting = uncounted,
 ) -> GpuPart:
     """Every launchable combination of precision and flags of the families on the targets.
 
     Tuned configs come first, each for the ranges of sizes that the table of configs gives it, then the
     default ones for every size. The launcher takes the first entry that fits a call, so a binary
-    specialised to 16-byte rows stands before the one that takes any. `workers` processes compile (default: one a core).
+    specialised to 16-byte rows stands before the one that takes any. `workers` processes compile
+    (default: one a core); `counting` is told of each binary.
     """
     part = GpuPart()
     jobs: list[Job] = []
@@ -81,24 +93,27 @@ def compile_gpu(
                     _refusal(family.name, target.name, "the family has no triton.py")
                 )
     by_name = {family.name: family for family in families}
-    for job, kernel in zip(jobs, _compile(jobs, workers or usable_cores()), strict=True):
-        part.toolchain = part.toolchain or kernel.toolchain
-        if not kernel.ok:
-            if job.aligned:
-                part.refused.append(_refusal(job.family, job.target, kernel.error, job))
-            continue
-        family = by_name[job.family]
-        where = target_named(job.target)
-        path, *then = (binary_path(family, one, where) for one in (kernel, *kernel.then))
-        part.entries += [
-            compiled.dispatch_row(
-                family.spec, kernel, path, then=then, aligned=job.aligned, when=when
-            )
-            for when in job.whens or (None,)
-        ]
-        part.binaries[path] = kernel.binary
-        part.binaries |= {p: one.binary for p, one in zip(then, kernel.then, strict=True)}
+    with counting("compiling for GPUs", len(jobs)) as step:
+        for job, kernel in zip(jobs, _compile(jobs, workers or usable_cores()), strict=True):
+            step(f"{job.family} {job.precision} {job.target}")
+            _add(part, by_name[job.family], job, kernel)
     return part
+
+
+def _add(part: GpuPart, family: Family, job: Job, kernel: CompiledKernel) -> None:
+    part.toolchain = part.toolchain or kernel.toolchain
+    if not kernel.ok:
+        if job.aligned:
+            part.refused.append(_refusal(job.family, job.target, kernel.error, job))
+        return
+    where = target_named(job.target)
+    path, *then = (binary_path(family, one, where) for one in (kernel, *kernel.then))
+    part.entries += [
+        compiled.dispatch_row(family.spec, kernel, path, then=then, aligned=job.aligned, when=when)
+        for when in job.whens or (None,)
+    ]
+    part.binaries[path] = kernel.binary
+    part.binaries |= {p: one.binary for p, one in zip(then, kernel.then, strict=True)}
 
 
 def _tuned_jobs(family: Family, target: Target, precisions: Sequence[str]) -> Iterator[Job]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tilewright.cli import options
-from tilewright.cli.output import emit, say, table
+from tilewright.cli.output import emit, progress, say, table
 
 app = typer.Typer()
 
@@ -93,7 +93,7 @@ def run(
         gpu_precisions=options.names(gpu_dtype),
         bench=bench,
     )
-    made = build(request, lambda text: say(text, json))
+    made = build(request, lambda text: say(text, json), progress)
     manifest = made.manifest
     emit(
         json,
