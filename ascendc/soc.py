@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 _K = 1024
+_SYSTEM_L1 = 256  # bytes at the end of L1 that belong to the system in mixed kernels
 
 
 @dataclass(frozen=True, slots=True)
 class Soc:
-    """One part: cube cores, clock in MHz, and bytes of each memory that a kernel can use."""
+    """One part: cube cores, clock in MHz, and bytes of each memory."""
 
     name: str
     cube_cores: int
@@ -25,6 +26,11 @@ class Soc:
     ub: int = 192 * _K - 256  # the last 256 bytes belong to the system
     bt: int = 1 * _K
     fb: int = 2 * _K
+
+    def room(self, memory: str, *, mixed: bool) -> int:
+        """Bytes of a memory that a kernel can use; ``mixed``: one of both kinds of cores."""
+        size: int = getattr(self, memory)
+        return size - _SYSTEM_L1 if mixed and memory == "l1" else size
 
 
 SOCS = MappingProxyType(

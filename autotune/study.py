@@ -77,6 +77,8 @@ def tune(
 ) -> TuneResult:
     """Search configs of `case`; the default is trial 0 and is compared with the best at the end.
 
+    So is what a call gets where nothing is tuned, if the family's tiling names another: it is trial 1.
+
     `trials` counts the study's trials altogether, so that running it again resumes and then measures
     nothing; `seconds` bounds this run. With neither, 40 trials. `storage` is `journal:PATH` or a
     database URL, by default a journal of this user. `workers` processes do everything, or, with
@@ -228,15 +230,15 @@ def _describe(study: optuna.Study, key: StudyKey, objective: Objective) -> None:
 
 
 def _enqueue(study: optuna.Study, pool: Pool, guesses: Sequence[Config], limit: int | None) -> None:
-    """Put the guesses that are legal here into a new study's queue, behind the default.
+    """Put the guesses that are legal here into a new study's queue, behind the default and what untuned calls get.
 
     What waits takes a place of the budget, so that the queue leaves room for the search.
     """
-    default = pool.config(pool.default)
-    legal = [c for c in dict.fromkeys(guesses) if c != default and pool.index(c) is not None]
-    legal = legal if limit is None else legal[: max(0, limit - 2)]
+    first = [pool.config(place) for place in pool.first]
+    legal = [c for c in dict.fromkeys(guesses) if c not in first and pool.index(c) is not None]
+    legal = legal if limit is None else legal[: max(0, limit - len(first) - 1)]
     if legal and not study.get_trials(deepcopy=False):
-        for config in (default, *legal):
+        for config in (*first, *legal):
             study.enqueue_trial(dict(config))
 
 
@@ -265,7 +267,7 @@ def _decide(
     )
     try:
         with interruption.breakable(), site.device():
-            decision = final.decide(objective, rows, default, seconds, most)
+            decision = final.decide(objective, rows, default, seconds, most, pool.suggested)
     except KeyboardInterrupt:
         return final.by_screening(rows, default, final.CUT_OFF)
     finally:

@@ -96,6 +96,7 @@ struct OpSpec {
   int case_sizes;
   std::span<const ConfigField> config;
   std::span<const Tuned> tuned;
+  std::span<const Tuned> tiling;  // what sizes alone suggest, at some sizes; after everything tuned
 };
 
 // What the caller gave for one tensor. Strides count elements.

@@ -35,7 +35,7 @@ def tables(op: Op, kernel: str) -> str:
         parts.append(_precision(op, index, precision, sizes))
     for field in op.config:
         parts.append(_array("int64_t", f"{field.name}_accepted", [str(v) for v in field.values]))
-    parts += [_tuned(op, index, entry) for index, entry in enumerate(rows)]
+    parts += [_tuned(op, index, entry) for index, entry in enumerate([*rows, *op.tiling])]
     flag_index = {f.name: i for i, f in enumerate(op.flags)}
     parts.append(
         _array(
@@ -76,20 +76,11 @@ def tables(op: Op, kernel: str) -> str:
             [f"{{{quoted(c.name)}, {c.default}, {c.name}_accepted}}" for c in op.config],
         )
     )
-    parts.append(
-        _array(
-            "Tuned",
-            "tuned",
-            [
-                f"{{{quoted(e.level)}, {[p.name for p in op.precisions].index(e.precision)}, "
-                f"{f't{i}_flags' if op.flags else '{}'}, {e.span.over}, t{i}_bucket, t{i}_config}}"
-                for i, e in enumerate(rows)
-            ],
-        )
-    )
+    parts.append(_array("Tuned", "tuned", _rows(op, rows, 0)))
+    parts.append(_array("Tuned", "tiling", _rows(op, op.tiling, len(rows))))
     parts.append(
         f"constexpr OpSpec spec{{{quoted(op.name)}, {kernel}, tensors, flags, precisions, sizes, {len(op.sizes)}, "
-        "config, tuned};"
+        "config, tuned, tiling};"
     )
     parts.append(f"}}  // namespace {op.name}_op")
     return "\n".join(parts) + "\n"
@@ -172,6 +163,16 @@ def _usable(op: Op) -> list[Entry]:
         if e.precision in names
         and len(e.bucket) == len(op.sizes)
         and all(e.flags.get(f.name) in f.values for f in layouts)
+    ]
+
+
+def _rows(op: Op, entries: Sequence[Entry], first: int) -> list[str]:
+    """One row an entry; `first` is the number of the arrays of the first."""
+    names = [p.name for p in op.precisions]
+    return [
+        f"{{{quoted(e.level)}, {names.index(e.precision)}, {f't{i}_flags' if op.flags else '{}'}, "
+        f"{e.span.over}, t{i}_bucket, t{i}_config}}"
+        for i, e in enumerate(entries, first)
     ]
 
 

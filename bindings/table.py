@@ -16,7 +16,7 @@ from tilewright.dtypes import DType
 from tilewright.errors import UsageError
 from tilewright.registry import Family
 from tilewright.spec import KernelSpec, Size, Tensor
-from tilewright.tables import Entry
+from tilewright.tables import Entry, bucket, operands
 from tilewright.targets import CPU
 
 BACKEND = "host"
@@ -116,6 +116,7 @@ class Op:
     required_sizes: tuple[str, ...]
     config: tuple[ConfigField, ...]
     tuned: tuple[Entry, ...] = ()
+    tiling: tuple[Entry, ...] = ()
 
     @property
     def inputs(self) -> tuple[OpTensor, ...]:
@@ -286,7 +287,38 @@ def op_of(family: Family, tuned: Iterable[Entry] = ()) -> Op:
         required_sizes=required,
         config=tuple(ConfigField(n, tuple(v), default.get(n, v[0])) for n, v in fields.items()),
         tuned=tuple(tuned),
+        tiling=tiling_rows(family),
     )
+
+
+def tiling_rows(family: Family) -> tuple[Entry, ...]:
+    """What the family's tiling says on a CPU at the sizes of its benchmarks, for code that cannot ask it.
+
+    One row for every first size where the others change nothing at any: the choice weighs the distance of all
+    sizes, so that a row less at one first size would hand its calls to another. None for a family without a tiling.
+    """
+    spec = family.spec
+    if spec.tiling is None or spec.space_for(CPU) is None:
+        return ()
+    kinds: dict[tuple[str, ...], tuple[str, dict[str, str]]] = {}
+    for precision in spec.precisions:
+        for flags in spec.flag_combinations(precision, BACKEND):
+            layouts = {k: v for k, v in flags.items() if k.endswith("_layout")}
+            kinds.setdefault((operands(precision.name), *layouts.values()), (precision.name, flags))
+    rows: list[Entry] = []
+    for precision_name, flags in kinds.values():
+        found: dict[int, list[Entry]] = {}
+        for sizes in (spec.bench_cases or spec.cases).sizes:
+            if spec.why_invalid(sizes, precision_name, flags):
+                continue
+            case = spec.case(sizes, precision_name, flags)
+            config = spec.config_for(case, CPU)
+            one = Entry(bucket(case), precision_name, flags, config)
+            found.setdefault(one.bucket[0], []).append(one)
+        first_decides = all(len({e.config for e in same}) == 1 for same in found.values())
+        for same in found.values():
+            rows += same[:1] if first_decides else same
+    return tuple(rows)
 
 
 def _tensor(tensor: Tensor, output: bool) -> OpTensor:

@@ -24,6 +24,7 @@ from tilewright.perf.timers import cache_sizes, flush_size
 
 if TYPE_CHECKING:
     from tilewright.cases import Case
+    from tilewright.dtypes import DType
     from tilewright.spec import KernelSpec
 
 SCHEMA = "tilewright/ceilings/1"
@@ -344,10 +345,13 @@ class Bound:
 def bound(
     spec: KernelSpec, case: Case, ceilings: Ceilings, threads: int, cold: bool = False
 ) -> Bound:
-    """Ceiling time of a case: max(operations / peak, bytes / bandwidth of the level its working set lives in)."""
+    """Ceiling time of a case: max(operations / peak, bytes / bandwidth of the level its working set lives in).
+
+    Operations of several element types take their times one after another, each at its own peak.
+    """
     moved = spec.bytes_of(case)
     gbps = ceilings.bandwidth(moved, threads, cold)
-    gops = ceilings.peak_gops(spec.computes_in(case).name, threads)
+    gops = _peak(spec.computes_in(case), ceilings, threads)
     memory_us = moved / (gbps * 1e3)
     compute_us = spec.flops_of(case) / (gops * 1e3) if gops else 0.0
     level = ceilings.cold_level() if cold else ceilings.level_of(moved, threads)
@@ -359,6 +363,17 @@ def bound(
         gops,
         ceilings.disturbed or 0.0,
     )
+
+
+def _peak(shares: Mapping[DType, float], ceilings: Ceilings, threads: int) -> float | None:
+    """G operations/s of a mixture of element types; None where one's peak is not known."""
+    time = 0.0
+    for kind, share in shares.items():
+        peak = ceilings.peak_gops(kind.name, threads)
+        if not peak:
+            return None
+        time += share / peak
+    return 1.0 / time
 
 
 def impossible(time_us: float, limit: Bound) -> str | None:

@@ -13,8 +13,8 @@ from tilewright.ship import layout
 
 FOLDER = "ascendc"
 _SOURCES = {".cpp", ".h", ".hpp", ".txt", ".md"}
-# What makes a family's tiling bytes, and what prepares its arrays on the host. The first stands on `soc.py`
-# and the standard library; the second belongs to the twin and is only described.
+# What makes a family's tiling bytes, and what prepares its arrays on the host. The first, with modules beside it
+# that it imports, stands on `soc.py` and the standard library; the second belongs to the twin and is only described.
 PLANNING, HOST, SOC = "planning.py", "host.py", "soc.py"
 _HEADERS = "fetch_acl_headers.py"
 _NEIGHBOUR = re.compile(r'#include "\.\./(\w+)/')
@@ -28,9 +28,8 @@ def write(root: Path, families: Sequence[Family]) -> list[str]:
         return []
     source, place = package_folder("tilewright.ascendc"), root / FOLDER
     for family in shipped:
-        _copy(family.ascendc_folder, place / "ops" / family.name, (PLANNING,))
-        for shared in _shared(family.ascendc_folder):
-            _copy(shared, place / "ops" / shared.name, (PLANNING,))
+        for folder in (family.ascendc_folder, *_shared(family.ascendc_folder)):
+            _copy(folder, place / "ops" / folder.name, _imported(folder))
     _copy(source / "npu", place / "npu", (_HEADERS,))
     shutil.copyfile(source / SOC, place / SOC)
     (place / "README.md").write_text(readme(shipped), encoding="utf-8")
@@ -38,9 +37,32 @@ def write(root: Path, families: Sequence[Family]) -> list[str]:
 
 
 def _shared(folder: Path) -> list[Path]:
-    """Folders beside a family's own whose headers its sources include."""
-    text = "".join(p.read_text(encoding="utf-8") for p in folder.iterdir() if p.suffix in _SOURCES)
-    return [folder.parent / name for name in sorted(set(_NEIGHBOUR.findall(text)))]
+    """Folders beside a family's own whose headers its sources include, and those that these include."""
+    found: set[str] = set()
+    todo = [folder.name]
+    while todo:
+        place = folder.parent / todo.pop()
+        files = (p for p in place.iterdir() if p.suffix in _SOURCES)
+        text = "".join(p.read_text(encoding="utf-8") for p in files)
+        todo += set(_NEIGHBOUR.findall(text)) - found - {folder.name}
+        found.update(todo)
+    return [folder.parent / name for name in sorted(found)]
+
+
+def _imported(folder: Path) -> list[str]:
+    """`planning.py`, and modules of its folder that it imports, and that these import."""
+    found: dict[str, None] = {}
+    todo = [PLANNING]
+    while todo:
+        path = folder / todo.pop()
+        if path.name in found or not path.is_file():
+            continue
+        found[path.name] = None
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                todo += [f"{name}.py" for name in names]
+    return list(found)
 
 
 def _copy(source: Path, place: Path, scripts: Sequence[str]) -> None:
@@ -60,7 +82,7 @@ def readme(families: Sequence[Family]) -> str:
         "",
         "| in it | what |",
         "| --- | --- |",
-        "| `ops/<family>/` | the kernels; `planning.py` makes the tiling bytes of a launch |",
+        "| `ops/<family>/` | the kernels; `planning.py`, with what it imports, makes the tiling bytes of a launch |",
         "| `ops/_<name>/` | what several families share |",
         "| `npu/` | the CANN build and the launcher: `npu/README.md` |",
         "| `soc.py` | limits of the chips, which planning asks |",
@@ -112,20 +134,22 @@ def _of_family(family: Family) -> Iterator[str]:
         if name == HOST:
             yield "How tilewright's own host side, which is not in the bundle, does it:"
             yield ""
-        chosen = _planning(tree) if name == PLANNING else _preparing(tree)
+        chosen = _planning(folder, tree) if name == PLANNING else _preparing(tree)
         yield from (f"- `{_signature(node)}`: {_sentences(node)}" for node in chosen)
         yield ""
 
 
-def _planning(tree: ast.Module) -> list[ast.ClassDef | ast.FunctionDef]:
-    """`plan` and the classes of the module that its signature names."""
+def _planning(folder: Path, tree: ast.Module) -> list[ast.ClassDef | ast.FunctionDef]:
+    """`plan`, and classes that its signature names, of the module and of those that it imports."""
     function = next(
         (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "plan"), None
     )
     if function is None:
         return []
     named = _names(function.args) | _names(function.returns)
-    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name in named]
+    trees = [ast.parse((folder / f).read_text(encoding="utf-8")) for f in _imported(folder)]
+    nodes = (node for tree in trees for node in tree.body)
+    classes = [n for n in nodes if isinstance(n, ast.ClassDef) and n.name in named]
     return [function, *classes]
 
 

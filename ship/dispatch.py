@@ -20,7 +20,8 @@ HOW = (
     "An entry is for first sizes above `over` up to the first number of `bucket` (without `over`: a bucket of powers "
     "of two, from half of it) and for the other sizes of `bucket`. Among the entries of the CPU level in use, those of "
     "the same precision (then those of the same operands) and layouts are tried by their distance in octaves from the "
-    "call, 0 inside; of equals the earlier. One that the kernel refuses gives way to the next, the last to the default. "
+    "call, 0 inside; of equals the earlier. One that the kernel refuses gives way to the next, the last to "
+    "what the family's tiling says at the nearest size of its benchmarks, where it has one, and that to the default. "
     "On GPUs the launcher takes the first entry that fits a call: those with `when` are the same choice as ranges, for "
     "the other sizes that are tuned; every other call gets the default."
 )

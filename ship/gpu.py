@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from tilewright.aot import CompiledKernel, TritonModule, compile_config
-from tilewright.aot.source import fixed_sizes, source_of
+from tilewright.aot.source import AotSource, fixed_sizes, source_of
 from tilewright.errors import Refused
 from tilewright.machine import usable_cores
 from tilewright.registry import Family
@@ -173,11 +173,16 @@ def _jobs(
                         seen.add(key)
                         yield job  # The compiler of one config says why.
                     continue
-                facts = (source.signature, source.constexprs, source.attrs, source.options)
-                key = f"{precision.name} {facts} {source.all_requirements}"
+                key = f"{precision.name} {[_facts(one) for one in (source, *source.then)]}"
                 if key not in seen:
                     seen.add(key)
                     yield job
+
+
+def _facts(source: AotSource) -> tuple[object, ...]:
+    """What tells one kernel's binary, and where it runs, from another's."""
+    facts = (source.signature, source.constexprs, source.attrs, source.options)
+    return (*facts, source.all_requirements)
 
 
 def _kinds(module: TritonModule) -> Iterator[tuple[Mapping[str, int], bool]]:

@@ -17,22 +17,35 @@ _THERE = sys.stdlib_module_names | {"torch"}
 def standing_alone(functions: Iterable[Callable[..., Any]]) -> list[str]:
     """Imports and definitions that `functions` need, theirs included, each once and in an order that runs.
 
-    Raises UsageError for a function that uses a name imported from a package a bundle lacks.
+    Raises UsageError for a function that uses a name imported from a package a bundle lacks, and where two
+    modules mean different things by one name.
     """
     imports: dict[str, None] = {}
     definitions: dict[str, None] = {}
+    meant: dict[str, tuple[str, str]] = {}
     for function in functions:
         module = inspect.getmodule(function)
         assert module is not None, function
         source = inspect.getsource(module)
         tree = ast.parse(source)
         needed = _needed(tree, function.__name__)
+        texts: dict[str, str] = {}
         for statement in tree.body:
             for name in _defines(statement) & needed:
                 if isinstance(statement, ast.Import | ast.ImportFrom):
-                    imports[_import_of(statement, name, function)] = None
+                    text = _import_of(statement, name, function)
+                    imports[text] = None
                 else:
-                    definitions[_text(source, statement)] = None
+                    text = _text(source, statement)
+                    definitions[text] = None
+                texts[name] = f"{texts.get(name, '')}{text}\n"
+        for name, text in texts.items():
+            place, known = meant.setdefault(name, (module.__name__, text))
+            if known != text:
+                raise UsageError(
+                    f"layout functions of one family use '{name}' of {place} and another '{name}' of "
+                    f"{module.__name__}; accepted: one meaning of a name, as they are shipped in one file"
+                )
     return ["\n".join(sorted(imports)), *definitions] if imports else list(definitions)
 
 

@@ -44,7 +44,11 @@ def pieces(
         def chosen(size: int, tail: Sequence[int] = tail) -> Choice:
             sizes = dict(zip(names, (size, *tail), strict=True))
             case: Case = family.spec.case(sizes, precision.name, flags)
-            return choose(family, case, target, table)
+            found = choose(family, case, target, table)
+            # Untuned calls get the one binary of the baseline: the launcher evaluates no tiling.
+            return (
+                found if found.entry else Choice(family.spec.default_config(target), found.source)
+            )
 
         exact = {n: (v, v) for n, v in zip(names[1:], tail, strict=True)}
         for low, high, config in _steps(chosen, cuts):

@@ -20,10 +20,11 @@ def call(
     tensors: Mapping[str, torch.Tensor],
     flags: Mapping[str, str] | None = None,
     threads: int = 1,
+    config: Mapping[str, int] | None = None,
 ) -> None:
     """Run `tw_host_<name>`; flags that are not given have their defaults."""
     spec = family(name).spec
-    attributes = {}
+    attributes = dict(config or {})
     for flag in spec.flags:
         value = (flags or {}).get(flag.name, flag.default)
         attributes[flag.name] = (

@@ -169,7 +169,12 @@ def test_binaries_do_not_depend_on_the_process_the_place_or_the_cache(
 ) -> None:
     copy = tmp_path / "elsewhere" / "family_copy.py"
     copy.parent.mkdir()
-    shutil.copy(gemm.__file__, copy)
+    kernels = Path(gemm.__file__).with_name("triton_kernel.py")
+    shutil.copy(kernels, copy.with_name("family_kernels.py"))
+    text = Path(gemm.__file__).read_text(encoding="utf-8")
+    assert "tilewright.kernels.gemm.triton_kernel" in text
+    text = text.replace("tilewright.kernels.gemm.triton_kernel", "family_kernels")
+    copy.write_text(text, encoding="utf-8")
     program = (
         "import pathlib, family_copy\nfrom tilewright import aot\n"
         "for target in ('cuda:sm_80', 'hip:gfx942'):\n"

@@ -346,3 +346,17 @@ def test_another_family_lowers_and_its_failures_are_rows(tmp_path: Path) -> None
     assert good.ub_bytes is not None and 4096 < good.ub_bytes < 16384
     assert not newer.ok and newer.error.startswith("triton-ascend rejects it: ")
     assert huge.error.startswith("UB overflow: ") and huge.overflow[0].memory == "UB"
+
+
+def test_a_kernel_that_cannot_be_lowered_says_why(tilewright: CommandLine) -> None:
+    listed = tilewright("list", "beam_topk", "--json", "-")
+    cells = [r for r in listed.document["rows"] if r["backend"] == "triton"]
+    ascend = [r for r in cells if r["target"].startswith("ascend")]
+    assert ascend and all(r["state"] == "absent" and "64 bits" in r["reason"] for r in ascend)
+    assert any(r["state"] == "compile" for r in cells if r not in ascend)
+    both = tilewright("compile", "beam_topk", "--target", f"cuda:sm_90,{ON}", "--dtype", "fp32")
+    assert both.code == 0 and "not lowered for Ascend: AscendNPU-IR sorts" in both.out + both.err
+    alone = tilewright("compile", "beam_topk", "--target", ON)
+    assert (
+        alone.code == 3 and "not lowered for Ascend" in alone.err and "Traceback" not in alone.err
+    )

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autotune_doubles import (
     CostModel,
@@ -20,10 +25,12 @@ from autotune_doubles import (
 )
 from tilewright import tables
 from tilewright.autotune.choosing import final
+from tilewright.autotune.result import TuneResult
 from tilewright.autotune.study import tune
 from tilewright.backends.host import Host
 from tilewright.cli.tune import _summary
 from tilewright.evidence import Evidence
+from tilewright.perf.statistics import verdict as judge
 from tilewright.registry import family
 from tilewright.space import Config
 from tilewright.targets import CPU
@@ -38,12 +45,60 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TILEWRIGHT_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_default_wins_where_nothing_is_faster_beyond_noise() -> None:
-    result = tune(GEMM, gemm_case(), "cpu", 12, objective=NoisyCostModel(flat=True), backend=Host())
-    assert result.best and result.best.config == DEFAULT
-    assert result.decision and result.decision.verdict in ("same", "inconclusive")
-    assert len(result.tie_set) > 1
-    assert result.tie_set[0] == DEFAULT
+def test_what_calls_had_wins_where_nothing_is_faster_beyond_noise(tmp_path: Path) -> None:
+    plain = replace(GEMM, spec=replace(GEMM.spec, tiling=None))
+    for found, had in ((GEMM, GEMM.spec.config_for(gemm_case(), CPU)), (plain, DEFAULT)):
+        place = f"journal:{tmp_path}/{had == DEFAULT}.journal"
+        result = tune(
+            *(found, gemm_case(), "cpu", 12),
+            objective=NoisyCostModel(flat=True),
+            backend=Host(),
+            storage=place,
+        )
+        assert result.best and result.best.config == had
+        assert result.decision and result.decision.verdict in ("same", "inconclusive")
+        assert len(result.tie_set) > 1
+        assert result.tie_set[0] == had
+
+
+@settings(deadline=None)
+@given(
+    logs=st.lists(st.sampled_from((0.0, 0.001, 0.01, 0.05, 0.3)), min_size=2, max_size=6),
+    noise=st.sampled_from((0.0, 0.002, 0.05)),
+    seed=st.integers(0, 1000),
+)
+def test_the_winner_is_what_calls_had_or_faster_beyond_noise(
+    logs: list[float], noise: float, seed: int
+) -> None:
+    """Config 0 is the default, 1 what the tiling suggests: the second has the last word."""
+    times = np.exp(np.random.default_rng(seed).normal(logs, noise, (24, len(logs))))
+    rows: Any = [
+        SimpleNamespace(config=Config(tile_m=i), number=i, value=1.0, unit="us")
+        for i in range(len(logs))
+    ]
+    held = (Config(tile_m=0), Config(tile_m=1))
+    decision = final._choose(times, rows, held, [0.0] * len(rows))
+    winner = decision.best.trial
+    assert winner == 1 or judge(final._ratio(times, 1, winner)) == "faster"
+    alone = final._choose(times, rows, held[:1], [0.0] * len(rows)).best.trial
+    assert alone == 0 or judge(final._ratio(times, 0, alone)) == "faster"
+
+
+def test_a_study_that_has_not_tried_what_calls_had_reaches_no_table(tmp_path: Path) -> None:
+    url = f"journal:{tmp_path}/one.journal"
+
+    def go(trials: int) -> TuneResult:
+        return tune(
+            *(GEMM, gemm_case(), "cpu", trials),
+            objective=NoisyCostModel(),
+            backend=Host(),
+            storage=url,
+        )
+
+    first = go(1)
+    assert first.stored is None and first.decision and first.decision.reason == final.UNTRIED
+    second = go(2)
+    assert second.stored and second.decision and second.decision.confirmed
 
 
 def test_a_model_gives_a_better_score_and_never_a_faster_config(
@@ -134,3 +189,11 @@ def test_long_calls_leave_room_for_fewer_finalists_and_the_default_is_one(tmp_pa
     final.decide(Counted(), slow, DEFAULT, 0.01, 12)
     final.decide(Counted(), slow, DEFAULT, 30.0, 12)
     assert raced[0] == 2 and 3 <= raced[1] <= 5
+    # What untuned calls get stands beside it to the end, and something to compare them with.
+    suggested = GEMM.spec.config_for(gemm_case(), CPU)
+    final.decide(Counted(), slow, DEFAULT, 0.01, 12, suggested)
+    assert raced[2] == 3
+    assert [r.config for r in final.finalists(slow, DEFAULT, 2, suggested)][:2] == [
+        DEFAULT,
+        suggested,
+    ]

@@ -104,6 +104,10 @@ def test_the_default_is_never_dropped_for_being_unpromising() -> None:
     assert "spill" in gate.judge(other, SPILLS)
     assert "occupancy 0.10" in gate.judge(other, THIN)
     assert gate.judge(other, FINE) == ""
+    # Nor is what untuned calls get.
+    both = Gate(None, default, other)
+    assert both.judge(default, SPILLS) == both.judge(other, SPILLS) == ""
+    assert "spill" in both.judge(Config(tile_m=64), SPILLS)
 
 
 def test_a_rule_that_would_lose_most_of_a_space_relaxes_with_a_remark() -> None:

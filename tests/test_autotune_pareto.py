@@ -164,7 +164,7 @@ def test_searching_for_two_finds_more_of_the_front_than_searching_for_time(
             GEMM,
             gemm_case(),
             "cpu",
-            30,
+            60,
             objective=Sized(),
             backend=Host(),
             objectives=objectives,
@@ -173,7 +173,8 @@ def test_searching_for_two_finds_more_of_the_front_than_searching_for_time(
         sizes = np.array(
             [[r.value, r.details["memory_bytes"]] for r in result.rows if r.value is not None]
         )
-        return float(pareto.front(sizes).sum())
+        # Configs that differ in what the model does not look at are one point.
+        return float(pareto.front(np.unique(sizes, axis=0)).sum())
 
     assert points_of_the_front(("time", "memory")) > points_of_the_front(("time",))
 

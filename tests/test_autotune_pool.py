@@ -169,11 +169,14 @@ def test_an_illegal_default_stays_in_the_pool() -> None:
         {
             "space_for": lambda s, t: space,
             "default_config": lambda s, t: Config(tile_m=33, tile_n=32),
+            "config_for": lambda s, c, t: Config(tile_m=32, tile_n=32),
         },
     )
     pool = Pool.of(spec(), gemm_case(), CPU)  # type: ignore[arg-type]
     assert len(pool) == 3
     assert pool.config(pool.default) == Config(tile_m=33, tile_n=32)
+    assert pool.suggested == Config(tile_m=32, tile_n=32)
+    assert [pool.config(i) for i in pool.first] == [pool.config(pool.default), pool.suggested]
 
 
 def test_a_large_space_is_enumerated_once_while_its_rules_stay(
@@ -196,6 +199,7 @@ def test_a_large_space_is_enumerated_once_while_its_rules_stay(
             "name": "s",
             "space_for": lambda s, t: space,
             "default_config": lambda s, t: Config(a=1, b=0, c=0),
+            "config_for": lambda s, c, t: Config(a=1, b=0, c=0),
         },
     )
     first = Pool.of(spec(), gemm_case(), CPU, "v1")  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from tilewright.backends.host import Host
 from tilewright.errors import Unavailable, UsageError
 from tilewright.registry import family
 from tilewright.space import Config
+from tilewright.tables import Table
 from tilewright.targets import CPU, target
 
 GEMM = family("gemm")
@@ -38,7 +39,9 @@ def configs(**fields: int) -> Config:
 def test_trial_0_is_the_default_and_the_best_is_far_better() -> None:
     model = CostModel()
     result = tune(GEMM, gemm_case(), "cpu", 40, objective=model, backend=Host())
-    assert result.rows[0].config == DEFAULT
+    untuned = tables.choose(GEMM, gemm_case(), CPU, Table("gemm", "cpu")).config
+    assert [r.config for r in result.rows[:2]] == [DEFAULT, untuned] and untuned != DEFAULT
+    assert [r.arm for r in result.rows[:2]] == ["default", "tiling"]
     assert [r.number for r in result.rows] == list(range(40))
     assert len({r.config for r in result.rows}) == 40
     assert result.best and result.default

@@ -390,3 +390,28 @@ def test_the_torch_op() -> None:
     _, _, *found = op(logits, K=5, scores=scores, finished=finished)
     for got, right in zip(found, step(logits, scores, finished, 5), strict=True):
         assert torch.equal(got, right)
+
+
+def test_check_reports_how_often_codes_find_the_exact_results() -> None:
+    from tilewright import check
+    from tilewright.kernels.beam_topk import reference
+
+    beam = family("beam_topk")
+    sizes = {"B": 4, "V": 5000, "K": 8, "G": 2, "W": 2}
+    for step in ("no", "yes"):
+        chosen = {"int8": "yes", "step": step}
+        (job,) = check.jobs([beam], ["host"], ["cpu"], ["fp32"], sizes, chosen)
+        row = check.run(job)
+        assert row.ok and 0 <= row.report["agreement"] <= 1
+    (job,) = check.jobs([beam], ["host"], ["cpu"], ["fp32"], sizes, {"int8": "no"})
+    assert check.run(job).report == {}
+    below = torch.tensor([[0.0, 1.0, 20.0, 30.0], [0.0, 1.0, 2.0, 3.0]])
+    wanted = torch.tensor([[0, 2], [0, 1]])
+    assert reference.shares(wanted, wanted, below) == {
+        "agreement": 1.0,
+        "agreement_in_window": 1.0,
+    }
+    told = reference.shares(torch.tensor([[0, 3], [1, 0]]), wanted, below)
+    assert told == {"agreement": 0.75, "agreement_in_window": 1.0}
+    assert "agreement_in_window" not in reference.shares(wanted[:1], wanted[:1], below[:1])
+    assert reference.shares(wanted[:, :0], wanted[:, :0], below) == {}

@@ -50,8 +50,8 @@ def gemm() -> Op:
 def test_gemm_schema() -> None:
     assert gemm().schema() == (
         "gemm(Tensor a, Tensor b, *, Tensor? bias=None, Tensor? row_scale=None, "
-        'Tensor? col_scale=None, str b_layout="NK", ScalarType? out_dtype=None, SymInt? N=None, '
-        "int[]? config=None, int threads=0) -> Tensor"
+        'Tensor? col_scale=None, str b_layout="NK", bool batch_invariant=False, '
+        "ScalarType? out_dtype=None, SymInt? N=None, int[]? config=None, int threads=0) -> Tensor"
     )
 
 
@@ -163,5 +163,7 @@ def test_tuned_configs_are_data_of_the_generated_source() -> None:
     op = op_of(families()["gemm"], [entry])
     text = torch_generator.source([op], "ns", "ns")
     assert "t0_bucket[] = {64, 1536, 576}" in text
-    assert "t0_config[] = {64, 128, 256, 1}" in text
+    assert "t0_config[] = {64, 128, 256, 1, 1}" in text
     assert '{"amx", 1, t0_flags, 32, t0_bucket, t0_config}' in text
+    # What the tiling says follows, for any level.
+    assert '{"", 1, t' in text and len(op.tiling) > 0

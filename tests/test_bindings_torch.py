@@ -120,8 +120,8 @@ A, B = torch.randn(5, 33), torch.randn(19, 33)
             r"no precision for a fp16, b fp32; accepted: a fp32, b fp32, \[bias fp32\] -> fp32; ",
         ),
         ((A, B), {"out_dtype": torch.float16}, "no precision for a fp32, b fp32 -> fp16; accepted"),
-        ((A, B), {"config": [32, 32]}, r"config has 2 values; accepted: 4 \(tile_m"),
-        ((A, B), {"config": [31, 32, 32, 2]}, r"config tile_m=31; accepted: \[8, 16"),
+        ((A, B), {"config": [32, 32]}, r"config has 2 values; accepted: 5 \(tile_m"),
+        ((A, B), {"config": [31, 32, 32, 2, 1]}, r"config tile_m=31; accepted: \[8, 16"),
         (
             (A.to(torch.int8), B.to(torch.int8)),
             {"row_scale": torch.ones(5)},

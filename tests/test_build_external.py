@@ -12,7 +12,7 @@ import pytest
 
 from tilewright import build, native
 from tilewright.errors import BuildFailed, Unavailable
-from tilewright.registry import Family, family
+from tilewright.registry import Family, family, package_folder
 
 pytestmark = pytest.mark.skipif(native.why_missing() is not None, reason=str(native.why_missing()))
 
@@ -47,6 +47,38 @@ def test_a_host_library_is_built_once_for_each_content(cache: Path, tmp_path: Pa
     assert "tw_host_gemm" in names and all(n.startswith("tw_") for n in names)
     (one.folder / "host.cpp").write_text(HOST + "// changed\n", encoding="utf-8")
     assert build.build_host_library(one) != path
+
+
+def test_a_kernel_may_call_another_familys(cache: Path, tmp_path: Path) -> None:
+    """`host_needs.txt` names it: its objects are linked in, and its sources are part of what the build is kept by."""
+    one = elsewhere(tmp_path / "one", HOST.replace("call->tensor_count", "tw_host_nz_kv(call)"))
+    source = one.folder / "host.cpp"
+    declared = 'extern "C" int tw_host_nz_kv(const tw_call*);\n'
+    source.write_text(source.read_text(encoding="utf-8").replace("extern", declared + "extern", 1))
+    with pytest.raises(BuildFailed, match="tw_host_nz_kv"):
+        build.build_host_library(one)
+    (one.folder / "host_needs.txt").write_text("nz_kv\n", encoding="utf-8")
+    assert [folder.name for folder in build.needed(one.folder)] == ["nz_kv"]
+    exported = subprocess.run(
+        ["nm", "-D", "--defined-only", str(build.build_host_library(one))],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "tw_host_gemm" in exported and "tw_host_nz_kv" in exported
+
+
+def test_what_a_needed_family_needs_is_part_of_the_build(cache: Path, tmp_path: Path) -> None:
+    """Two levels: a family calls grouped_gemm's functions, which call gemm's."""
+    one = elsewhere(tmp_path / "one", HOST)
+    kernels = package_folder("tilewright.kernels")
+    assert (kernels / "grouped_gemm" / "host_needs.txt").read_text("utf-8") == "gemm\n"
+    (one.folder / "host_needs.txt").write_text("grouped_gemm\nnz_kv\n", encoding="utf-8")
+    found = sorted(folder.name for folder in build.needed(one.folder))
+    assert found == ["gemm", "grouped_gemm", "nz_kv"]
+    # One that is named twice stands once.
+    (one.folder / "host_needs.txt").write_text("gemm grouped_gemm gemm\n", encoding="utf-8")
+    assert sorted(folder.name for folder in build.needed(one.folder)) == ["gemm", "grouped_gemm"]
 
 
 @pytest.mark.parametrize(

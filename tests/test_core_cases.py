@@ -174,7 +174,7 @@ def entry(m: int, tile: int, layout: str = "NK") -> tables.Entry:
     )
 
 
-def test_choose_takes_the_bucket_then_the_nearest_then_the_default() -> None:
+def test_choose_takes_the_bucket_then_the_nearest_then_the_tiling() -> None:
     table = tables.Table("gemm", "cpu", (entry(16, 64), entry(256, 128)))
 
     def chosen(m: int, layout: str = "NK") -> tables.Choice:
@@ -185,7 +185,7 @@ def test_choose_takes_the_bucket_then_the_nearest_then_the_default() -> None:
     assert "tuned for bucket (16, 576, 576)" in chosen(13).source
     assert chosen(1000).config["tile_m"] == 128
     assert "nearest" in chosen(1000).source
-    assert chosen(16, "KN").source.startswith("default")
+    assert chosen(16, "KN").source.startswith("tiling: nothing tuned")
 
 
 def test_a_stored_entry_is_read_back_and_replaced(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_any_shape_on_any_level(
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("zero", ZEROS)
 def test_bits_do_not_depend_on_threads_layouts_or_fused_levels(precision: str, zero: str) -> None:
-    """Levels with fused products agree but for bf16, whose dot products are an instruction of some."""
+    """Levels with fused products agree but for dot products of bf16, which are an instruction of some."""
     rows = case_of(23, 131, 200, precision, zero=zero, group=64)
     panels = case_of(23, 131, 200, precision, zero=zero, group=64, b_layout="panel16")
     first: dict[str, torch.Tensor] = {}
@@ -124,14 +124,33 @@ def test_bits_do_not_depend_on_threads_layouts_or_fused_levels(precision: str, z
                 assert torch.equal(
                     bits(multiply(case, operands(case)[1], threads=threads)), bits(want)
                 )
-        if level != "scalar" and precision != "bf16":
+        exact = precision.startswith("int8") or (precision != "bf16" and level != "amx")
+        if level != "scalar" and exact:
             assert torch.equal(bits(first.setdefault("fused", want)), bits(want)), level
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("rows", [250, 300])
+def test_bits_of_many_rows_do_not_depend_on_how_they_are_staged(precision: str, rows: int) -> None:
+    """Chunks of rows share panels that a call packs, on tile registers too."""
+    flags: dict[str, Any] = {"zero": "min", "bias": "yes", "batch_invariant": "yes"}
+    case = case_of(rows, 275, 72, precision, **flags)
+    panels = case_of(rows, 275, 72, precision, b_layout="panel16", **flags)
+    given = operands(case)[1]
+    for level in native.module().cpu_levels():
+        native.module().force_level(level)
+        want = multiply(panels, operands(panels)[1])
+        for threads in (1, 3):
+            assert torch.equal(bits(multiply(case, given, threads=threads)), bits(want)), level
+        for part in (slice(0, 64), slice(200, rows), slice(rows - 1, rows)):
+            some = {n: v[part] if n in ("a", "row_scale") else v for n, v in given.items()}
+            assert torch.equal(bits(multiply(case, some)), bits(want[part])), (level, part)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("zero", ZEROS)
 def test_a_row_does_not_depend_on_its_batch(precision: str, zero: str) -> None:
-    """With the flag; without it, bf16 of a few rows does where there are tile registers."""
+    """With the flag; without it, floats of a few rows do where there are tile registers."""
     case = case_of(200, 97, 160, precision, zero=zero, b_layout="panel16", batch_invariant="yes")
     _, physical = operands(case, 3)
     for level in native.module().cpu_levels():
@@ -140,6 +159,57 @@ def test_a_row_does_not_depend_on_its_batch(precision: str, zero: str) -> None:
         for part in (slice(0, 1), slice(199, 200), slice(5, 7), slice(190, 195), slice(1, 196)):
             some = {n: v[part] if n in ("a", "row_scale") else v for n, v in physical.items()}
             assert torch.equal(bits(multiply(case, some)), bits(want[part])), (level, part)
+
+
+@pytest.mark.parametrize("zero", ZEROS)
+def test_int8_rows_keep_their_bits_without_the_flag_too(zero: str) -> None:
+    case = case_of(40, 97, 200, "int8->fp32", zero=zero, group=64, b_layout="panel16")
+    _, physical = operands(case, 5)
+    for level in native.module().cpu_levels():
+        native.module().force_level(level)
+        want = multiply(case, physical)
+        for part in (slice(0, 1), slice(7, 12), slice(20, 40)):
+            some = {n: v[part] if n in ("a", "row_scale") else v for n, v in physical.items()}
+            assert torch.equal(bits(multiply(case, some)), bits(want[part])), (level, part)
+
+
+@pytest.mark.parametrize("power", [-110, -60, 0, 60, 110])
+@pytest.mark.parametrize("rows", [1, 40])
+def test_fp32_activations_are_taken_whole(rows: int, power: int) -> None:
+    """Parts of bf16 hold all 24 bits, of small values too: a lone activation times a power of two comes back."""
+    case = case_of(rows, 33, 40, "fp32", batch_invariant="yes")
+    _, physical = operands(case)
+    values = torch.randn(40, generator=torch.Generator().manual_seed(3)) * 2.0**power
+    physical["a"] = torch.diag(values)[:rows]
+    physical["b"] = formats.codes_to_rows(torch.full((33, 40), 9), {})
+    physical["scale"] = torch.full((33, 2), 0.5).half()
+    for level in native.module().cpu_levels():
+        native.module().force_level(level)
+        want = (values / 2)[:rows, None].expand(rows, 33)
+        assert torch.equal(multiply(case, physical), want), level
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("zero", ZEROS)
+def test_subnormal_sums_and_mixed_rows(precision: str, zero: str) -> None:
+    """Rows of very small values are scaled on their own, beside rows that are not."""
+    case = case_of(21, 40, 128, precision, zero=zero, group=64)
+    logical, physical = operands(case)
+    tiny = 2.0**-14 if precision == "fp16" else 2.0**-105
+    physical["a"] = logical["a"] = logical["a"] * torch.where(torch.arange(21) % 2 == 0, 1.0, tiny)[
+        :, None
+    ].to(logical["a"].dtype)
+    tolerance = family("gemm_w4").spec.tolerance_of("c", case)
+    for level in native.module().cpu_levels():
+        native.module().force_level(level)
+        c, want = multiply(case, physical).double(), wanted(case, logical)
+        if precision == "fp16":
+            assert compare(c, want, tolerance).ok, level
+            continue
+        for row in range(21):
+            scale = 1.0 if row % 2 == 0 else 2.0**100
+            found = compare(c[row] * scale, want[row] * scale, tolerance)
+            assert found.ok, (level, row, found.reason)
 
 
 @pytest.mark.parametrize("zero", ZEROS)

@@ -64,6 +64,8 @@ def problems(draw: Callable[..., int]) -> Problem:
         stages=draw(st.integers(1, 2)),
         threads=draw(st.integers(1, 3)),
         seed=draw(st.integers(0, 2**16)),
+        split_k=(split := draw(st.sampled_from((1, 1, 1, 2, 3, 8)))),
+        batch_invariant=split == 1 and draw(st.booleans()),
     )
 
 
@@ -140,6 +142,95 @@ def test_bits_do_not_depend_on_threads(
         assert len(set(results)) == 1, f"m={m}"
 
 
+@pytest.mark.parametrize("split_k", (2, 3, 8, 64))
+@pytest.mark.parametrize("dtype", sorted(OUTS))
+@pytest.mark.parametrize("layout", (KN, NK, PANEL16))
+def test_split_sums_are_right_and_do_not_depend_on_threads(
+    run: tuple[ctypes.CDLL, str], dtype: str, layout: int, split_k: int
+) -> None:
+    for m, n, k in ((1, 40, 700), (13, 17, 129), (70, 33, 65), (2, 5, 3)):
+        problem = Problem(m, n, k, dtype, OUTS[dtype][-1], layout, bias=True, row_scale=True)
+        problem = replace(problem, split_k=split_k, tile_m=16, tile_k=64)
+        cases.check(run[0], replace(problem, threads=2), run[1])
+        data = cases.make_data(problem)
+        results = set()
+        for threads in (1, 2, 5, 17):
+            status, error, c = cases.launch(run[0], replace(problem, threads=threads), data, run[1])
+            assert status == 0, error
+            results.add(np.ascontiguousarray(c).tobytes())
+        assert len(results) == 1
+
+
+def test_a_split_sums_nothing_that_no_part_has_written(run: tuple[ctypes.CDLL, str]) -> None:
+    """Columns that fill a panel up are read as what an earlier call left there: here infinities of both signs."""
+    libm = ctypes.CDLL("libm.so.6")
+
+    def multiply(m: int, parts: list[float], n: int) -> None:
+        b = np.repeat(np.array(parts, np.float32), 64)[None].repeat(n, axis=0)
+        operands = {
+            "a": np.ones((m, b.shape[1]), np.float32),
+            "b": b,
+            "c": np.ones((m, n), np.float32),
+        }
+        tensors = {name: Array(x, "fp32") for name, x in operands.items()}
+        libm.feclearexcept(1)  # FE_INVALID
+        done = host_lib.call(run[0], tensors, {"b_layout": NK, "split_k": len(parts)})
+        assert done == (0, "")
+
+    assert run[0].tw_force_level(run[1].encode()) == 0
+    try:
+        multiply(1, [0, 3e38, 0, -3e38], 32)  # parts of one row are rows of parts in the next call
+        assert libm.fetestexcept(1)
+        multiply(2, [1, 1], 17)
+        assert not libm.fetestexcept(1)
+    finally:
+        run[0].tw_force_level(None)
+
+
+def alone_and_among_others(
+    run: tuple[ctypes.CDLL, str], whole: Problem, rows: slice
+) -> tuple[bytes, bytes]:
+    """The bits of some rows of a problem computed by themselves, and with all the others."""
+    data = cases.make_data(whole)
+    scale = None if data.row_scale is None else data.row_scale[rows]
+    part = replace(data, a=data.a[rows], row_scale=scale)
+    got = []
+    for problem, values in ((replace(whole, m=part.a.shape[0]), part), (whole, data)):
+        status, error, c = cases.launch(run[0], problem, values, run[1])
+        assert status == 0, error
+        got.append(np.ascontiguousarray(c[rows] if values is data else c).tobytes())
+    return got[0], got[1]
+
+
+@QUICK
+@given(problem=problems(), data=st.data())
+def test_with_batch_invariant_bits_of_rows_do_not_depend_on_the_others(
+    run: tuple[ctypes.CDLL, str], problem: Problem, data: st.DataObject
+) -> None:
+    problem = replace(
+        problem, m=data.draw(st.integers(1, 90)), split_k=1, batch_invariant=True, seed=problem.seed
+    )
+    first = data.draw(st.integers(0, problem.m - 1))
+    rows = slice(first, data.draw(st.integers(first + 1, problem.m)))
+    alone, among = alone_and_among_others(run, problem, rows)
+    assert alone == among
+
+
+@pytest.mark.parametrize("dtype", sorted(OUTS))
+@pytest.mark.parametrize("layout", (KN, NK, PANEL16))
+def test_every_schedule_gives_a_row_its_bits(
+    run: tuple[ctypes.CDLL, str], dtype: str, layout: int
+) -> None:
+    """Row counts on either side of what each schedule is for, long and odd sums, every output."""
+    for k, out in ((1037, OUTS[dtype][0]), (96, OUTS[dtype][-1])):
+        whole = Problem(40, 70, k, dtype, out, layout, row_scale=True, batch_invariant=True)
+        for tile in (16, 256):
+            problem = replace(whole, tile_m=tile, tile_n=64, tile_k=tile * 2)
+            for first, last in ((0, 1), (7, 9), (3, 11), (1, 14), (5, 21), (2, 35)):
+                alone, among = alone_and_among_others(run, problem, slice(first, last))
+                assert alone == among, f"rows {first}..{last} of {problem}"
+
+
 def test_blocking_does_not_change_sums() -> None:
     """Packed sums run in ascending k whatever the tiles are."""
     data = cases.make_data(Problem(40, 64, 500, layout=PANEL16))
@@ -159,7 +250,25 @@ REFUSALS: dict[str, tuple[dict[str, Array | None], dict[str, int], str]] = {
     "tile_n": ({}, {"tile_n": 24}, "tile_n is 24; accepted: multiples of 16 from 16 to 1024"),
     "tile_k": ({}, {"tile_k": 33}, "tile_k is 33; accepted: multiples of 32 from 32 to 4096"),
     "stages": ({}, {"stages": 3}, "stages is 3; accepted: 1 to 2"),
-    "layout": ({}, {"b_layout": 7}, "b_layout is 7"),
+    "split_k": ({}, {"split_k": 0}, "split_k is 0; accepted: 1 to 64"),
+    "split of much": (
+        {"a": fp32(4096, 8), "b": fp32(8, 4097), "c": fp32(4096, 4097)},
+        {"split_k": 4},
+        "split_k is 4 and takes 269484032 bytes of partial sums; accepted: at most 268435456",
+    ),
+    "split of narrow rows": (
+        {"a": fp32(262145, 1), "b": fp32(1, 1), "c": fp32(262145, 1)},
+        {"split_k": 16},
+        "split_k is 16 and takes 268436480 bytes of partial sums; accepted: at most 268435456",
+    ),
+    "split of a row": (
+        {},
+        {"split_k": 2, "batch_invariant": 1},
+        "split_k is 2; accepted with batch_invariant: 1, as a split may follow from M",
+    ),
+    "layout": ({}, {"b_layout": 7}, "b_layout is 7; accepted: 0 (KN), 1 (NK) or 2 (panel16)"),
+    "invariant": ({}, {"batch_invariant": 7}, "batch_invariant is 7; accepted: 0 (no) or 1 (yes)"),
+    "negative": ({}, {"batch_invariant": -1}, "batch_invariant is -1; accepted: 0 (no) or 1"),
     "missing": ({"b": None}, {}, 'tensor "b" is missing'),
     "rank": ({"a": fp32(4, 8, 1)}, {}, '"a" has 3 dimensions, expected 2'),
     "k": ({"b": fp32(9, 6)}, {}, 'dimension 0 of "b" is 9, expected 8'),

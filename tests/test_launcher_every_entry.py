@@ -19,9 +19,11 @@ pytest_plugins = ("fakes.gpu_fixtures",)
 
 
 @pytest.fixture(scope="module")
-def part() -> GpuPart:
-    """Every target, precision, flag and alignment, as `ship` compiles them."""
-    return compile_gpu([family("gemm")], [target_named(name) for name in gpu.TARGETS])
+def part(tmp_path_factory: pytest.TempPathFactory) -> GpuPart:
+    """Every target, precision, flag and alignment, as `ship` compiles them where nothing was tuned."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TILEWRIGHT_DATA", str(tmp_path_factory.mktemp("data")))
+        return compile_gpu([family("gemm")], [target_named(name) for name in gpu.TARGETS])
 
 
 @pytest.fixture(scope="module")

@@ -185,6 +185,31 @@ def test_kernels_of_one_op_start_in_order_and_share_a_workspace(
     assert not ran.calls("cuLaunchKernel")
 
 
+def test_parts_of_k_are_summed_through_a_workspace(built: Built, tmp_path: Path) -> None:
+    from tilewright.kernels.gemm import triton as module
+    from tilewright.registry import family
+
+    config = {"tile_m": 16, "tile_n": 64, "tile_k": 64, "num_warps": 4, "num_stages": 2}
+    config |= {"group_m": 1, "split_k": 4}
+    flags = {"b_layout": "NK", "bias": "no", "scale": "row_col", "batch_invariant": "no"}
+    kernel = compile_config(module, "int8->bf16", flags, config, "cuda:sm_80")
+    assert kernel.ok, kernel.error
+    row = dispatch_row(family("gemm").spec, kernel, "gpu/first.bin", then=["gpu/merge.bin"])
+    images = {"gpu/first.bin": kernel.binary, "gpu/merge.bin": kernel.then[0].binary}
+    (entry,) = read_entries([row])
+    library = gpu.build_library(tmp_path / "lib", built.objects, [entry], images)
+    call = gpu.call_for(entry, {"M": 5, "N": 160, "K": 320}, stream=0x77)
+    ran = gpu.drive(library, [call], tmp_path, built.environment("sm_80"))
+    assert ran.answers[0]["error"] == ""
+    (taken,) = ran.calls("cuMemAllocAsync")
+    assert taken["bytes"] == 4 * 5 * 160 * 4, "a sum of 32 bits for each part"
+    first, merge = ran.calls("cuLaunchKernel")
+    assert (first["grid"], merge["grid"]) == ([3, 4, 1], [1 * 2, 1, 1])
+    memory = struct.pack("<Q", taken["memory"]).hex()
+    places = {p.name: i for i, p in enumerate(kernel.parameters)}
+    assert first["parameters"][places["partial"]] == merge["parameters"][0] == memory
+
+
 def bits(number: float) -> int:
     """A numeric flag as the attribute of a call."""
     (found,) = struct.unpack("<q", struct.pack("<d", number))

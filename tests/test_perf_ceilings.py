@@ -11,6 +11,7 @@ import pytest
 
 from fakes.perf import LEVELS, QUICK, SHAPE, FakeProbe, fake_ceilings
 from tilewright import native
+from tilewright.dtypes import BF16, INT8
 from tilewright.perf import ceilings
 from tilewright.perf.bench import Ceiling, Plan, rows
 from tilewright.registry import Family, family
@@ -65,11 +66,37 @@ def test_a_case_is_held_to_the_peak_of_what_it_computes_in() -> None:
         )
     )
     plain, codes = (spec.case(sizes, "bf16", {"compute": c}) for c in ("float", "int8"))
-    assert (spec.computes_in(plain).name, spec.computes_in(codes).name) == ("bf16", "int8")
+    assert (spec.computes_in(plain), spec.computes_in(codes)) == ({BF16: 1.0}, {INT8: 1.0})
     found = fake_ceilings()
     slow, fast = (ceilings.bound(spec, c, found, 1).us for c in (plain, codes))
     assert found.peak_gops("int8", 1) != found.peak_gops("bf16", 1)
     assert slow / fast == pytest.approx(found.peak_gops("int8", 1) / found.peak_gops("bf16", 1))
+
+
+def test_rows_of_two_types_are_held_to_both_peaks_and_to_what_they_read() -> None:
+    spec = family("mask_gemm").spec
+    found = fake_ceilings()
+
+    def us(layer: int, rows: int = 4096, **flags: str) -> float:
+        sizes = {"M": rows, "N": 64, "K": 64, "W": 4}
+        case = spec.case(sizes, "bf16", {"layer": str(layer), **flags})
+        limit = ceilings.bound(spec, case, found, 1)
+        assert limit.bound_by == "compute"
+        return limit.us
+
+    whole, nothing, eighth, chance = (us(layer) for layer in (1, 2, 0, 3))
+    assert whole / nothing == pytest.approx(found.peak_gops("int8", 1) / found.peak_gops("bf16", 1))
+    assert eighth == pytest.approx(whole / 8 + nothing * 7 / 8) and chance == nothing
+    assert us(1, resident="no", missing="keep_int8") == us(0, resident="no") == nothing
+    moved = [
+        spec.bytes_of(spec.case({"M": m, "N": 10, "K": 100, "W": 4}, "bf16", {"layer": layer}))
+        for m, layer in ((80, "2"), (80, "1"), (80, "0"), (7, "0"))
+    ]
+    rest = 80 * 4 + 24 + 2 * 80 * 10 + 12
+    int8, bf16 = 90 * 104, 90 * 200
+    assert moved[:2] == [rest + int8, rest + bf16]
+    assert moved[2] == rest + 80 * 104 + 20 * 200
+    assert moved[3] == 7 * 4 + 24 + 2 * 7 * 10 + 12 + 17 * 104
 
 
 def test_a_floor_from_a_busy_machine_accuses_nobody_by_its_error() -> None:

@@ -204,6 +204,23 @@ def test_triton_refuses_what_it_can_see() -> None:
         gpu.launch(tensors, {"scales": "channel"}, {"num_warps": 1}, interpret=True)
 
 
+@pytest.mark.parametrize("tile_t", [1, 2, 8])
+def test_triton_tiles_of_tokens(tile_t: int) -> None:
+    gpu = family("quantize").module("triton")
+    config = {"num_warps": 1, "tile_t": tile_t}
+    for t, d, kind in ((1, 1, "fp32"), (5, 300, "bf16"), (9, 1030, "fp16")):
+        x = inputs(t, d, kind, 4)
+        for scales in ("token", "static_token", "static_channel"):
+            size = t if scales.endswith("token") else d
+            own = None if scales == "token" else torch.linspace(0.1, 1, size)
+            want, scale = quantize(x, scales, own)
+            q, found = torch.full((t, d), -128, dtype=torch.int8), torch.full((size,), math.nan)
+            tensors = {"x": x, "q": q}
+            tensors |= {"token_scale": found} if own is None else {f"given_{scales[7:]}_scale": own}
+            gpu.launch(tensors, {"scales": scales}, config, interpret=True)
+            assert torch.equal(q, want) and (own is not None or torch.equal(found, scale))
+
+
 def test_the_torch_op() -> None:
     from tilewright.bindings.torch.ops import torch_op
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,10 +56,7 @@ def test_the_shipped_function_packs_as_the_familys_own(
     shape = [data.draw(st.integers(0, 40)) for _ in spec.dims]
     value = torch.randint(0, 16, shape).to(precision.dtypes[tensor].torch())
     function = path.rpartition(":")[2]
-    try:
-        want = Ref(path).resolve(family.package)(value, precision.sizes)
-    except (RuntimeError, ValueError, KeyError):  # sizes this layout has no blocks for
-        return
+    want = Ref(path).resolve(family.package)(value, precision.sizes)
     assert torch.equal(shipped(family)[function](value, precision.sizes), want)
 
 
@@ -72,6 +72,61 @@ def _reaches_it() -> object:
 def test_a_function_that_needs_more_than_torch_is_refused(function: Any) -> None:
     with pytest.raises(UsageError, match="uses 'pytest' of pytest, which a bundle has not"):
         standing_alone([function])
+
+
+FIRST = """
+import torch
+from torch import float32 as KIND
+_LANE = 4
+def first(value, sizes):
+    return _padded(value).to(KIND)
+def _padded(value):
+    return torch.nn.functional.pad(value, (0, _LANE))
+"""
+SECOND = FIRST.replace("first", "second")
+
+
+def functions_of(tmp_path: Path, **texts: str) -> list[Any]:
+    """The function of every module's own name, as families' modules would be imported."""
+    found = []
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+        described = importlib.util.spec_from_file_location(f"apart.{name}", tmp_path / f"{name}.py")
+        assert described is not None and described.loader is not None
+        module = importlib.util.module_from_spec(described)
+        sys.modules[module.__name__] = module
+        described.loader.exec_module(module)
+        found.append(getattr(module, name))
+    return found
+
+
+def test_modules_that_mean_the_same_by_a_name_are_shipped_together(tmp_path: Path) -> None:
+    source = "\n\n".join(standing_alone(functions_of(tmp_path, first=FIRST, second=SECOND)))
+    assert source.count("_LANE = 4") == source.count("def _padded") == 1
+    names: dict[str, Any] = {}
+    exec(compile(source, "together.py", "exec"), names)
+    assert names["first"](torch.ones(3), {}).tolist() == [1, 1, 1, 0, 0, 0, 0]
+    assert torch.equal(names["first"](torch.ones(3), {}), names["second"](torch.ones(3), {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("_LANE", "_LANE = 4", "_LANE = 2"),
+        ("_padded", "pad(value, (0, _LANE))", "pad(value, (_LANE, 0))"),
+        ("KIND", "float32 as KIND", "float64 as KIND"),
+        ("KIND", "from torch import float32 as KIND", "KIND = torch.float32"),
+    ],
+)
+def test_one_name_with_two_meanings_is_refused(
+    tmp_path: Path, name: str, old: str, new: str
+) -> None:
+    other = SECOND.replace(old, new)
+    assert other != SECOND
+    functions = functions_of(tmp_path, first=FIRST, second=other)
+    for order in (functions, functions[::-1]):
+        with pytest.raises(UsageError, match=rf"use '{name}' of apart\.\w+ and another '{name}'"):
+            standing_alone(order)
 
 
 @given(default=st.floats(allow_nan=False, allow_infinity=False, min_value=0))

@@ -158,7 +158,7 @@ def test_killed_at_any_time_again_and_again(kind: str, tmp_path: Path) -> None:
 def test_a_guess_whose_taker_died_is_still_the_next_to_be_tried(tmp_path: Path) -> None:
     url, log = f"journal:{tmp_path}/s.journal", tmp_path / "log"
     one = job(url, log, "random")
-    guesses = [Config(tile_m=16, tile_n=32, tile_k=k, stages=2) for k in (32, 64, 128)]
+    guesses = [Config(tile_m=16, tile_n=32, tile_k=k, stages=2, split_k=1) for k in (32, 64, 128)]
     made = search(one)
     for guess in (made.pool.config(made.pool.default), *guesses):
         made.study.enqueue_trial(dict(guess))

@@ -117,7 +117,7 @@ def test_the_dashboard_shows_studies_of_ours(kind: str, tmp_path: Path) -> None:
         assert float(failed["values"][0]) > worst
         importance = get(f"{address}/api/studies/{number}/param_importances")
         named = {p["name"] for p in importance["param_importances"][0]}
-        assert named == {"tile_m", "tile_n", "tile_k", "stages"}
+        assert named == {"tile_m", "tile_n", "tile_k", "stages", "split_k"}
         with urllib.request.urlopen(f"{address}/dashboard/studies/{number}", timeout=60) as page:
             assert page.status == 200 and b"<html" in page.read().lower()
     assert "Traceback" not in log.read_text()

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tilewright import buckets, tables
 from tilewright.autotune import study
 from tilewright.bindings import cpp, generate
-from tilewright.bindings.table import op_of
+from tilewright.bindings.table import Op, op_of
 from tilewright.buckets import Span
 from tilewright.cases import Case
 from tilewright.errors import TilewrightError
@@ -235,16 +235,21 @@ def calls(rng: random.Random, count: int, rows: Sequence[Entry]) -> list[tuple[C
 @pytest.fixture(scope="module")
 def choosing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[Entry, ...]]:
     """A program around the border and generated tables, and the rows of these tables in their order."""
-    folder = tmp_path_factory.mktemp("border")
-    op = op_of(GEMM, many_entries(random.Random(7)))
+    op = replace(op_of(GEMM, many_entries(random.Random(7))), tiling=())
+    return border_program(tmp_path_factory.mktemp("border"), op), tuple(cpp._usable(op))
+
+
+def border_program(folder: Path, op: Op) -> Path:
+    """The border and the generated tables of an op around a kernel that takes tiles up to a limit."""
     (folder / "tables.inc").write_text(cpp.tables(op, "picky_kernel"), encoding="utf-8")
     bindings, kernels = package_folder("tilewright.bindings"), package_folder("tilewright.kernels")
     source = Path(__file__).parent / "native" / "border_choice.cpp"
     command = ["g++", "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=undefined"]
     command += ["-fno-sanitize-recover", f"-I{folder}", f"-I{bindings}", f"-I{kernels}"]
-    command += [str(bindings / "border.cpp"), str(source), "-o", str(folder / "choose")]
+    sources = [bindings / "border.cpp", bindings / "choice.cpp", source]
+    command += [*map(str, sources), "-o", str(folder / "choose")]
     subprocess.run(command, check=True)
-    return folder / "choose", tuple(cpp._usable(op))
+    return folder / "choose"
 
 
 def ask(
@@ -327,6 +332,34 @@ def compare_use(
     return {kind: outcomes.get(kind, 0) + 1}
 
 
+def test_generated_cpp_tries_what_the_tiling_says_after_everything_tuned(tmp_path: Path) -> None:
+    tuned = [entry(64, 192), entry(1024, 256)]
+    op = op_of(GEMM, tuned)
+    assert {e.bucket[0] for e in op.tiling} == {1, 16, 64, 256, 1024}
+    assert all(e.config == SPEC.config_for(case_of(e), CPU) for e in op.tiling)
+    program = border_program(tmp_path, op)
+    for m, said, tile in (
+        (64, "tuned for M=33..64", 192),
+        (500, "nearest tuned: M=513..1024", 256),
+    ):
+        assert told(program, case(m), 256) == (f"{said},N=576,K=576 fp32", tile)
+    # Where the kernel takes neither, and for a layout without tuned configs.
+    assert told(program, case(64), 100) == ("tiling for M=33..64,N=576,K=576", 64)
+    other = SPEC.case({"M": 300, "N": 80, "K": 9}, "bf16", {"b_layout": "KN"})
+    assert told(program, other, 256) == ("nearest tiling: M=129..256,N=576,K=576", 128)
+
+
+def case_of(row: Entry) -> Case:
+    return SPEC.case(dict(zip("MNK", row.bucket, strict=True)), row.precision, row.flags)
+
+
+def told(program: Path, one: Case, limit: int) -> tuple[str, int]:
+    """Why a config was chosen, and its tile_m."""
+    (line,), (said,) = ask(program, [(one, "avx2", limit)], TILEWRIGHT_EXPLAIN="1")
+    why = said.partition(f" {one.precision}: ")[2].partition(";")[0]
+    return why, int(line.partition(":")[2].split()[1])
+
+
 def test_ranges_reach_the_generated_source_and_json(tmp_path: Path) -> None:
     swept = replace(entry(100, 64, over=20), level="avx2")
     text = cpp.tables(op_of(GEMM, [swept]), "nullptr")
@@ -391,9 +424,14 @@ def test_tuned_gpu_binaries_stand_before_the_default_for_their_sizes(
     part = compile_gpu([GEMM], [where], ["fp16"], workers=1)
     entries = read_entries(part.entries)
     tuned = [e for e in entries if e.when]
-    assert [e.config["tile_m"] for e in entries[: len(tuned)]] == [64, 64]
+    assert tuple(tuned) == entries[: len(tuned)]
+    # Under batch_invariant a tile is never the table's.
+    invariant = [e.flags.get("batch_invariant") for e in tuned]
+    assert [(e.config["tile_m"], i) for e, i in zip(tuned, invariant, strict=True)] == [
+        (64, 0)
+    ] * 2 + [(32, 1)] * 2
     assert all(e.when == {"M": (17, None), "N": (576, 576), "K": (576, 576)} for e in tuned)
-    assert all(e.config["tile_m"] == 32 for e in entries[len(tuned) :]) and len(entries) == 6
+    assert all(e.config["tile_m"] == 32 for e in entries[len(tuned) :]) and len(entries) == 8
     row = dispatch.document([GEMM], [where], part, [])["targets"][where.name]["gemm"]
     assert [b["config"]["tile_m"] for b in row["buckets"]] == [32, 64]
     assert set(row["entries"]) == {e.id for e in entries}

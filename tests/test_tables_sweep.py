@@ -155,6 +155,10 @@ def test_no_size_gets_a_config_that_is_slower_than_the_default_beyond_noise() ->
     assert [r.column for r in partition(costs(times, 0), 1)] == [0]
     assert [r.column for r in partition(costs(times, 1), 1)] == [1]
     assert [r.column for r in partition(costs(times, 0), 2)] == [1, 0]
+    # Nor slower than what the size had untuned: the second config for the first size, the first for the second.
+    assert [r.column for r in partition(costs(times, 0, [1, 0]), 2)] == [1, 0]
+    assert [r.column for r in partition(costs(times, 1, [1, 1]), 1)] == [1]
+    assert np.isinf(costs(times, 1, [1, 0])).tolist() == [[True, False], [False, True]]
     exact = [t[None, :] for t in sizes]
     assert [r.column for r in partition(costs(exact, 0), 1)] == [0]
 

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from tilewright.errors import Refused, Unavailable, UsageError
 from tilewright.kernels.gemm import triton as gemm
+from tilewright.registry import family
+from tilewright.targets import target
 
 CONFIG = {"tile_m": 32, "tile_n": 32, "tile_k": 32, "num_warps": 4, "num_stages": 2, "group_m": 8}
 DTYPES = {
@@ -101,6 +103,51 @@ def test_k_zero_gives_the_bias_exactly() -> None:
 
 
 @given(
+    m=st.integers(0, 40),
+    n=st.integers(0, 300),
+    k=st.integers(0, 300),
+    split=st.sampled_from((2, 4, 8)),
+    precision=st.sampled_from(PRECISIONS),
+    bias=st.booleans(),
+    scale=st.sampled_from(("row_col", "col")),
+)
+@settings(max_examples=20, deadline=None, derandomize=True)
+def test_parts_of_k_are_added_to_the_same_sums(
+    m: int, n: int, k: int, split: int, precision: str, bias: bool, scale: str
+) -> None:
+    """Also where there are fewer steps of K than parts; each element comes from the same parts on every call."""
+    t = make(precision, m, n, k, bias=bias, scale=scale, seed=m + 41 * n)
+    run(t, config={**CONFIG, "split_k": split})
+    assert_right(t, precision)
+    again = make(precision, m, n, k, bias=bias, scale=scale, seed=m + 41 * n)
+    run(again, config={**CONFIG, "split_k": split})
+    assert torch.equal(t["c"], again["c"])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_with_batch_invariant_rows_keep_their_bits_whatever_config_is_given(precision: str) -> None:
+    """Tables of tuned configs may choose by M; the tile, and with it the order of sums, stays."""
+    few, many = (
+        {**CONFIG, "tile_m": m, "tile_k": k, "split_k": s} for m, k, s in ((16, 64, 4), (64, 32, 1))
+    )
+    flags = {"b_layout": "KN", "batch_invariant": "yes"}
+    t = make(precision, 33, 70, 300, bias=True)
+    gemm.launch(t, flags, many, interpret=True)
+    assert_right(t, precision)
+    for rows in (slice(0, 1), slice(20, 33)):
+        some: dict[str, Any] = dict(t)
+        some |= {n: t[n][rows] for n in ("a", "row_scale") if t[n] is not None}
+        some["c"] = torch.zeros_like(t["c"][rows])
+        gemm.launch(some, flags, few, interpret=True)
+        assert torch.equal(some["c"], t["c"][rows])
+    spec = family("gemm").spec
+    for kind in ("cuda:sm_90", "hip:gfx942"):
+        case = spec.case({"M": 9, "N": 70, "K": 300}, precision, {"batch_invariant": "yes"})
+        chosen = spec.config_for(case, target(kind))
+        assert {n: chosen[n] for n in gemm.INVARIANT} == gemm.INVARIANT, "what is said is what runs"
+
+
+@given(
     m=st.integers(1, 40),
     n=st.integers(1, 40),
     k=st.integers(1, 70),
@@ -171,6 +218,8 @@ def test_refusals_name_what_is_taken() -> None:
         gemm.launch(t, {"b_layout": "panel16"}, CONFIG, interpret=True)
     with pytest.raises(UsageError, match="unknown b_layout 'XY'; accepted: KN, NK"):
         gemm.launch(t, {"b_layout": "XY"}, CONFIG, interpret=True)
+    with pytest.raises(Refused, match="takes split_k from 1 to 16, not 0"):
+        gemm.launch(t, {}, {**CONFIG, "split_k": 0}, interpret=True)
     with pytest.raises(Refused, match="powers of two for tile_n, not 48"):
         gemm.launch(t, {}, {**CONFIG, "tile_n": 48}, interpret=True)
     with pytest.raises(Refused, match="needs tensor 'b'"):

@@ -33,7 +33,7 @@ def bf16_operands() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def launch_unwidened(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> None:
     """The gemm kernel as the compiler sees it: no cast of bf16 operands."""
     constexprs = gemm._constexprs(CONFIG, False, "none", widen=False)
-    args = (a, b, None, None, None, c, 32, 32, 32, 32, 1, 32, 1, 0, 0, 0, 32, 1)
+    args = (a, b, None, None, None, c, None, 32, 32, 32, 32, 1, 32, 1, 0, 0, 0, 32, 1)
     interpret.run_interpreted(gemm.kernel, (1,), args, constexprs)
 
 
@@ -60,7 +60,7 @@ def test_a_kernel_that_raises_is_a_failed_kernel() -> None:
     """What the interpreter wraps arrives as one sentence, and the language is put back."""
     a, b, c = (torch.ones(32, 32) for _ in range(3))
     constexprs = gemm._constexprs({**CONFIG, "tile_k": 24}, False, "none", widen=False)
-    args = (a, b, None, None, None, c, 32, 32, 32, 32, 1, 32, 1, 0, 0, 0, 32, 1)
+    args = (a, b, None, None, None, c, None, 32, 32, 32, 32, 1, 32, 1, 0, 0, 0, 32, 1)
     with pytest.raises(KernelFailed, match="failed in Triton's interpreter: .*power of 2"):
         interpret.run_interpreted(gemm.kernel, (1,), args, constexprs)
     gemm.launch({"a": a, "b": b, "c": c}, {}, CONFIG, interpret=True)

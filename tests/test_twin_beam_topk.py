@@ -225,19 +225,13 @@ def test_whatever_is_not_refused_fits(
     assert planning.ub_bytes(launch, tile, planning.parts_of(launch, tile, 48)) <= UB
 
 
-def test_steps_of_beams_are_refused() -> None:
-    asked = job("fp32", 2, 100, 4, softmax="row", step="yes")
-    reason = AscendC().adapter(asked.family).refuses(asked.case, asked.config, TARGET)
-    assert reason is not None and reason.startswith("step=yes: ")
-
-
 @pytest.mark.parametrize(
     ("name", "shape", "words"),
     [
         ("ids", (2, 5), "do not fit together"),
         ("probs", (3, 4), "do not fit together"),
         ("logits", (3, 100), "do not fit together"),
-        ("logits", (2, 3), "ids has 4 results of a row of 3 logits"),
+        ("logits", (2, 3), "ids has 4 results of 3 logits"),
         ("row_max", (2,), "row_max goes with logits of int8 codes"),
     ],
 )

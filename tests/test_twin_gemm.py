@@ -14,16 +14,15 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent / "native"))
 import twin_build
 from twin_build import host, runner
-from twin_cases import Config, check, make, run
+from twin_cases import Config, check, from_bf16, make, run, to_bf16
 
+SCALED = ("int8->fp32", "int8->bf16", "int8->fp16")
 KINDS = [
     (precision, b_layout, bias)
     for precision in host.PRECISIONS
     for b_layout in host.B_LAYOUTS
     for bias in (False, True)
-    if not host.refusal(
-        precision, b_layout=b_layout, bias=bias, col_scale=precision == "int8->fp16"
-    )
+    if not host.refusal(precision, b_layout=b_layout, bias=bias, col_scale=precision in SCALED)
 ]
 
 
@@ -37,7 +36,9 @@ def test_tails_of_the_default_config(precision: str, b_layout: str, bias: bool) 
         (65, 31, 129),
         (32, 32, 32),
     ):
-        check(make(m, n, k, precision, b_layout, bias=bias, extra=k % 3), precision, b_layout)
+        rows = precision in SCALED and k % 2 == 0
+        case = make(m, n, k, precision, b_layout, bias=bias, row_scale=rows, extra=k % 3)
+        check(case, precision, b_layout)
 
 
 @st.composite
@@ -84,9 +85,11 @@ def configs(draw: st.DrawFn) -> Config:
 def test_any_shape_under_any_legal_config(
     m: int, n: int, k: int, precision: str, b_layout: str, bias: bool, extra: int, config: Config
 ) -> None:
-    bias = bias and precision != "int8->fp16"
-    case = make(m, n, k, precision, b_layout, bias=bias, extra=extra, seed=m + n + k)
-    reasons = host.illegal(precision, b_layout, config, bias=bias)
+    rows = precision in SCALED and n % 2 == 0
+    case = make(
+        m, n, k, precision, b_layout, bias=bias, row_scale=rows, extra=extra, seed=m + n + k
+    )
+    reasons = host.illegal(precision, b_layout, config, bias=bias, row_scale=rows)
     if reasons:
         with pytest.raises(ValueError, match=r"take \d+ bytes"):
             run(case, precision, b_layout, config)
@@ -107,12 +110,42 @@ def test_any_order_that_its_flags_permit_gives_the_same_bits(
     m: int, n: int, k: int, kind: tuple[str, str, bool], config: Config, seed: int
 ) -> None:
     precision, b_layout, bias = kind
-    assume(not host.illegal(precision, b_layout, config, bias=bias))
-    plain, shuffled = (make(m, n, k, precision, b_layout, bias=bias, seed=seed) for _ in range(2))
+    rows = precision in SCALED and k % 2 == 0
+    assume(not host.illegal(precision, b_layout, config, bias=bias, row_scale=rows))
+    plain, shuffled = (
+        make(m, n, k, precision, b_layout, bias=bias, row_scale=rows, seed=seed) for _ in range(2)
+    )
     check(plain, precision, b_layout, config)
     with runner.running(runner.How("random", seed)):
         check(shuffled, precision, b_layout, config)
     assert plain.out.tobytes() == shuffled.out.tobytes()
+
+
+@pytest.mark.parametrize("unit_flag", [0, 1])
+@pytest.mark.parametrize("schedule", ["program", "timeline", "random"])
+def test_a_tile_waits_in_l0c_until_its_slot_of_the_ring_is_read(
+    unit_flag: int, schedule: str
+) -> None:
+    config = Config(tile_m=16, grid_m=1, grid_n=1, unit_flag=unit_flag)
+    case = make(161, 40, 32, "int8->bf16", "NK", bias=True, row_scale=True)
+    with runner.running(runner.How(schedule, 5)):
+        check(case, "int8->bf16", "NK", config)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16", "int8->bf16"])
+def test_the_bits_of_a_row_do_not_follow_from_how_many_there_are(precision: str) -> None:
+    scaled = precision in SCALED
+    case = make(37, 50, 300, precision, "NK", bias=True, row_scale=scaled)
+    for rows in (slice(0, 37), slice(0, 1), slice(36, 37), slice(5, 22)):
+        out = np.zeros_like(case.out[rows])
+        given = {n: v[rows] if n in ("a", "row_scale") else v for n, v in case.inputs.items()}
+        result = host.launch(
+            given, out, precision, b_layout="NK", invariant=True, lib_path=twin_build.twin()
+        )
+        assert result.ok, "\n".join(map(str, result.findings))
+        if rows == slice(0, 37):
+            whole = out
+        assert out.tobytes() == whole[rows].tobytes()
 
 
 def test_default_is_32x32_double_buffered() -> None:
@@ -182,6 +215,31 @@ def test_empty_k_leaves_the_bias(bias: bool) -> None:
     )
 
 
+@pytest.mark.parametrize("precision", SCALED)
+def test_empty_k_of_a_scaled_gemm_leaves_the_bias(precision: str) -> None:
+    case = make(5, 7, 0, precision, "NK", bias=True, row_scale=True)
+    case.inputs["bias"][:3] = 1.00390625, -1e30, np.nan
+    assert run(case, precision, "NK").blocks == 0
+    got = from_bf16(case.out) if precision == "int8->bf16" else case.out
+    torch = pytest.importorskip("torch")
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision[6:]]
+    want = torch.from_numpy(case.inputs["bias"]).to(dtype).float().numpy()
+    np.testing.assert_array_equal(got.astype(np.float32), np.broadcast_to(want, (5, 7)))
+
+
+@pytest.mark.parametrize("k", [0, 40])
+@pytest.mark.parametrize("precision", SCALED)
+def test_a_bias_of_a_scaled_gemm_may_be_bf16(precision: str, k: int) -> None:
+    case = make(5, 24, k, precision, "NK", bias=True, row_scale=True)
+    rounded = to_bf16(case.inputs["bias"])
+    case.inputs["bias"] = from_bf16(rounded)
+    assert run(case, precision, "NK").ok
+    want = case.out.copy()
+    case.inputs["bias"] = rounded
+    assert run(case, precision, "NK").ok
+    np.testing.assert_array_equal(case.out, want)
+
+
 def test_torch_tensors_and_bf16() -> None:
     torch = pytest.importorskip("torch")
     a, b = torch.randn(20, 40, dtype=torch.bfloat16), torch.randn(40, 24, dtype=torch.bfloat16)
@@ -195,10 +253,11 @@ def test_torch_tensors_and_bf16() -> None:
 
 
 def test_refusals() -> None:
-    assert "per-row" in str(host.refusal("int8->fp16", row_scale=True, col_scale=True))
-    assert "VDEQF16" in str(host.refusal("int8->bf16", col_scale=True))
+    assert host.refusal("int8->fp16", row_scale=True, col_scale=True) is None
+    assert "needs col_scale" in str(host.refusal("int8->bf16", row_scale=True))
+    assert "takes no row_scale" in str(host.refusal("bf16", row_scale=True))
     assert "host format" in str(host.refusal("fp16", b_layout="panel16"))
-    assert "adds it before" in str(host.refusal("int8->fp16", bias=True, col_scale=True))
+    assert host.refusal("int8->fp16", bias=True, col_scale=True) is None
     assert "unknown" in str(host.refusal("fp8"))
     assert host.refusal("bf16", b_layout="NK", bias=True) is None
     case = make(8, 8, 8, "fp16", "KN")

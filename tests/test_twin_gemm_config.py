@@ -36,6 +36,19 @@ def test_illegal_configs_name_the_limit(fields: dict[str, int], reason: str) -> 
     assert any(reason in r for r in reasons), reasons
 
 
+def test_a_scaled_tile_is_as_wide_as_vector_instructions_step() -> None:
+    config = Config(tile_m=16, tile_n=2048, tile_k=32, l0_buffers=1)
+    (why,) = host.illegal("int8->bf16", "NK", config, row_scale=True)
+    assert why == "tile_n is 2048, vector cores scale at most 1024 columns"
+
+
+@pytest.mark.parametrize("tile_m", [512, 1024])
+def test_a_piece_of_a_high_tile_has_no_more_rows_than_an_instruction_repeats(tile_m: int) -> None:
+    config = Config(tile_m=tile_m, tile_n=16, tile_k=32)
+    case = make(tile_m + 5, 20, 40, "int8->bf16", "NK", bias=True, row_scale=True)
+    check(case, "int8->bf16", "NK", config)
+
+
 def counts(config: Config, m: int = 256, n: int = 256, k: int = 256) -> runner.TwinResult:
     return check(make(m, n, k, "fp16", "KN"), "fp16", "KN", config)
 
@@ -108,9 +121,11 @@ def test_trace_rows_carry_operands_and_places(tmp_path: Path) -> None:
     mmad = next(r for r in rows if r["op"] == "Mmad")
     assert mmad["pipe"] == "M" and mmad["params"]["m"] == 32
     assert [o["memory"] for o in mmad["operands"]] == ["l0c", "l0a", "l0b"]
-    assert str(mmad["file"]).endswith("ops/gemm/gemm.cpp")
+    assert str(mmad["file"]).endswith("ops/gemm/gemm_cube.h")
     line = (
-        (twin_build.ASCENDC / "ops/gemm/gemm.cpp").read_text().splitlines()[int(mmad["line"]) - 1]
+        (twin_build.ASCENDC / "ops/gemm/gemm_cube.h")
+        .read_text()
+        .splitlines()[int(mmad["line"]) - 1]
     )
     assert "Mmad(c, a2, b2, p)" in line
     load = next(r for r in rows if r["op"] == "Nd2Nz")

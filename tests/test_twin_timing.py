@@ -313,6 +313,7 @@ def test_a_trace_has_a_track_a_pipe_and_arrows_that_meet(
     file = tmp_path / "t.json"
     ran = tilewright(
         *("model", "gemm", "--dtype", "fp16", "--shape", "M=256,N=256,K=256", "--cores", "2"),
+        *("--config", "baseline"),
         *("--trace", str(file), "--json", "-"),
     )
     assert ran.code == 0, ran.err

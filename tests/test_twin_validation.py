@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -32,9 +33,10 @@ def test_published_rows_are_met(outcomes: list[validation.Outcome]) -> None:
     assert summary.median_error is not None and summary.median_error <= 0.12
     assert summary.p90_error is not None and summary.p90_error <= 0.30
     assert summary.gemm_spearman is not None and summary.gemm_spearman >= 0.9
-    # No op is carried by another's rows. Of top-k our kernel is modelled, which sorts less than the published one.
+    # No op is carried by another's rows. Of top-k and int8 gemm our kernels are modelled, which have bounds of
+    # their own below.
     assert set(summary.by_op) == set(variants.OPS)
-    own = {op: error for op, error in summary.by_op.items() if op != "topk"}
+    own = {op: error for op, error in summary.by_op.items() if op not in ("topk", "gemm_int8")}
     assert all(error <= 0.15 for error in own.values()), summary.by_op
 
 
@@ -49,6 +51,30 @@ def test_each_step_that_made_a_gemm_faster_makes_the_prediction_faster(
 ) -> None:
     predicted = {o.id: o.predicted_us or 0.0 for o in outcomes}
     assert predicted["G1"] > 10 * predicted["G3"] > 10 * predicted["G4"] > 10 * predicted["G5"]
+
+
+def test_our_mixed_int8_gemm_is_modelled_below_the_published_time(
+    outcomes: list[validation.Outcome],
+) -> None:
+    found = {o.id: o for o in outcomes if o.op == "gemm_int8"}
+    assert not any(o.used_to_fit for o in found.values())
+    ratios = {name: o.ratio or 0 for name, o in found.items() if "our mixed kernel" in o.note}
+    assert set(ratios) == {"I5", "I7", "I9"}
+    assert all(0.7 <= ratio < 1 for ratio in ratios.values()), ratios
+    assert set(found) - set(ratios) == {"I1"} and abs((found["I1"].ratio or 0) - 1) <= 0.15
+
+
+def test_int8_gemms_as_two_launches_are_met() -> None:
+    """Every row, those that our mixed kernel answers too; I7 alone is 15.5 % off."""
+    ratios = {}
+    for published in validation.read(None):
+        if published["op"] == "gemm_int8":
+            plan = launches.two_launches(published)
+            predicted, _ = validation.predict(native.library("twin"), plan, published.soc)
+            ratios[published["id"]] = predicted / (published.published_us or 0)
+    assert set(ratios) == {"I1", "I5", "I7", "I9"}
+    errors = [abs(ratio - 1) for ratio in ratios.values()]
+    assert median(errors) <= 0.15 and max(errors) <= 0.16, ratios
 
 
 def test_our_top_k_is_modelled_below_the_published_time(

@@ -10,6 +10,7 @@ from ..ops.attention import host as attention_host
 from ..ops.attention import planning as attention_planning
 from ..ops.beam_topk import host as topk_host
 from ..ops.beam_topk import planning as topk_planning
+from ..ops.gemm import host as gemm_host
 from ..ops.gemm import planning
 from ..soc import find
 from ..twin.model import Launch
@@ -208,18 +209,21 @@ def _layout(row: Row) -> str:
     return layouts[layout]
 
 
+def _dims(row: Row) -> planning.Dims:
+    m, n, k = (row.number(name) for name in "MNK")
+    if min(m, n, k) < 1:
+        raise Unknown(f"M, N, K are {m}, {n}, {k}: all must be at least 1")
+    return planning.Dims(m, n, k)
+
+
 def gemm(row: Row) -> Plan:
     """``gemm``: our kernel with the row's tiles, loads, buffers, grid and L2 split."""
     dtype = row["dtype"].replace(" ", "") or "fp16"
     precision = "int8->int32" if dtype == "int8" else dtype
     if precision not in planning.PRECISIONS:
         raise Unknown(f"dtype '{dtype}', known are {', '.join(planning.PRECISIONS)}")
-    m, n, k = (row.number(name) for name in "MNK")
-    if min(m, n, k) < 1:
-        raise Unknown(f"M, N, K are {m}, {n}, {k}: all must be at least 1")
-    layout = _layout(row)
+    dims, layout = _dims(row), _layout(row)
     size = planning.PRECISIONS[precision].input_bytes
-    dims = planning.Dims(m, n, k)
     launches, why = [], ""
     for config in gemm_configs(row, dims, size, row.soc):
         wrong = planning.illegal(precision, layout, config, row.soc)
@@ -233,13 +237,20 @@ def gemm(row: Row) -> Plan:
 
 
 def gemm_int8(row: Row) -> Plan:
-    """``gemm_int8``: cube cores write int32, vector cores scale it, each modelled by itself."""
+    """``gemm_int8``: our mixed kernel, cube and vector cores side by side on tiles of a ring.
+
+    What ours does not do (an activation behind the scales, one vector core a cube core) is modelled
+    as two launches.
+    """
     d = variants.dequantised(row)
-    m, n, k = (row.number(name) for name in "MNK")
-    if min(m, n, k) < 1:
-        raise Unknown(f"M, N, K are {m}, {n}, {k}: all must be at least 1")
-    layout = _layout(row)
-    dims = planning.Dims(m, n, k)
+    if not d.gelu and d.vector_cores == 2 * row.number("cores_aic", 1):
+        return _gemm_scaled(row, _dims(row), _layout(row))
+    return two_launches(row)
+
+
+def two_launches(row: Row) -> Plan:
+    """``gemm_int8`` without our mixed kernel: cube cores write int32, vector cores scale it."""
+    d, dims, layout = variants.dequantised(row), _dims(row), _layout(row)
     cube = [
         _gemm_launch(dims, "int8->int32", layout, config, row.soc)
         for config in gemm_configs(row, dims, 1, row.soc)
@@ -247,26 +258,50 @@ def gemm_int8(row: Row) -> Plan:
     ]
     if not cube:
         raise Unknown("our gemm has no such tiling")
+    m, n = dims.m, dims.n
     if n % 16:
         raise Unknown(f"N is {n}, the kernel that scales takes multiples of 16")
     tile_m, tile_n = min(32, m), min(256, n)
-    tiling = _bytes(m, n, tile_m, tile_n, int(d.gelu))
+    sizes = {"products": 4 * m * n, "column_scale": 4 * n, "row_scale": 4 * m, "dst": 2 * m * n}
     vector = Launch(
         "bench_dequant",
         d.vector_cores,
-        [
-            Buffer.unbacked("products", m * n * 4),
-            Buffer.unbacked("column_scale", 4 * n),
-            Buffer.unbacked("row_scale", 4 * m),
-            Buffer.unbacked("dst", m * n * 2),
-        ],
-        tiling,
+        [Buffer.unbacked(name, size) for name, size in sizes.items()],
+        _bytes(m, n, tile_m, tile_n, int(d.gelu)),
         _shares(ceil(m / tile_m) * ceil(n / tile_n), d.vector_cores),
         warm=frozenset({"products"}),
     )
     how = "one after the other" if d.in_turn else "side by side"
     note = f"cube and vector cores modelled as two launches, {how}, not as one mixed kernel"
     return Plan((tuple(cube), (vector,)), note=note, in_turn=d.in_turn)
+
+
+def _gemm_scaled(row: Row, dims: planning.Dims, layout: str) -> Plan:
+    """The mixed kernel with row and column scales, to fp16, on all cores of the row, idle ones too."""
+    launches, why = [], ""
+    kind = planning.precision_of("int8->fp16", row_scale=True)
+    for config in gemm_configs(row, dims, 1, row.soc):
+        wrong = planning.illegal("int8->fp16", layout, config, row.soc, row_scale=True)
+        if wrong:
+            why = why or wrong[0]
+            continue
+        ready = planning.plan(dims, "int8->fp16", layout, config, row.soc, row_scale=True)
+        blocks = planning.representatives(dims, config, (config.grid_m, config.grid_n))
+        idle = row.number("cores_aic") - ready.block_dim
+        if idle > 0:
+            blocks[ready.block_dim] = idle
+        launches.append(
+            Launch(
+                ready.kernel,
+                ready.block_dim + max(0, idle),
+                gemm_host.unbacked(dims.m, dims.n, dims.k, kind, ready, row_scale=True),
+                ready.tiling,
+                blocks,
+            )
+        )
+    if not launches:
+        raise Unknown(f"our gemm has no such tiling: {why}")
+    return Plan((tuple(launches),), note="our mixed kernel, not the published one's")
 
 
 # Tiles our kernel would choose from: queries of a block, keys of a step.

@@ -28,6 +28,7 @@ _ALIASES = {
     **{"float64": "fp64", "bfloat16": "bf16", "bfloat16_t": "bf16", "int": "int32"},
     **{f"{t}_t": t for t in TYPES},
 }
+_PLACE = 512  # bytes an allocation on the device is aligned to
 _FILLS = ("normal", "uniform", "randint", "arange", "zeros", "ones", "full", "out", "workspace")
 _SPEC = re.compile(
     r"(?P<name>[A-Za-z_]\w*)\s*(?::\s*(?P<type>[^=\[]+?)\s*(?P<shape>\[[^\]]*\])?)?$"
@@ -239,7 +240,7 @@ def _array(part: str, name: str, dtype: str, shape_text: str, fill: str, seed: i
         # All bytes set is NaN in every floating-point type.
         poisoned = np.full(int(np.prod(shape)) * kind.itemsize, 0xFF, np.uint8).view(kind)
         role = "output" if word == "out" else "workspace"
-        return Argument(name, dtype, poisoned.reshape(shape), role)
+        return Argument(name, dtype, _placed(poisoned.reshape(shape)), role)
     rng = np.random.default_rng(seed)
     values_of: np.ndarray
     whole = dtype not in ("fp16", "bf16", "fp32", "fp64")
@@ -262,8 +263,19 @@ def _array(part: str, name: str, dtype: str, shape_text: str, fill: str, seed: i
     if whole:
         limits = (0, 1) if dtype == "bool" else (np.iinfo(kind).min, np.iinfo(kind).max)
         values_of = np.clip(np.rint(values_of), *limits)
-    array = narrow(np.asarray(values_of), dtype)
+    array = _placed(narrow(np.asarray(values_of), dtype))
     return Argument(name, dtype, array, "input", wide(array, dtype))
+
+
+def _placed(array: np.ndarray) -> np.ndarray:
+    """A copy where a device's allocator would put it: times depend on where rows start."""
+    import numpy as np
+
+    room = np.empty(array.nbytes + _PLACE, np.uint8)
+    start = -room.ctypes.data % _PLACE
+    placed = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    placed[...] = array
+    return placed
 
 
 def fit(

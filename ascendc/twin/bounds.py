@@ -8,7 +8,7 @@ pipes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from .runner import TwinResult
@@ -103,3 +103,30 @@ def bound(result: TwinResult, input_bytes: int, cores: int) -> Bound:
     busy = {name: cycles / share for name, cycles in pipes.items()}
     limiting = max(busy, key=lambda name: busy[name])
     return Bound(busy[limiting], MappingProxyType(busy), limiting if busy[limiting] else "nothing")
+
+
+def mixed(result: TwinResult, input_bytes: int, cores: int) -> Bound:
+    """``bound`` of a mix of `cores` cube cores and two vector cores each, whose copies count for themselves."""
+    written = result.bytes_written
+    loads: Mapping[str, int] = written.get("MTE2", {})
+
+    def only(
+        mte2: dict[str, int], *pipes: str
+    ) -> MappingProxyType[str, MappingProxyType[str, int]]:
+        kept = {name: of for name, of in written.items() if name in pipes}
+        return MappingProxyType({**kept, "MTE2": MappingProxyType(mte2)})
+
+    cube = replace(
+        result, bytes_written=only({m: n for m, n in loads.items() if m != "ub"}, "MTE1", "FIX")
+    )
+    vector = replace(
+        result,
+        macs=0,
+        counts=MappingProxyType({}),
+        blocks=2 * result.blocks,
+        bytes_written=only({m: n for m, n in loads.items() if m == "ub"}, "MTE3"),
+    )
+    one, two = bound(cube, input_bytes, cores), bound(vector, input_bytes, 2 * cores)
+    busiest = one if one.cycles >= two.cycles else two
+    pipes = {name: max(one.pipes[name], two.pipes[name]) for name in one.pipes}
+    return Bound(busiest.cycles, MappingProxyType(pipes), busiest.bound_by)

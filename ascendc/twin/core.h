@@ -133,6 +133,8 @@ class Core {
   // issue.cpp: from program order to the order in which pipes get going.
   void Issue(Record& record);
   bool CanGo(const Record& record);
+  const Record* UnitWait(const Record& record) const;
+  const Record& Waiter(const Record& front) const;
   void Go(Record& record, const Clock& issued);
   void GoFlag(const Record& record);
   void GoCross(const Record& record);

@@ -36,7 +36,34 @@ bool Core::CanGo(const Record& record) {
     const auto [core, id] = FlagOf(id_, record);
     return machine_.board->Raised(core, id);
   }
-  return true;
+  return UnitWait(record) == nullptr;
+}
+
+// With unit flags a tile of L0C goes from Mmad to Fixpipe and back: what the other pipe has yet to do on it,
+// held up by a wait of its own, comes first.
+const Record* Core::UnitWait(const Record& record) const {
+  const auto tile = [](const Record& r) -> const Operand* {
+    if (r.op == Op::Mmad) return r.mmad.unit_flag != 0 ? &r.operand[0] : nullptr;
+    return r.op == Op::Fixpipe && r.fix.unit_flag != 0 ? &r.operand[1] : nullptr;
+  };
+  const Operand* own = tile(record);
+  if (own == nullptr) return nullptr;
+  const Extent e = ExtentOf(*own);
+  for (const Waiting& w : queue_[static_cast<int>(record.op == Op::Mmad ? Pipe::FIX : Pipe::M)]) {
+    if (w.record.seq > record.seq) return nullptr;
+    const Operand* other = tile(w.record);
+    if (other == nullptr) continue;
+    const Extent o = ExtentOf(*other);
+    if (o.begin < e.end && e.begin < o.end) return &w.record;
+  }
+  return nullptr;
+}
+
+// What the front of a queue waits for in the end: a flag.
+const Record& Core::Waiter(const Record& front) const {
+  const Record* at = &front;
+  while (const Record* other = UnitWait(*at)) at = &queue_[static_cast<int>(other->pipe)].front().record;
+  return *at;
 }
 
 void Core::Go(Record& record, const Clock& issued) {
@@ -198,8 +225,8 @@ void Core::AwaitOthers(const Record* scalar) {
   bool full = false;
   for (const auto& queue : queue_) {
     if (queue.empty()) continue;
-    if (waiter == nullptr || (!crosses(*waiter) && crosses(queue.front().record)))
-      waiter = &queue.front().record;
+    const Record& front = Waiter(queue.front().record);
+    if (waiter == nullptr || (!crosses(*waiter) && crosses(front))) waiter = &front;
     full = full || queue.size() > kQueueDepth;
   }
   if (!crosses(*waiter)) return BreakHang(*waiter, full);

@@ -168,7 +168,7 @@ void Core::BreakHang(const Record& waiter, bool full) {
     chain.push_back(at);
     set = SetFor(at->flag);
     if (set == nullptr) break;
-    at = &queue_[static_cast<int>(set->record.pipe)].front().record;
+    at = &Waiter(queue_[static_cast<int>(set->record.pipe)].front().record);
   }
   const Record* blamed = chain.back();
   if (set != nullptr) {

@@ -2,7 +2,8 @@
 
 Screening picks a few finalists, which race in interleaved rounds: those that are surely slower leave
 on the way. The default is always among them, is timed to the last round and wins unless another is
-faster beyond noise. Modelled values are exact but no
+faster beyond noise. So is, and in the same way with the last word, what calls had before, where the
+family's tiling suggests another config than the default. Modelled values are exact but no
 times: they choose by score, without an interval, and nothing is called faster.
 """
 
@@ -37,6 +38,7 @@ TIMED_ONCE = "each config was timed on its own, which does not tell them apart"
 NO_TIME = "no time was asked for: what is smallest says nothing of what is fast"
 BY_SCORE = "chosen by the scores of a model: no device has timed these configs"
 DEFAULT_FAILED = "the default failed"
+UNTRIED = "what a call gets untuned, by the family's tiling, was not tried"
 BETTER_SCORE, SAME_SCORE = "better score", "same score"
 # Rounds that every race takes: an interval needs some.
 _FEWEST_ROUNDS = FEWEST_QUADS + 2
@@ -137,24 +139,43 @@ def _fair(row: TrialRow) -> float:
     return row.value / float(row.details.get(LEVEL, 1.0))
 
 
-def finalists(rows: Sequence[TrialRow], default: Config, most: int = FINALISTS) -> list[TrialRow]:
-    """The default first (if it succeeded), then the best others by screening."""
+def finalists(
+    rows: Sequence[TrialRow],
+    default: Config,
+    most: int = FINALISTS,
+    suggested: Config | None = None,
+) -> list[TrialRow]:
+    """The default and what is suggested first (if they succeeded), then the best others by screening."""
     best = ranked(rows)
     if not best:
         return []
-    own = [r for r in best if r.config == default]
+    own = [r for one in _held(default, suggested) for r in best if r.config == one]
     limit = WITHIN * _fair(best[0])
-    others = [r for r in best if r.config != default and _fair(r) <= limit]
+    others = [r for r in best if r not in own and _fair(r) <= limit]
     return own + others[: most - 1]
 
 
+def _held(default: Config, suggested: Config | None) -> tuple[Config, ...]:
+    """What stays to the last round, and wins unless another is faster beyond noise; the last has the last word."""
+    return (default,) if suggested in (None, default) else (default, suggested)
+
+
 def decide(
-    objective: Objective, rows: Sequence[TrialRow], default: Config, seconds: float, most: int
+    objective: Objective,
+    rows: Sequence[TrialRow],
+    default: Config,
+    seconds: float,
+    most: int,
+    suggested: Config | None = None,
 ) -> Decision:
     """Value the finalists again (if values are noisy) and choose. `rows` holds at least one success."""
-    chosen = finalists(rows, default, most)
+    tried = [r.config for r in rows if r.state is not State.RUNNING]
+    if suggested is not None and suggested not in tried:
+        return by_screening(rows, default, UNTRIED)
+    chosen = finalists(rows, default, most, suggested)
     if isinstance(objective, Noisy) and len(chosen) > 1:
-        return _race(objective, _affordable(chosen, seconds), default, seconds)
+        held = _held(default, suggested)
+        return _race(objective, _affordable(chosen, seconds, held), held, seconds)
     if objective.unit == "bytes":
         return by_screening(rows, default, NO_TIME)
     if objective.evidence is Evidence.MODELLED:
@@ -191,21 +212,24 @@ def by_screening(
     )
 
 
-def _affordable(chosen: list[TrialRow], seconds: float) -> list[TrialRow]:
-    """As many finalists as can take the fewest rounds in the time; two at least, the default among them."""
+def _affordable(chosen: list[TrialRow], seconds: float, held: Sequence[Config]) -> list[TrialRow]:
+    """As many finalists as can take the fewest rounds in the time; what is held and another one at least."""
+    least = max(2, 1 + sum(r.config in held for r in chosen))
     spent, kept = 0.0, list[TrialRow]()
     for row in chosen:
         spent += _FEWEST_ROUNDS * (_BLOCK_S + _CALLS_A_ROUND * (row.value_us or 0.0) / 1e6)
-        if len(kept) >= 2 and spent > seconds:
+        if len(kept) >= least and spent > seconds:
             break
         kept.append(row)
     return kept
 
 
-def _race(objective: Noisy, chosen: list[TrialRow], default: Config, seconds: float) -> Decision:
-    """Race the finalists until it is clear who is first and whether the default is beaten, or time is up."""
+def _race(
+    objective: Noisy, chosen: list[TrialRow], held: tuple[Config, ...], seconds: float
+) -> Decision:
+    """Race the finalists until it is clear who is first and whether what is held is beaten, or time is up."""
     configs = [r.config for r in chosen]
-    base = configs.index(default) if default in configs else None
+    keep = tuple(configs.index(one) for one in held if one in configs)
     rounds, end = 0, time.monotonic() + seconds
 
     def affords(used: int, more: int) -> bool:
@@ -216,10 +240,11 @@ def _race(objective: Noisy, chosen: list[TrialRow], default: Config, seconds: fl
     def goes_on(now: Race) -> bool:
         if now.rounds < _FEWEST_ROUNDS:
             return True
-        return (
-            base in now.alive
-            and base != now.leader
-            and judge(_ratio(now.times, base, now.leader)) == "inconclusive"
+        return any(
+            one in now.alive
+            and one != now.leader
+            and judge(_ratio(now.times, one, now.leader)) == "inconclusive"
+            for one in keep
         )
 
     with objective.side_by_side(configs) as field:
@@ -229,7 +254,6 @@ def _race(objective: Noisy, chosen: list[TrialRow], default: Config, seconds: fl
             rounds += 1
             return field.round(alive)
 
-        keep = () if base is None else (base,)
         found = race(take, len(configs), keep=keep, affords=affords, goes_on=goes_on)
     good = [i for i in found.alive if i not in field.failed]
     if not good:
@@ -237,23 +261,25 @@ def _race(objective: Noisy, chosen: list[TrialRow], default: Config, seconds: fl
             f"no finalist was right when valued again; the first: {next(iter(field.failed.values()))}"
         )
     chances = [found.chances.get(i, 0.0) for i in good]
-    return _choose(found.times[:, good], [chosen[i] for i in good], default, chances)
+    return _choose(found.times[:, good], [chosen[i] for i in good], held, chances)
 
 
 def _choose(
     times: npt.NDArray[np.float64],
     kept: list[TrialRow],
-    default: Config,
+    held: tuple[Config, ...],
     chances: Sequence[float],
 ) -> Decision:
     everyone = list(range(len(kept)))
-    leader = _leader(times, everyone)
-    base = next((i for i in everyone if kept[i].config == default), None)
-    winner, verdict = leader, DEFAULT_FAILED
+    leader = winner = _leader(times, everyone)
+    base = next((i for i in everyone if kept[i].config == held[0]), None)
+    for holder in (i for one in held for i in everyone if kept[i].config == one):
+        if winner != holder and judge(_ratio(times, holder, winner)) != "faster":
+            winner = holder
+    verdict = DEFAULT_FAILED
     if base is not None:
-        gain = _ratio(times, base, leader)
-        verdict = "same" if leader == base else judge(gain)
-        winner = leader if verdict == "faster" else base
+        shown = leader if winner == base else winner
+        verdict = "same" if shown == base else judge(_ratio(times, base, shown))
     tied = [i for i in everyone if i == winner or _ties(times, winner, i)]
     tied.sort(key=lambda i: (i != winner, float(np.median(times[:, i]))))
     estimate = None if base is None else _ratio(times, base, winner)

@@ -42,7 +42,8 @@ class Pool:
     """The legal configs in the order of `Space.points`, and the default config, legal or not.
 
     An illegal default stays in the pool so that it can be trial 0 and fail with its reason. A space that
-    others recorded has none. `categories` are fields whose values are names and have no order.
+    others recorded has none. `categories` are fields whose values are names and have no order. `suggested` is
+    what a call gets where nothing is tuned, if that is not the default.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Pool:
         ordinals: Indices,
         default: Config | None,
         categories: Collection[str] = (),
+        suggested: Config | None = None,
     ) -> None:
         self.names = tuple(fields)
         self.values = tuple(tuple(v) for v in fields.values())
@@ -64,6 +66,11 @@ class Pool:
             raise UsageError(
                 f"the default config {default} is not a point of the space {dict(fields)}"
             )
+        self._suggested = None if suggested is None else self.index(suggested)
+        if suggested is not None and self._suggested is None:
+            raise UsageError(
+                f"the config {suggested} of the tiling is not a point of the space {dict(fields)}"
+            )
 
     @property
     def default(self) -> int:
@@ -74,8 +81,13 @@ class Pool:
 
     @property
     def first(self) -> tuple[int, ...]:
-        """What comes before anything is searched: the default, where there is one."""
-        return () if self._default is None else (self._default,)
+        """What comes before anything is searched: the default, then what untuned calls get; where there are such."""
+        return tuple(dict.fromkeys(i for i in (self._default, self._suggested) if i is not None))
+
+    @property
+    def suggested(self) -> Config | None:
+        """What a call gets where nothing is tuned, by the family's tiling; None where that is the default."""
+        return None if self._suggested in (None, self._default) else self.config(self._suggested)
 
     @staticmethod
     def of(spec: KernelSpec, case: Case, target: Target, rules: str | None = None) -> Pool:
@@ -97,7 +109,12 @@ class Pool:
         if ordinals is None:
             ordinals = _enumerate(spec, case, target, space)
             _save(kept, ordinals)
-        return Pool(space.fields, _with(ordinals, space, default), default)
+        return Pool(
+            space.fields,
+            _with(ordinals, space, default),
+            default,
+            suggested=spec.config_for(case, target),
+        )
 
     @staticmethod
     def from_configs(space: Space, configs: set[Config], default: Config) -> Pool:

@@ -31,7 +31,7 @@ class History:
         return len(self.tried) + len(self.pending)
 
     def free(self, pool: Pool) -> Mask:
-        """Which configs of the pool are neither tried nor running; the default counts as tried."""
+        """Which configs of the pool are neither tried nor running; what comes first counts as tried."""
         mask = np.ones(len(pool), dtype=bool)
         mask[self.tried] = False
         mask[self.pending] = False

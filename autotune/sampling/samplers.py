@@ -75,7 +75,7 @@ class PoolSampler(BaseSampler):
     def _first(self, past: History) -> Proposal | None:
         for place in self.pool.first:
             if place not in past.tried and place not in past.pending:
-                return Proposal(place, "default")
+                return Proposal(place, "default" if place == self.pool.first[0] else "tiling")
         return None
 
     def _next(self, study: Study, trial: FrozenTrial, past: History) -> Proposal:

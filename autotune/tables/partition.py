@@ -37,14 +37,15 @@ class Range:
     column: int
 
 
-def costs(times: Sequence[Floats], base: int) -> Floats:
+def costs(times: Sequence[Floats], base: int, had: Sequence[int] = ()) -> Floats:
     """log(time / fastest) per size and config from rounds[round, config] of each size.
 
     Compared inside each round, so that what slows a whole round down is no cost. inf where a config failed,
-    or is slower beyond noise than the config `base`, the default: nobody gets a table that is worse than none.
+    or is slower beyond noise than the config `base`, the default, or than what the size had untuned, where `had` says
+    so: nobody gets a table that is worse than none.
     """
     rows = []
-    for rounds in times:
+    for size, rounds in enumerate(times):
         logs = np.log(rounds)
         able = np.asarray(np.isfinite(logs).all(axis=0))
         row = np.full(rounds.shape[1], math.inf)
@@ -52,9 +53,10 @@ def costs(times: Sequence[Floats], base: int) -> Floats:
             relative = logs[:, able] - logs[:, able].mean(axis=1, keepdims=True)
             medians = np.median(relative, axis=0)
             row[able] = medians - medians.min()
-        for column in np.flatnonzero(able) if able[base] else ():
-            if _slower(rounds[:, column], rounds[:, base]):
-                row[column] = math.inf
+        for known in {base, *had[size : size + 1]}:
+            for column in np.flatnonzero(able) if able[known] else ():
+                if _slower(rounds[:, column], rounds[:, known]):
+                    row[column] = math.inf
         rows.append(row)
     return np.array(rows)
 

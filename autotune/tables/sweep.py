@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from tilewright.autotune.result import TuneResult
     from tilewright.cases import Case
 
-# Configs that are timed on every size: the winners, the default, and the ties that most sizes share.
+# Configs that are timed on every size: the default, what untuned calls get, the winners, and the ties that most sizes share.
 MOST_CONFIGS = 16
 # Half of the rounds choose, the other half are what regret is told from.
 FEWEST_ROUNDS = 2 * (FEWEST_QUADS + 1)
@@ -84,7 +84,11 @@ def sweep(
     if all(r.best is None for r in tuned):
         return replace(result, doubt="no trial of any size succeeded")
     default = request.family.spec.default_config(request.target)
-    configs = _contenders(tuned, default)
+    had = [
+        request.family.spec.config_for(request.case(size), request.target)
+        for size in request.sizes.values
+    ]
+    configs = _contenders(tuned, default, had)
     times = []
     with Interruption() as interruption:
         try:
@@ -94,7 +98,7 @@ def sweep(
                 times.append(_rounds(request, size, one, configs, base, interruption))
         except KeyboardInterrupt:
             return replace(result, interrupted=True, doubt="interrupted")
-    divided = _divide(result, configs, default, times)
+    divided = _divide(result, configs, default, had, times)
     return _store(divided, configs) if request.store else divided
 
 
@@ -147,9 +151,11 @@ def _guesses(before: Sequence[TuneResult]) -> tuple[Config, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _contenders(tuned: Sequence[TuneResult], default: Config) -> tuple[Config, ...]:
-    """The default, every winner, then ties by how many sizes share them."""
-    winners = dict.fromkeys([default, *(r.best.config for r in tuned if r.best)])
+def _contenders(
+    tuned: Sequence[TuneResult], default: Config, had: Sequence[Config]
+) -> tuple[Config, ...]:
+    """The default, what untuned calls get, every winner, then ties by how many sizes share them."""
+    winners = dict.fromkeys([default, *had, *(r.best.config for r in tuned if r.best)])
     shared = Counter(c for r in tuned for c in r.tie_set if c not in winners)
     ties = [c for c, count in shared.most_common() if count > 1]
     return (*winners, *ties[: max(0, MOST_CONFIGS - len(winners))])
@@ -213,13 +219,17 @@ def _valued(objective: Objective, configs: Sequence[Config], seconds: float) -> 
 
 
 def _divide(
-    result: SweepResult, configs: tuple[Config, ...], default: Config, times: Sequence[Floats]
+    result: SweepResult,
+    configs: tuple[Config, ...],
+    default: Config,
+    had: Sequence[Config],
+    times: Sequence[Floats],
 ) -> SweepResult:
     """Cut by every other round, tell regret from the rounds between."""
     choosing = [t[::2] if len(t) > 1 else t for t in times]
     telling = [t[1::2] if len(t) > 1 else t for t in times]
     base = configs.index(default)
-    cost = costs(choosing, base)
+    cost = costs(choosing, base, [configs.index(one) for one in had])
     able = np.isfinite(cost).any(axis=1)
     if not able.all():
         size = result.request.sizes.values[int(np.argmin(able))]

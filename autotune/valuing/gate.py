@@ -141,13 +141,14 @@ def beyond_capacity(facts: Facts, target: Target | None = None) -> str:
 
 @dataclass(slots=True)
 class Gate:
-    """Judges configs as they come. The default is never dropped for what is merely unpromising.
+    """Judges configs as they come. The default, and what untuned calls get, are never dropped for what is merely unpromising.
 
     A rule that would lose more than 60 % of the configs that can run relaxes itself; `remark` says so.
     """
 
     target: Target | None
     default: Config | None
+    suggested: Config | None = None
     _seen: list[Facts] = field(default_factory=list)
     _step: int = 0
 
@@ -164,7 +165,7 @@ class Gate:
         if reason := beyond_capacity(facts, self.target):
             return reason
         self._note(facts)
-        if self.default is not None and config == self.default:
+        if config is not None and config in (self.default, self.suggested):
             return ""
         return self.rule.reason(facts)
 

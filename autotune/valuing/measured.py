@@ -65,7 +65,9 @@ class MeasuredTime(Staged):
     ) -> None:
         self.checker = Checker(family, case, target, backend, seed, threads)
         self.timer = timer
-        self.gate = Gate(target, family.spec.default_config(target))
+        self.gate = Gate(
+            target, family.spec.default_config(target), family.spec.config_for(case, target)
+        )
         self._weighs = False
         self._noise = Noise()
         self._best: float | None = None

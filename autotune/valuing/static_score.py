@@ -52,7 +52,9 @@ class StaticScore(Staged):
         self.multiprocessors = target.limit("sms")
         self.mode = f"static score of the binary on {self.multiprocessors} multiprocessors"
         self.module = family.module("triton")
-        self.gate = Gate(target, family.spec.default_config(target))
+        self.gate = Gate(
+            target, family.spec.default_config(target), family.spec.config_for(case, target)
+        )
         self.small = SmallChecks(
             family,
             case,

@@ -60,7 +60,9 @@ class TwinTime(Staged):
         model: Callable[[Config], Modelled] | None = None,
     ) -> None:
         self.family, self.case, self.target, self.backend = family, case, target, backend
-        self.gate = Gate(target, family.spec.default_config(target))
+        self.gate = Gate(
+            target, family.spec.default_config(target), family.spec.config_for(case, target)
+        )
         self.small = SmallChecks(
             family,
             case,

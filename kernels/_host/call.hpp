@@ -134,6 +134,22 @@ class Call {
   const tw_call& raw_;
 };
 
+// Reads a flag that has `count` values; refuses others.
+inline bool read_choice(const Call& call, const char* name, int64_t fallback, int64_t count,
+                        const char* accepted, int64_t* value) {
+  *value = call.attr(name, fallback);
+  if (*value >= 0 && *value < count) return true;
+  call.refuse("%s is %lld; accepted: %s", name, static_cast<long long>(*value), accepted);
+  return false;
+}
+
+inline bool read_choice(const Call& call, const char* name, bool fallback, const char* accepted, bool* yes) {
+  int64_t value;
+  if (!read_choice(call, name, fallback, 2, accepted, &value)) return false;
+  *yes = value == 1;
+  return true;
+}
+
 // Two-dimensional strided view; strides count elements.
 struct View2 {
   char* data = nullptr;

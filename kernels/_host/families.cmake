@@ -2,7 +2,8 @@
 #
 #   tw_add_core(OUT)                  the objects of kernels/_host that kernels need
 #   tw_add_ceilings(OUT)              those that measure what the machine can do
-#   tw_add_family(NAME FOLDER OUT)    the objects of one family, exporting tw_host_<NAME>
+#   tw_add_family(NAME FOLDER OUT)    the objects of one family, exporting tw_host_<NAME>, and of those it needs;
+#                                     a list of several families' objects may name some twice
 #   tw_export_only(TARGET PATTERN...) everything else is local to the shared library
 #
 # In a folder, *_simd.cpp is compiled once per ISA level with TW_ISA set to its name; of a family, every other
@@ -137,6 +138,16 @@ function(tw_add_family name folder out)
   if(NOT objects)
     message(FATAL_ERROR "family ${name} has no host.cpp in ${folder}")
   endif()
+  # Families beside kernels/_host whose functions this one calls, one a line.
+  set(needed "")
+  if(EXISTS "${folder}/host_needs.txt")
+    file(STRINGS "${folder}/host_needs.txt" needed)
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${folder}/host_needs.txt")
+  endif()
+  foreach(other IN LISTS needed)
+    tw_add_family(${other} "${TW_KERNELS_DIR}/${other}" others)
+    list(APPEND objects ${others})
+  endforeach()
   set(${out} ${objects} PARENT_SCOPE)
 endfunction()
 

@@ -62,10 +62,18 @@ class Pool {
     count_ = count;
     pending_.store(static_cast<uint32_t>(workers), std::memory_order_relaxed);
     const uint32_t round = (epoch_.load(std::memory_order_relaxed) >> kCountBits) + 1;
-    epoch_.store(round << kCountBits | static_cast<uint32_t>(workers), std::memory_order_seq_cst);
+    const uint32_t epoch = round << kCountBits | static_cast<uint32_t>(workers);
+    for (int i = 1; i <= workers; ++i) free_[i].store(epoch, std::memory_order_relaxed);
+    epoch_.store(epoch, std::memory_order_seq_cst);
     if (sleepers_.load(std::memory_order_seq_cst) != 0) futex_wake_all(epoch_);
     task(context, 0, count);
     for (int i = workers + 1; i < count; ++i) task(context, i, count);
+    // What no worker has begun by now, because it sleeps or has no processor, is done here.
+    for (int i = workers; i > 0; --i) {
+      if (!take(i, epoch)) continue;
+      task(context, i, count);
+      pending_.fetch_sub(1, std::memory_order_relaxed);
+    }
     uint32_t left = pending_.load(std::memory_order_acquire);
     while (left != 0) left = wait_change(pending_, left, waiters_, spins());
   }
@@ -114,12 +122,18 @@ class Pool {
     return nullptr;
   }
 
+  // Part `index` of a round belongs to whoever takes it first.
+  bool take(int index, uint32_t epoch) {
+    return free_[index].compare_exchange_strong(epoch, kTaken, std::memory_order_acq_rel);
+  }
+
   void serve(int index, uint32_t seen) {
     for (;;) {
       seen = wait_change(epoch_, seen, sleepers_, spins());
       if (stopping_.load(std::memory_order_relaxed)) return;
-      // A round that does not count on this worker may already be over: touch nothing of it.
-      if (static_cast<uint32_t>(index) > (seen & kCountMask)) continue;
+      // A round that does not count on this worker, or whose part others took, may already be over: touch
+      // nothing of it.
+      if (static_cast<uint32_t>(index) > (seen & kCountMask) || !take(index, seen)) continue;
       task_(context_, index, count_);
       if (pending_.fetch_sub(1, std::memory_order_seq_cst) == 1 &&
           waiters_.load(std::memory_order_seq_cst) != 0) {
@@ -131,6 +145,7 @@ class Pool {
   // The low bits of the epoch say how many workers the round counts on.
   static constexpr uint32_t kCountBits = 9;
   static constexpr uint32_t kCountMask = (1u << kCountBits) - 1;
+  static constexpr uint32_t kTaken = kCountMask;  // no epoch: more workers than there are
 
   alignas(64) std::atomic<uint32_t> epoch_{0};
   std::atomic<uint32_t> sleepers_{0};
@@ -140,6 +155,7 @@ class Pool {
   void* context_ = nullptr;
   int count_ = 0;
   int started_ = 0;
+  std::atomic<uint32_t> free_[kMaxThreads] = {};  // the epoch in which part i waits to be taken
   std::atomic<bool> stopping_{false};
   pthread_t threads_[kMaxThreads] = {};
 };

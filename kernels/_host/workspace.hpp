@@ -8,6 +8,7 @@
 namespace tw {
 
 constexpr int64_t kAlign = 64;
+constexpr int64_t kKeptScratchBytes = 128 << 20;  // that a product holds on to between calls
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 class Workspace {

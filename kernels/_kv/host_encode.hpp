@@ -50,14 +50,17 @@ TW_INLINE float widened(const char* at, int32_t element) {
 
 // Rows as encoders read them: fp32 that were widened before, or elements as they lie.
 struct Widened {
-  static constexpr bool kHalves = false;
+  static constexpr bool kHalves = false, kSplits = false;
   const float* row;
   TW_BODY VF at(int64_t i) const { return load(row + i); }
 };
 template <int32_t E>
 struct Raw {
   static constexpr bool kHalves = E != kRowF32;
+  // Even and odd elements are had with less than vectors of neighbours.
+  static constexpr bool kSplits = E == kRowBF16 && kHasSplitCodes;
   const char* row;
+  TW_BODY VI words(int64_t i) const { return load_i(row + 2 * i); }
   TW_BODY VF at(int64_t i) const {
     if constexpr (E == kRowF32) return load(reinterpret_cast<const float*>(row) + i);
     if constexpr (E == kRowBF16) return load_bf16(reinterpret_cast<const uint16_t*>(row) + i);
@@ -68,6 +71,7 @@ struct Raw {
 // How a row's elements become numbers to be rounded: x * r or (x - zero) * r, each per channel (pointers) or
 // for the whole row.
 struct PerChannel {
+  static constexpr bool kLimited = false, kSame = false;
   const float* r;
   TW_BODY VF scaled(VF x, int64_t i) const { return mul(x, load(r + i)); }
 };
@@ -76,9 +80,15 @@ struct PerChannelFrom {
   TW_BODY VF scaled(VF x, int64_t i) const { return mul(minus(x, load(zero + i)), load(r + i)); }
 };
 struct PerRow {
+  static constexpr bool kLimited = false, kSame = true;
   explicit PerRow(float factor) : r(bcast(factor)) {}
   VF r;
   TW_BODY VF scaled(VF x, int64_t) const { return mul(x, r); }
+};
+// The reciprocal of a row's own scale: no product is above 127 by more than rounding.
+struct PerOwnRow : PerRow {
+  static constexpr bool kLimited = true;
+  using PerRow::PerRow;
 };
 struct PerRowFrom {
   PerRowFrom(float factor, float start) : r(bcast(factor)), zero(bcast(start)) {}
@@ -94,9 +104,18 @@ TW_INLINE VI rounded_within(VF v, float low, float high) {
 template <class Row, class Scaling>
 TW_INLINE void codes8(const Row& row, int64_t d, const Scaling& scaling, int8_t* to) {
   const auto scaled = [&](int64_t i) TW_BODY { return scaling.scaled(row.at(i), i); };
+  constexpr bool kLimited = Scaling::kLimited;
   int64_t i = 0;
+  if constexpr (Row::kSplits && Scaling::kSame) {
+    for (; i + 4 * kLanes <= d; i += 4 * kLanes) {
+      const VI a = row.words(i), b = row.words(i + 2 * kLanes);
+      store_four_split<kLimited>(to + i, scaling.scaled(bf16_even(a), i), scaling.scaled(bf16_odd(a), i),
+                                 scaling.scaled(bf16_even(b), i), scaling.scaled(bf16_odd(b), i));
+    }
+  }
   for (; i + 4 * kLanes <= d; i += 4 * kLanes) {
-    store_four(to + i, scaled(i), scaled(i + kLanes), scaled(i + 2 * kLanes), scaled(i + 3 * kLanes));
+    store_four<kLimited>(to + i, scaled(i), scaled(i + kLanes), scaled(i + 2 * kLanes),
+                         scaled(i + 3 * kLanes));
   }
   for (; i < d; i += kLanes) store_bytes(to + i, rounded_within(scaled(i), -127.0f, 127.0f));
 }
@@ -131,23 +150,34 @@ TW_INLINE void nibbles_to_floats(const int16_t* from, int64_t d, float* to, floa
 }
 
 // The largest magnitude of a row. Without their sign, floats of 16 bits are ordered as their bits are.
+// Several maxima at a time, since each waits for the one before.
 template <class Row>
 TW_INLINE float largest_magnitude(const Row& row, int64_t d) {
+  constexpr int kChains = 4;
   if constexpr (Row::kHalves && kHasWordMax) {
     if (d % (2 * kLanes) == 0) {
-      VI most = zero_i();
-      for (int64_t i = 0; i < d; i += 2 * kLanes) {
-        most = larger_words(most, both(load_i(row.row + 2 * i), bcast_i(0x7fff7fffu)));
+      VI most[kChains] = {zero_i(), zero_i(), zero_i(), zero_i()};
+      const auto take = [&](int c, int64_t i) TW_BODY {
+        most[c] = larger_words(most[c], both(load_i(row.row + 2 * i), bcast_i(0x7fff7fffu)));
+      };
+      int64_t i = 0;
+      for (; i + kChains * 2 * kLanes <= d; i += kChains * 2 * kLanes) {
+        unrolled<kChains>([&](int c) TW_BODY { take(c, i + c * 2 * kLanes); });
       }
+      for (; i < d; i += 2 * kLanes) take(0, i);
       int32_t words[kLanes];
-      store(words, most);
+      store(words, larger_words(larger_words(most[0], most[1]), larger_words(most[2], most[3])));
       const Row two{reinterpret_cast<const char*>(words)};
       return highest(higher(two.at(0), two.at(kLanes)));
     }
   }
-  VF most = zero_f();
-  for (int64_t i = 0; i < d; i += kLanes) most = higher(magnitude(row.at(i)), most);
-  return highest(most);
+  VF most[kChains] = {zero_f(), zero_f(), zero_f(), zero_f()};
+  int64_t i = 0;
+  for (; i + kChains * kLanes <= d; i += kChains * kLanes) {
+    unrolled<kChains>([&](int c) TW_BODY { most[c] = larger_magnitude(most[c], row.at(i + c * kLanes)); });
+  }
+  for (; i < d; i += kLanes) most[0] = larger_magnitude(most[0], row.at(i));
+  return highest(higher(higher(most[0], most[1]), higher(most[2], most[3])));
 }
 
 // The scale of a c8d vector.

@@ -20,6 +20,7 @@ TW_INLINE VF minus(VF a, VF b) { return a - b; }
 TW_INLINE VF over(VF a, VF b) { return a / b; }
 constexpr bool kHasWordMax = false;
 TW_INLINE VI larger_words(VI a, VI) { return a; }
+TW_INLINE VF larger_magnitude(VF a, VF b) { return higher(a, magnitude(b)); }
 TW_INLINE uint16_t half_bits(float a) { return float_to_fp16(a); }
 TW_INLINE float half_value(uint16_t a) { return fp16_to_float(a); }
 TW_INLINE VF one_where_zero(VF a) { return a == 0.0f ? a + 1.0f : a; }
@@ -50,6 +51,10 @@ TW_INLINE VI load_words(const int16_t* from) {
 TW_INLINE void store_bytes(int8_t* to, VI a) {
   for (int i = 0; i < kLanes; ++i) to[i] = static_cast<int8_t>(a[i]);
 }
+constexpr bool kHasSplitCodes = false;
+template <bool kLimited>
+TW_INLINE void store_four_split(int8_t*, VF, VF, VF, VF) {}
+template <bool kLimited = false>
 TW_INLINE void store_four(int8_t* to, VF a, VF b, VF c, VF d) {
   const VF four[] = {a, b, c, d};
   for (int j = 0; j < 4; ++j) {
@@ -86,6 +91,7 @@ TW_INLINE VF minus(VF a, VF b) { return _mm512_sub_ps(a, b); }
 TW_INLINE VF over(VF a, VF b) { return _mm512_div_ps(a, b); }
 constexpr bool kHasWordMax = true;
 TW_INLINE VI larger_words(VI a, VI b) { return _mm512_max_epu16(a, b); }
+TW_INLINE VF larger_magnitude(VF a, VF b) { return _mm512_range_ps(a, b, 0x0b); }
 TW_INLINE uint16_t half_bits(float a) { return _cvtss_sh(a, _MM_FROUND_TO_NEAREST_INT); }
 TW_INLINE float half_value(uint16_t a) { return _cvtsh_ss(a); }
 TW_INLINE VF one_where_zero(VF a) {
@@ -114,13 +120,26 @@ TW_INLINE VI load_words(const int16_t* from) {
 TW_INLINE void store_bytes(int8_t* to, VI a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(a));
 }
-// Four vectors as bytes within +-127: packing saturates, so only what rounds to no integer is limited before.
+// Four vectors as bytes within +-127: packing saturates, so only what rounds to no integer is limited before,
+// and nothing where `kLimited` says that none is so large.
+template <bool kLimited = false>
 TW_INLINE void store_four(int8_t* to, VF a, VF b, VF c, VF d) {
-  const VF most = _mm512_set1_ps(127.0f);
-  const VI ab = _mm512_packs_epi32(rounded(lower(a, most)), rounded(lower(b, most)));
-  const VI cd = _mm512_packs_epi32(rounded(lower(c, most)), rounded(lower(d, most)));
+  const auto code = [](VF v) { return rounded(kLimited ? v : lower(v, _mm512_set1_ps(127.0f))); };
+  const VI ab = _mm512_packs_epi32(code(a), code(b)), cd = _mm512_packs_epi32(code(c), code(d));
   const VI order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const VI bytes = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(ab, cd));
+  _mm512_storeu_si512(to, _mm512_max_epi8(bytes, _mm512_set1_epi8(-127)));
+}
+// The same of even and odd elements of two vectors of words.
+constexpr bool kHasSplitCodes = true;
+template <bool kLimited>
+TW_INLINE void store_four_split(int8_t* to, VF even, VF odd, VF next_even, VF next_odd) {
+  const auto code = [](VF v) { return rounded(kLimited ? v : lower(v, _mm512_set1_ps(127.0f))); };
+  const VI first = _mm512_packs_epi32(code(even), code(odd));
+  const VI second = _mm512_packs_epi32(code(next_even), code(next_odd));
+  const VI pairs = _mm512_set4_epi32(0x0f0b0e0a, 0x0d090c08, 0x07030602, 0x05010400);
+  const VI eights = _mm512_shuffle_epi8(_mm512_packs_epi16(first, second), pairs);
+  const VI bytes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), eights);
   _mm512_storeu_si512(to, _mm512_max_epi8(bytes, _mm512_set1_epi8(-127)));
 }
 TW_INLINE void store_words(int16_t* to, VI a) {
@@ -144,6 +163,7 @@ TW_INLINE VF minus(VF a, VF b) { return _mm256_sub_ps(a, b); }
 TW_INLINE VF over(VF a, VF b) { return _mm256_div_ps(a, b); }
 constexpr bool kHasWordMax = true;
 TW_INLINE VI larger_words(VI a, VI b) { return _mm256_max_epu16(a, b); }
+TW_INLINE VF larger_magnitude(VF a, VF b) { return higher(a, magnitude(b)); }
 TW_INLINE uint16_t half_bits(float a) { return _cvtss_sh(a, _MM_FROUND_TO_NEAREST_INT); }
 TW_INLINE float half_value(uint16_t a) { return _cvtsh_ss(a); }
 TW_INLINE VF one_where_zero(VF a) {
@@ -178,13 +198,27 @@ TW_INLINE void store_bytes(int8_t* to, VI a) {
   const __m128i bytes = _mm_and_si128(words(a), _mm_set1_epi16(0xff));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(bytes, bytes));
 }
-// Four vectors as bytes within +-127: packing saturates, so only what rounds to no integer is limited before.
+// Four vectors as bytes within +-127: packing saturates, so only what rounds to no integer is limited before,
+// and nothing where `kLimited` says that none is so large.
+template <bool kLimited = false>
 TW_INLINE void store_four(int8_t* to, VF a, VF b, VF c, VF d) {
-  const VF most = _mm256_set1_ps(127.0f);
-  const VI ab = _mm256_packs_epi32(rounded(lower(a, most)), rounded(lower(b, most)));
-  const VI cd = _mm256_packs_epi32(rounded(lower(c, most)), rounded(lower(d, most)));
+  const auto code = [](VF v) { return rounded(kLimited ? v : lower(v, _mm256_set1_ps(127.0f))); };
+  const VI ab = _mm256_packs_epi32(code(a), code(b)), cd = _mm256_packs_epi32(code(c), code(d));
   const VI order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   const VI bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(ab, cd), order);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_max_epi8(bytes, _mm256_set1_epi8(-127)));
+}
+// The same of even and odd elements of two vectors of words.
+constexpr bool kHasSplitCodes = true;
+template <bool kLimited>
+TW_INLINE void store_four_split(int8_t* to, VF even, VF odd, VF next_even, VF next_odd) {
+  const auto code = [](VF v) { return rounded(kLimited ? v : lower(v, _mm256_set1_ps(127.0f))); };
+  const VI first = _mm256_packs_epi32(code(even), code(odd));
+  const VI second = _mm256_packs_epi32(code(next_even), code(next_odd));
+  const VI pairs = _mm256_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15,  //
+                                    0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+  const VI eights = _mm256_shuffle_epi8(_mm256_packs_epi16(first, second), pairs);
+  const VI bytes = _mm256_permute4x64_epi64(eights, 0xd8);
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_max_epi8(bytes, _mm256_set1_epi8(-127)));
 }
 TW_INLINE void store_words(int16_t* to, VI a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(to), words(a)); }

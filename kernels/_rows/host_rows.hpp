@@ -1,6 +1,8 @@
 // Matrices whose rows kernels work on one at a time: checks, rows of any strides as contiguous ones, threads.
 #pragma once
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -24,6 +26,17 @@ struct Matrix {
     return {data + begin * lane, rows, end - begin, row, lane, size};
   }
 };
+
+// Where rows with elements side by side begin: `step` bytes apart.
+struct Steps {
+  char* data = nullptr;
+  int64_t step = 0;
+
+  char* at(int64_t r) const { return data + r * step; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+inline Steps steps(const Matrix& m, int64_t first) { return {m.at(first), m.row}; }
 
 inline Matrix matrix(const tw_tensor& t) {
   const int64_t size = dtype_size(t.dtype);
@@ -85,6 +98,14 @@ inline const tw_tensor* require_output(const Call& call, const char* name, int32
   if (injective(view)) return t;
   call.refuse("strides make elements of \"%s\" overlap; accepted: an address for each element", name);
   return nullptr;
+}
+
+// Whether rows of an output go past the caches: those that are far too many for the second one would each be
+// fetched before they are written. They must begin on lines.
+inline bool streams(const Matrix& m) {
+  static const int64_t cache = std::max<int64_t>(1 << 20, sysconf(_SC_LEVEL2_CACHE_SIZE));
+  const bool aligned = reinterpret_cast<uintptr_t>(m.data) % kAlign == 0 && m.row % kAlign == 0;
+  return m.dense() && aligned && m.rows * m.cols * m.size > 4 * cache;
 }
 
 // Below this much work waking a thread costs more than it saves.

@@ -15,7 +15,7 @@
 namespace tw::attention {
 namespace {
 
-constexpr int64_t kKeptScratchBytes = 64 << 20;
+constexpr int64_t kKeptBytes = 64 << 20;
 constexpr int64_t kRoundBytes = 1 << 20;     // packed by a thread in a round, if that holds one head
 constexpr int64_t kRowBytes = 512 << 10;     // of rows and sums that pass over near keys
 constexpr int64_t kTasksPerThread = 4;       // so that they end together
@@ -128,7 +128,7 @@ class Run {
       const Packed packed = packed_of(part, item.rows);
       Chunk(p_, shape_, plan, item.rows, packed, rooms + index * room).run();
     });
-    workspace.trim(kKeptScratchBytes);
+    workspace.trim(kKeptBytes);
     parts_.clear();
     bytes_ = 0;
     return true;

@@ -19,8 +19,9 @@ namespace tw::beam_topk {
 
 namespace {
 
-// Below this much work waking a thread costs more than it saves.
-constexpr int64_t kBytesAThread = 32768;
+// Below this many logits waking a thread costs more than it saves: some microseconds of exponentials, or of
+// comparisons alone.
+constexpr int64_t kWeighedAThread = 24576, kComparedAThread = 65536;
 
 // The best of one row, in order.
 struct Best {
@@ -49,11 +50,12 @@ class Run {
         best_(static_cast<size_t>(problem.rows)) {}
 
   void run() {
-    parallel_for(p_.rows * blocks_, spread(p_.rows * p_.vocabulary * dtype_size(p_.logits->dtype)),
+    parallel_for(p_.rows * blocks_,
+                 spread(p_.rows * p_.vocabulary, p_.whole_row ? kWeighedAThread : kComparedAThread),
                  [&](int64_t begin, int64_t end, int) {
                    for (int64_t i = begin; i < end; ++i) scan(i / blocks_, i % blocks_);
                  });
-    parallel_for(p_.rows, spread(p_.rows * (blocks_ + p_.results * kBlock) * 4),
+    parallel_for(p_.rows, spread(p_.rows * (blocks_ + p_.results * kBlock), kWeighedAThread),
                  [&](int64_t begin, int64_t end, int) {
                    for (int64_t row = begin; row < end; ++row) choose(row);
                  });
@@ -65,8 +67,8 @@ class Run {
   }
 
  private:
-  int spread(int64_t bytes) const {
-    return static_cast<int>(std::clamp<int64_t>(bytes / kBytesAThread, 1, threads_));
+  int spread(int64_t logits, int64_t a_thread) const {
+    return static_cast<int>(std::clamp<int64_t>(logits / a_thread, 1, threads_));
   }
 
   float score(int64_t row) const {

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from tilewright.kernels.beam_topk.spec import CODES_A_UNIT, survivors
+from tilewright.cases import Case
+from tilewright.kernels.beam_topk.spec import CODES_A_UNIT, WINDOW, survivors
 
 if TYPE_CHECKING:
-    from tilewright.cases import Case
+    from collections.abc import Mapping
+
     from tilewright.spec import KernelSpec
 
 # What +inf counts as: the largest fp32.
@@ -65,6 +67,57 @@ def agreement(logits: Tensor, k: int) -> float:
     )
     same = (found[:, :, None] == exact[:, None, :]).any(dim=2)
     return float(same.double().mean()) if same.numel() else 1.0
+
+
+def report(
+    case: Case, inputs: Mapping[str, Tensor | None], outputs: Mapping[str, Tensor]
+) -> dict[str, float]:
+    """How often floats ranked by codes give what floats alone give; nothing where no codes are made.
+
+    `agreement` is the share of the exact K results that were found. `agreement_in_window` is the same of rows
+    (in a step: groups) whose exact results lie in the window of 16 that codes tell apart.
+    """
+    logits = inputs["logits"]
+    if case.flags["int8"] != "yes" or case.precision == "int8" or logits is None:
+        return {}
+    exactly = Case.make(case.sizes, case.precision, {**case.flags, "int8": "no"}, case.memory)
+    scores, finished = (
+        None if t is None else t.to(torch.float64) for t in map(inputs.get, ("scores", "finished"))
+    )
+    exact = beam_topk(logits.to(torch.float64), None, scores, finished, case=exactly)
+    below = _below(_values(logits.to(torch.float64), None))
+    if case.flags["step"] == "no":
+        return shares(outputs["ids"], exact[0], below)
+    found = _joint(outputs["next_beam"], outputs["next_id"], case)
+    groups, beams = case.sizes["G"], case.sizes["W"]
+    return shares(
+        found, _joint(exact[0], exact[1], case), below.reshape(groups, beams * case.sizes["V"])
+    )
+
+
+def _below(values: Tensor) -> Tensor:
+    """How far each logit lies below the largest of its row."""
+    if not values.shape[1]:
+        return values
+    return (values.amax(dim=1, keepdim=True) - values).nan_to_num(nan=0.0)
+
+
+def _joint(beam: Tensor, ids: Tensor, case: Case) -> Tensor:
+    """A continuation as one number, its place in [W * V]."""
+    return beam.long() * case.sizes["V"] + ids.long()
+
+
+def shares(found: Tensor, wanted: Tensor, below: Tensor) -> dict[str, float]:
+    """Shares of `wanted` [R,K] that are among `found` [R,K]; both are places in `below` [R,N]."""
+    if not wanted.numel():
+        return {}
+    wanted = wanted.long()
+    same = (found.long()[:, :, None] == wanted[:, None, :]).any(dim=1).double().mean(dim=1)
+    inside = below.gather(1, wanted).amax(dim=1) < WINDOW
+    told = {"agreement": float(same.mean())}
+    if inside.any():
+        told["agreement_in_window"] = float(same[inside].mean())
+    return told
 
 
 def _values(logits: Tensor, row_max: Tensor | None) -> Tensor:

@@ -19,15 +19,18 @@ struct Grid {
   int64_t m, n;
 };
 
-// The grid with the smallest largest share; among equals the widest along N, which packs B only once.
-Grid choose_grid(int64_t row_blocks, int64_t panels, int64_t threads) {
+// The grid with the smallest largest share. Among equals, where B has to be packed the widest along N, which
+// packs it once; else the one whose threads read least of A and B.
+Grid choose_grid(int64_t row_blocks, int64_t panels, int64_t threads, bool prepacked, int64_t tile_m) {
   Grid best{1, 1};
-  int64_t best_share = INT64_MAX;
+  int64_t best_share = INT64_MAX, best_reads = INT64_MAX;
   for (int64_t n = threads < panels ? threads : panels; n >= 1; --n) {
     const int64_t m = threads / n < row_blocks ? threads / n : row_blocks;
-    const int64_t share = ((panels + n - 1) / n) * ((row_blocks + m - 1) / m);
-    if (share >= best_share) continue;
-    best_share = share;
+    const int64_t columns = (panels + n - 1) / n, rows = (row_blocks + m - 1) / m;
+    const int64_t reads = prepacked ? rows * tile_m + columns * kPanelCols : 0;
+    if (columns * rows > best_share || (columns * rows == best_share && reads >= best_reads)) continue;
+    best_share = columns * rows;
+    best_reads = reads;
     best = {m, n};
   }
   return best;
@@ -185,12 +188,13 @@ class Blocked {
 };
 
 // Packs the row blocks of rows [row0, ...): each block's row tiles one after another.
-void Runner::pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, int32_t* starts) const {
+void Runner::pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, int32_t* starts,
+                             int most_threads) const {
   int64_t tiles = 0;
   const int64_t mr = t_.mr[kind_], unit = t_.row_unit[kind_];
   for (int64_t i = 0; i < blocks.count; ++i) tiles += cut(blocks.size(i), mr, unit).count;
   const int64_t rows = blocks.total;
-  const int threads = rows * p_.k < kSerialPackElements ? 1 : threads_;
+  const int threads = rows * p_.k < kSerialPackElements ? 1 : most_threads;
   parallel_for(tiles, threads, [&](int64_t begin, int64_t end, int) {
     int64_t at = 0;
     for (int64_t i = 0; i < blocks.count && at < end; ++i) {
@@ -205,45 +209,81 @@ void Runner::pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, in
   });
 }
 
+// Scratch of the blocked schedule: offsets, and bytes of one thread's share.
+struct Runner::Scratch {
+  int64_t a, a_bytes, starts, starts_bytes, acc, acc_bytes, packed, packed_bytes, wide, wide_bytes;
+};
+
+// Rows [rows.begin, rows.end) in bands of at most `band`, each packed and multiplied by a grid of threads; as
+// one lane of several by the calling thread alone.
+void Runner::run_bands(Range rows, int64_t band, int64_t lane, bool alone, const Scratch& at, char* base) {
+  const int64_t unit = t_.row_unit[kind_], tile_m = padded_rows(p_.config.tile_m);
+  uint32_t* packed_a = reinterpret_cast<uint32_t*>(base + at.a + lane * at.a_bytes);
+  int32_t* starts = reinterpret_cast<int32_t*>(base + at.starts + lane * at.starts_bytes);
+  const Parts bands = cut(rows.size(), band, unit);
+  for (int64_t i = 0; i < bands.count; ++i) {
+    const int64_t row0 = rows.begin + bands.begin(i);
+    const Parts blocks = cut(bands.size(i), tile_m, unit);
+    pack_row_blocks(row0, blocks, packed_a, starts, alone ? 1 : threads_);
+    const Grid grid = choose_grid(blocks.count, panels_, alone ? 1 : threads_, p_.prepacked, tile_m);
+    auto task = [&](int index, int) {
+      const Session session(t_, kind_);
+      Blocked blocked(*this, packed_a, starts, row0, blocks);
+      const int64_t own = lane + index;
+      blocked.share(split(blocks.count, grid.m, index / grid.n), split(panels_, grid.n, index % grid.n),
+                    base + at.acc + own * at.acc_bytes, base + at.packed + own * at.packed_bytes,
+                    base + at.wide + own * at.wide_bytes);
+    };
+    if (alone) {
+      task(0, 1);
+    } else {
+      run_tasks(static_cast<int>(grid.m * grid.n), task);
+    }
+  }
+}
+
 bool Runner::run_blocked() {
   const int64_t row_bytes = a_groups_ * t_.a_words[kind_] * 4;
   const int64_t unit = t_.row_unit[kind_], tile_m = padded_rows(p_.config.tile_m);
+  // Where the best grid divides rows alone and B is packed already, threads never wait for each other: each
+  // packs the rows that it uses, which stay in its own caches.
+  const Parts row_blocks = cut(p_.m, tile_m, unit);
+  const Grid whole = choose_grid(row_blocks.count, panels_, threads_, p_.prepacked, tile_m);
+  const int64_t lanes = p_.prepacked && whole.n == 1 ? whole.m : 1;
+  const int64_t most = (row_blocks.count + lanes - 1) / lanes * row_blocks.room();
   int64_t band = (p_.prepacked ? t_.band_bytes[kind_] : kPackedABytes) / row_bytes / tile_m * tile_m;
   // Every thread finds a row block in a band, where there are fewer panels than threads.
-  const int64_t fewest = (threads_ + panels_ - 1) / panels_ * tile_m;
+  const int64_t fewest = lanes > 1 ? tile_m : (threads_ + panels_ - 1) / panels_ * tile_m;
   if (band < fewest) band = fewest;
-  if (band > p_.m) band = padded_rows(p_.m);
-  const bool reused = band > tile_m;
+  if (band > most) band = padded_rows(most);
   const int64_t acc_rows = padded_rows(tile_m < p_.m ? tile_m : p_.m);
-  const int64_t acc_bytes = round_up(acc_rows * p_.config.tile_n * 4, kAlign);
-  const int64_t packed_bytes = round_up(Blocked::packed_b_bytes(*this, reused), kAlign);
-  const int64_t wide_bytes = round_up(Blocked::k_blocks(*this).room() * t_.np[kind_] * 128, kAlign);
+  Scratch at;
+  at.a_bytes = round_up(band * row_bytes, kAlign);
+  at.starts_bytes = round_up(band * 4, kAlign);
+  at.acc_bytes = round_up(acc_rows * p_.config.tile_n * 4, kAlign);
+  at.packed_bytes = round_up(Blocked::packed_b_bytes(*this, band > tile_m), kAlign);
+  at.wide_bytes = round_up(Blocked::k_blocks(*this).room() * t_.np[kind_] * 128, kAlign);
   Layout layout;
   const int64_t vectors = layout.add(vectors_bytes());
-  const int64_t a = layout.add(band * row_bytes);
-  const int64_t starts = layout.add(band * 4);
-  const int64_t acc = layout.add(acc_bytes * threads_);
-  const int64_t packed = layout.add(packed_bytes * threads_);
-  const int64_t wide = layout.add(wide_bytes * threads_);
+  at.a = layout.add(at.a_bytes * lanes);
+  at.starts = layout.add(at.starts_bytes * lanes);
+  at.acc = layout.add(at.acc_bytes * threads_);
+  at.packed = layout.add(at.packed_bytes * threads_);
+  at.wide = layout.add(at.wide_bytes * threads_);
   char* base = workspace_.get(layout.size());
   if (base == nullptr) return false;
   fill_vectors(base + vectors);
-  uint32_t* packed_a = reinterpret_cast<uint32_t*>(base + a);
-  int32_t* row_starts = reinterpret_cast<int32_t*>(base + starts);
-  const Parts bands = cut(p_.m, band, unit);
-  for (int64_t i = 0; i < bands.count; ++i) {
-    const Parts blocks = cut(bands.size(i), tile_m, unit);
-    pack_row_blocks(bands.begin(i), blocks, packed_a, row_starts);
-    const Grid grid = choose_grid(blocks.count, panels_, threads_);
-    auto task = [&](int index, int) {
-      const Session session(t_, kind_);
-      Blocked blocked(*this, packed_a, row_starts, bands.begin(i), blocks);
-      blocked.share(split(blocks.count, grid.m, index / grid.n), split(panels_, grid.n, index % grid.n),
-                    base + acc + index * acc_bytes, base + packed + index * packed_bytes,
-                    base + wide + index * wide_bytes);
-    };
-    run_tasks(static_cast<int>(grid.m * grid.n), task);
+  if (lanes == 1) {
+    run_bands({0, p_.m}, band, 0, false, at, base);
+    return true;
   }
+  auto lane_of = [&](int lane, int) {
+    const Range mine = split(row_blocks.count, lanes, lane);
+    const int64_t last = mine.end - 1;
+    run_bands({row_blocks.begin(mine.begin), row_blocks.begin(last) + row_blocks.size(last)}, band, lane,
+              true, at, base);
+  };
+  run_tasks(static_cast<int>(lanes), lane_of);
   return true;
 }
 

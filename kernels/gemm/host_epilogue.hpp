@@ -45,7 +45,7 @@ TW_INLINE void scatter(const char* from, char* to, int64_t n, int64_t stride_byt
 // registers.
 template <bool Integer, Out O>
 void epilogue_as(const Epilogue e) {
-  constexpr int kBytes = O == kOutF32 || O == kOutI32 ? 4 : 2;
+  constexpr int kBytes = kOutBytes[O];
   for (int64_t row = 0; row < e.rows; ++row) {
     char* out = e.c + row * e.c_row_stride * kBytes;
     for (int64_t col = 0; col < e.cols; col += kPanel) {

@@ -90,6 +90,7 @@ struct Axpy {
 };
 
 enum Out : int { kOutF32 = 0, kOutBF16 = 1, kOutF16 = 2, kOutI32 = 3 };
+constexpr int kOutBytes[] = {4, 2, 2, 4};  // of an element, by Out
 
 struct Epilogue {
   const void* acc;  // int32 when `integer`, else fp32
@@ -110,6 +111,7 @@ struct KernelTable {
   int k_unit[kKinds];      // groups of k are padded to a multiple of this in packed A, and K blocks cut at it
   int band_bytes[kKinds];  // packed A of the rows that are packed at a time
   bool needs_row_start;    // int8 sums start from -128 * sum(row)
+  bool one_order[kKinds];  // tile, stream and dot give the same bits: exact, or added in the same order
   int a_words[kKinds];     // 32-bit words per row and group of packed A
   int dot_chunk[kKinds];   // k per chunk of `dot`
   int dot_words[kKinds];   // words per chunk of a row prepared for `dot`

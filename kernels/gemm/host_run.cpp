@@ -1,6 +1,6 @@
-// Schedules of the host gemm. Which one runs depends on the shapes, the layout and the level, never on the
-// number of threads, and no sum is split between threads: results are the same bits for any number of
-// threads.
+// Schedules of the host gemm. Which one runs depends on the shapes, the layout, the config and the level,
+// never on the number of threads. The parts of one sum go to different threads where K is split; where it is
+// follows from K and split_k alone, so results are the same bits for any number of threads.
 #include "gemm/host_run.hpp"
 
 #include "_host/half.hpp"
@@ -12,7 +12,6 @@ namespace {
 constexpr int64_t kDotRows = 16;     // up to here NK operands are used unpacked
 constexpr int64_t kAxpyRows = 8;     // up to here KN operands are used unpacked
 constexpr int64_t kDotAhead = 1024;  // bytes of each column prefetched ahead
-constexpr int64_t kKeptScratchBytes = 128 << 20;
 
 float widen(const char* p, int32_t dtype) {
   uint16_t half;
@@ -52,9 +51,14 @@ Runner::Runner(const Problem& problem, Workspace& workspace)
 bool Runner::run() {
   const bool nk = !p_.prepacked && p_.b.row_stride == 1, kn = !p_.prepacked && p_.b.col_stride == 1;
   if (p_.k == 0) return run_no_k();
-  if (p_.prepacked && p_.m <= t_.mr[kind_]) return run_stream();
-  if (nk && p_.m <= kDotRows) return run_dot();
-  if (kn && p_.m <= kAxpyRows && t_.axpy[kind_] != nullptr) return run_axpy();
+  if (p_.config.split_k > 1) return run_split();
+  // Which schedule is taken follows from M: for the same bits whatever M is, those that add in another order
+  // than blocks are out. Row updates add like blocks where values are not paired.
+  const bool any = !p_.batch_invariant, few = any || t_.one_order[kind_];
+  const bool updates = t_.axpy[kind_] != nullptr && (any || kGroup[kind_] == 1);
+  if (few && p_.prepacked && p_.m <= t_.mr[kind_]) return run_stream();
+  if (few && nk && p_.m <= kDotRows) return run_dot();
+  if (updates && kn && p_.m <= kAxpyRows) return run_axpy();
   return run_blocked();
 }
 
@@ -70,7 +74,7 @@ void Runner::fill_vectors(char* at) {
 
 void Runner::finish(const void* acc, int64_t acc_stride, int64_t row, int64_t rows, int64_t col,
                     int64_t cols) const {
-  const int64_t bytes = p_.out == kOutF32 || p_.out == kOutI32 ? 4 : 2;
+  const int64_t bytes = kOutBytes[p_.out];
   Epilogue e;
   e.acc = acc;
   e.acc_stride = acc_stride;
@@ -205,7 +209,9 @@ bool Runner::run_axpy() {
 
 bool run(const Problem& problem) {
   if (problem.m == 0 || problem.n == 0) return true;
-  static thread_local Workspace workspace;
+  // The parts of a split are problems of their own, on this thread too.
+  static thread_local Workspace whole, partial;
+  Workspace& workspace = problem.config.split_k > 1 ? partial : whole;
   const bool done = Runner(problem, workspace).run();
   workspace.trim(kKeptScratchBytes);
   return done;

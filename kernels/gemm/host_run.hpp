@@ -1,4 +1,4 @@
-// A checked gemm problem, and its execution by one of four schedules.
+// A checked gemm problem, and its execution by one of five schedules.
 #pragma once
 
 #include "_host/call.hpp"
@@ -8,6 +8,7 @@ namespace tw::gemm {
 
 struct Config {
   int64_t tile_m, tile_n, tile_k, stages;
+  int64_t split_k = 1;  // parts of K that are summed each for itself
 };
 
 // A vector of N or M elements as the caller holds it; absent when data is null.
@@ -28,11 +29,13 @@ struct Problem {
   Strided bias, row_scale, col_scale;
   View2 c;
   Config config;
+  bool batch_invariant = false;  // the bits of a row do not follow from m
   int threads;
   const KernelTable* kernels;
 };
 
-// False when scratch memory could not be had.
+// False when scratch memory could not be had. May be called from inside a task (with one thread), and for
+// slices of the columns, cut at multiples of 16: no sum depends on where N is cut.
 bool run(const Problem& problem);
 
 }  // namespace tw::gemm

@@ -1,4 +1,4 @@
-// State shared by the schedules of the host gemm (host_run.cpp, host_blocked.cpp).
+// State shared by the schedules of the host gemm (host_run.cpp, host_blocked.cpp, host_split.cpp).
 #pragma once
 
 #include "_host/thread_pool.hpp"
@@ -70,8 +70,12 @@ class Runner {
   bool run_dot();
   bool run_axpy();
   bool run_blocked();
+  bool run_split();  // host_split.cpp
   int64_t padded_rows(int64_t rows) const { return round_up(rows, t_.row_unit[kind_]); }
-  void pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, int32_t* starts) const;
+  struct Scratch;
+  void run_bands(Range rows, int64_t band, int64_t lane, bool alone, const Scratch& at, char* base);
+  void pack_row_blocks(int64_t row0, const Parts& blocks, uint32_t* to, int32_t* starts,
+                       int most_threads) const;
 
   // Calls body(first_panel, panels, thread) over the panels, a thread's share at a time, in steps of tile_n.
   template <class Body>

@@ -28,6 +28,7 @@ constexpr KernelTable kTable = {
     .k_unit = {F32::kKUnit, BF16::kKUnit, F16::kKUnit, I8::kKUnit},
     .band_bytes = {F32::kBandBytes, BF16::kBandBytes, F16::kBandBytes, I8::kBandBytes},
     .needs_row_start = kHasDpbusd && !kHasTiles,
+    .one_order = {false, kHasTiles, false, true},
     .a_words = {F32::kAWords, BF16::kAWords, F16::kAWords, I8::kAWords},
     .dot_chunk = {F32::kDotChunk, BF16::kDotChunk, F16::kDotChunk, I8::kDotChunk},
     .dot_words = {F32::kDotWords, BF16::kDotWords, F16::kDotWords, I8::kDotWords},

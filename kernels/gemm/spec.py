@@ -7,17 +7,22 @@ from types import MappingProxyType
 from tilewright.cases import Case, Flag, empty, grid
 from tilewright.dims import cdiv, dim, dims
 from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, DType
+from tilewright.kernels._triton import rules
 from tilewright.numerics import dot_product_error
 from tilewright.space import Config, Rule, Space
 from tilewright.spec import KernelSpec, Layout, Precision, Ref, Tensor
 from tilewright.targets import Target
 
+from .tiling import tiling
+
+# Outputs whose partial sums, of columns in panels of 16, take more occupy every core without a split. The host kernel has the same bound.
+_MOST_PARTIAL_BYTES = 256 << 20
 M, N, K = dims("M N K")
 KR = dim("KR")
 
 # Values of k that lie together in a panel16 row: one 32-bit lane's worth, and 1 for fp16, which has
 # no dot-product instruction on the levels we compile for.
-_K_PER_LANE = {FP32: 1, BF16: 2, FP16: 1, INT8: 4}
+K_PER_LANE = {FP32: 1, BF16: 2, FP16: 1, INT8: 4}
 
 
 def _precision(
@@ -36,7 +41,7 @@ def _precision(
             }
         ),
         accumulate=INT32 if operand is INT8 else FP32,
-        sizes=MappingProxyType({"KR": _K_PER_LANE[operand]}),
+        sizes=MappingProxyType({"KR": K_PER_LANE[operand]}),
         flags=MappingProxyType({"scale": scales}),
     )
 
@@ -55,32 +60,14 @@ def _fits_ascend(spec: KernelSpec, case: Case, config: Config, target: Target) -
     return adapter.refuses(case, config, target)
 
 
-def _mma_depth(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
-    if spec.precision(case.precision).dtypes["a"] is INT8 and config["tile_k"] < 32:
-        return f"tile_k={config['tile_k']} is below the 32 values of k an int8 dot takes"
+def _split(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    split = config.get("split_k", 1)
+    sums = split * case.sizes["M"] * -(-case.sizes["N"] // 16) * 16 * 4
+    if split > 1 and sums > _MOST_PARTIAL_BYTES:
+        return f"split_k={split} takes {sums} bytes of partial sums of {_MOST_PARTIAL_BYTES}"
+    if split > 1 and case.flags["batch_invariant"] == "yes":
+        return f"split_k={split} may follow from M, and with it the bits of a row; accepted: 1"
     return None
-
-
-def _warps_fit_tile(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
-    elements = config["tile_m"] * config["tile_n"]
-    threads = config["num_warps"] * target.limit("warp_size")
-    if elements // threads > 256:
-        return f"{elements // threads} accumulators per thread, above 256: they would spill"
-    if elements < threads * 4:
-        return f"{threads} threads for a tile of {elements} elements leave most of them idle"
-    return None
-
-
-def _fits_shared_memory(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
-    operand = spec.precision(case.precision).dtypes["a"].bytes
-    need = (
-        (config["tile_m"] + config["tile_n"])
-        * config["tile_k"]
-        * operand
-        * max(1, config["num_stages"] - 1)
-    )
-    limit = target.limit("shared_bytes")
-    return f"needs {need} bytes of shared memory of {limit}" if need > limit else None
 
 
 _GPU = Space(
@@ -90,10 +77,16 @@ _GPU = Space(
     num_warps=(1, 2, 4, 8),
     num_stages=(1, 2, 3, 4, 5),
     group_m=(1, 4, 8),
+    split_k=(1, 2, 4, 8),
 ).where(
-    Rule("depth of a dot", _mma_depth),
-    Rule("accumulators", _warps_fit_tile),
-    Rule("shared memory", _fits_shared_memory),
+    Rule("depth of a dot", rules.dot_depth),
+    Rule("accumulators", rules.sums_fill_threads),
+    Rule("shared memory", rules.operands_fit_shared_memory),
+    Rule("split of K", _split),
+)
+
+_GPU_BASELINE = Config(
+    tile_m=32, tile_n=32, tile_k=32, num_warps=4, num_stages=2, group_m=8, split_k=1
 )
 
 SPEC = KernelSpec(
@@ -134,6 +127,7 @@ SPEC = KernelSpec(
         Flag("b_layout", ("KN", "NK", "panel16"), "NK"),
         Flag.yes_no("bias"),
         Flag("scale", ("none", "row_col", "col"), "none"),
+        Flag.yes_no("batch_invariant"),
     ),
     reference=Ref("reference:gemm"),
     cases=grid(M=(1, 33), N=(17, 577), K=(1, 63, 576))
@@ -148,7 +142,8 @@ SPEC = KernelSpec(
             tile_n=(16, 32, 64, 96, 128, 256, 512),
             tile_k=(32, 64, 128, 256, 512, 1024, 2048, 4096),
             stages=(1, 2),
-        ),
+            split_k=(1, 2, 4, 8),
+        ).where(Rule("split of K", _split)),
         "cuda": _GPU,
         "hip": _GPU,
         "ascend": Space(
@@ -165,11 +160,11 @@ SPEC = KernelSpec(
             l2_split_m=(1, 2),
         ).where(Rule("what the kernel takes", _fits_ascend)),
     },
-    # 32x32 tiles, double-buffered, on every backend; the tuner shows the gap.
+    # The baseline: 32x32 tiles, double-buffered, on every backend; what tuning starts from.
     default={
-        "cpu": Config(tile_m=32, tile_n=32, tile_k=32, stages=2),
-        "cuda": Config(tile_m=32, tile_n=32, tile_k=32, num_warps=4, num_stages=2, group_m=8),
-        "hip": Config(tile_m=32, tile_n=32, tile_k=32, num_warps=4, num_stages=2, group_m=8),
+        "cpu": Config(tile_m=32, tile_n=32, tile_k=32, stages=2, split_k=1),
+        "cuda": _GPU_BASELINE,
+        "hip": _GPU_BASELINE,
         "ascend": Config(
             tile_m=32,
             tile_n=32,
@@ -184,5 +179,7 @@ SPEC = KernelSpec(
             l2_split_m=1,
         ),
     },
+    # What a call gets where nothing is tuned.
+    tiling=tiling,
     peers=Ref("peers:peers"),
 )

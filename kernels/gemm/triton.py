@@ -1,8 +1,9 @@
-"""gemm in Triton: one kernel for all precisions, both layouts of B, any strides, any M, N, K >= 0.
+"""gemm in Triton: all precisions, both layouts of B, any strides, any M, N, K >= 0; see `triton_kernel.py`.
 
 Each program makes one `TILE_M x TILE_N` tile of C, walking K in steps of `TILE_K`; the compiler
 keeps `num_stages` of those steps in flight. Programs are numbered so that `GROUP_M` rows of tiles
-share their columns of B in the L2 cache.
+share their columns of B in the L2 cache. With `split_k` above 1 that many programs share the K of a tile: their
+sums go through a workspace and are added in the order of K by a second kernel, so a call gives the same bits always.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import triton
 import triton.language as tl
 
 from tilewright import interpret as interpreter
 from tilewright.aot.grid import Grid
 from tilewright.aot.source import AotSource, Requirement, argument
 from tilewright.errors import Refused, unknown
+from tilewright.kernels._triton.flash import settled
+from tilewright.kernels.gemm.triton_kernel import kernel, merge
 
 if TYPE_CHECKING:
     import torch
@@ -37,86 +39,15 @@ PRECISIONS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "int8->fp16": ("int8", "fp32", "fp16"),
     }
 )
+# Under batch_invariant, whatever the config says: the baseline, so that untuned binaries serve both.
+INVARIANT: Mapping[str, int] = MappingProxyType(
+    {"tile_m": 32, "tile_n": 32, "tile_k": 32, "num_warps": 4, "split_k": 1}
+)
 _BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1, "int32": 4}
 _GRID = "cdiv(M, {tile_m}) * cdiv(N, {tile_n})"
-
-
-@triton.jit
-def kernel(
-    a,
-    b,
-    bias,
-    row_scale,
-    col_scale,
-    c,
-    M,
-    N,
-    K,
-    stride_am,
-    stride_ak,
-    stride_bk,
-    stride_bn,
-    stride_bias,
-    stride_row_scale,
-    stride_col_scale,
-    stride_cm,
-    stride_cn,
-    TILE_M: tl.constexpr,
-    TILE_N: tl.constexpr,
-    TILE_K: tl.constexpr,
-    GROUP_M: tl.constexpr,
-    ACCUMULATE: tl.constexpr,  # tl.float32, or tl.int32 for int8 operands
-    SCALE: tl.constexpr,  # 0 none, 1 per row and column, 2 per column
-    WIDEN: tl.constexpr,  # cast operands to fp32 after the load, see tilewright.interpret
-):
-    """C[M,N] = (A[M,K] @ B[K,N]) * scales + bias; strides in elements, `bias` may be null."""
-    tiles_m = tl.cdiv(M, TILE_M)
-    tiles_n = tl.cdiv(N, TILE_N)
-    program = tl.program_id(0)
-    tile_row, tile_col = tl.swizzle2d(
-        program // tiles_n, program % tiles_n, tiles_m, tiles_n, GROUP_M
-    )
-
-    rows = tile_row * TILE_M + tl.arange(0, TILE_M)
-    cols = tile_col * TILE_N + tl.arange(0, TILE_N)
-    ks = tl.arange(0, TILE_K)
-    row_ok = rows < M
-    col_ok = cols < N
-    # 64-bit offsets: a tensor may hold more than 2**31 elements.
-    rows64 = rows.to(tl.int64)
-    cols64 = cols.to(tl.int64)
-    ks64 = ks.to(tl.int64)
-    a_tile = a + rows64[:, None] * stride_am + ks64[None, :] * stride_ak
-    b_tile = b + ks64[:, None] * stride_bk + cols64[None, :] * stride_bn
-
-    acc = tl.zeros((TILE_M, TILE_N), dtype=ACCUMULATE)
-    for k in range(0, K, TILE_K):
-        k_ok = ks < K - k
-        x = tl.load(a_tile, mask=row_ok[:, None] & k_ok[None, :], other=0)
-        y = tl.load(b_tile, mask=k_ok[:, None] & col_ok[None, :], other=0)
-        if WIDEN:
-            x = x.to(tl.float32)
-            y = y.to(tl.float32)
-        acc = tl.dot(x, y, acc, input_precision="ieee", out_dtype=ACCUMULATE)
-        a_tile += TILE_K * stride_ak
-        b_tile += TILE_K * stride_bk
-
-    if SCALE != 0:
-        result = acc.to(tl.float32)
-        if SCALE == 1:
-            by_row = tl.load(row_scale + rows64 * stride_row_scale, mask=row_ok, other=0)
-            result = result * by_row[:, None]
-        by_col = tl.load(col_scale + cols64 * stride_col_scale, mask=col_ok, other=0)
-        result = result * by_col[None, :]
-    else:
-        result = acc
-    if bias is not None:
-        # One binary serves both cases: a null bias masks its own load.
-        given = bias.to(tl.int64) != 0
-        addend = tl.load(bias + cols64 * stride_bias, mask=col_ok & given, other=0)
-        result = result + addend.to(result.dtype)[None, :]
-    c_tile = c + rows64[:, None] * stride_cm + cols64[None, :] * stride_cn
-    tl.store(c_tile, result.to(c.dtype.element_ty), mask=row_ok[:, None] & col_ok[None, :])
+_MERGE_TILE = (8, 128)  # of C, a program of the second kernel
+_MERGE_GRID = Grid("cdiv(M, 8) * cdiv(N, 128)")
+_MERGE_OPTIONS: Mapping[str, int] = MappingProxyType({"num_warps": 4, "num_stages": 1})
 
 
 def launch(
@@ -131,40 +62,45 @@ def launch(
     Flag `b_layout` says whether `b` is [K,N] or [N,K]. Any strides are taken. Raises
     Refused for `panel16` and for a tile the operands' width forbids.
     """
+    config = settled(config, flags, INVARIANT)
     a, b, c = (_tensor(tensors, name) for name in ("a", "b", "c"))
     bias, row_scale, col_scale = (tensors.get(name) for name in ("bias", "row_scale", "col_scale"))
     layout = _layout(flags)
     int8 = a.element_size() == 1
     _check_tile(config, int8)
+    split = config.get("split_k", 1)
     (m, k), n = a.shape, c.shape[1]
     stride_bk, stride_bn = (
         (b.stride(0), b.stride(1)) if layout == "KN" else (b.stride(1), b.stride(0))
     )
     scale = "none" if col_scale is None else "col" if row_scale is None else "row_col"
     vectors = [v.stride(0) if v is not None else 0 for v in (bias, row_scale, col_scale)]
+    partial = None
+    if split > 1:
+        import torch
+
+        kind = torch.int32 if int8 else torch.float32
+        partial = torch.empty(split * m * n, dtype=kind, device=c.device)
     interpreter.launch(
         kernel,
-        Grid(_GRID.format(**config)).evaluate({"M": m, "N": n}),
+        Grid(_GRID.format(**config), str(split)).evaluate({"M": m, "N": n}),
         (
-            a,
-            b,
-            bias,
-            row_scale,
-            col_scale,
-            c,
-            m,
-            n,
-            k,
-            *a.stride(),
-            stride_bk,
-            stride_bn,
-            *vectors,
-            *c.stride(),
+            *(a, b, bias, row_scale, col_scale, c, partial, m, n, k),
+            *(*a.stride(), stride_bk, stride_bn, *vectors, *c.stride()),
         ),
         _constexprs(config, int8, scale, widen=interpret and str(a.dtype) == "torch.bfloat16"),
         {name: config[name] for name in ("num_warps", "num_stages")},
         interpret=interpret,
     )
+    if split > 1:
+        interpreter.launch(
+            merge,
+            _MERGE_GRID.evaluate({"M": m, "N": n}),
+            (partial, bias, row_scale, col_scale, c, m, n, *vectors, *c.stride()),
+            _merge_constexprs(split, scale),
+            _MERGE_OPTIONS,
+            interpret=interpret,
+        )
 
 
 def aot(
@@ -183,6 +119,8 @@ def aot(
     """
     if precision not in PRECISIONS:
         raise unknown("precision of triton gemm", precision, list(PRECISIONS))
+    same = config == settled(config, {"batch_invariant": "yes"}, INVARIANT)
+    config = settled(config, flags, INVARIANT)
     operand, addend, output = PRECISIONS[precision]
     layout = _layout(flags)
     int8 = operand == "int8"
@@ -192,47 +130,72 @@ def aot(
         scale = flags.get("scale", "row_col")
         if scale not in ("row_col", "col"):
             raise unknown(f"scale of {precision}", scale, ["row_col", "col"])
+    split = config.get("split_k", 1)
     step = 16 // min(_BYTES[operand], _BYTES[output]) if aligned else 1
     address = 16 if aligned else 1
     vectors = {"none": (), "col": ("col_scale",), "row_col": ("row_scale", "col_scale")}[scale]
     on_ascend = target.startswith("ascend:")
     biased = flags.get("bias") == "yes" or not on_ascend
     bias = argument("bias", f"*{addend}", "data:bias", address, nullable=not on_ascend)
+    partial = argument("partial", "*int32" if int8 else "*fp32", "workspace", 16)
     row_of_b, unit_of_b = (
         ("stride_bk", "stride_bn") if layout == "KN" else ("stride_bn", "stride_bk")
     )
-    args = (
-        argument("a", f"*{operand}", "data:a", address),
-        argument("b", f"*{operand}", "data:b", address),
+    of_result = (
         *((bias,) if biased else ()),
         *(argument(name, "*fp32", f"data:{name}", address) for name in vectors),
         argument("c", f"*{output}", "data:c", address),
-        argument("M", "int32", "size:c:0"),
-        argument("N", "int32", "size:c:1", step),
-        argument("K", "int32", "size:a:1", step),
+    )
+    rows, columns = argument("M", "int32", "size:c:0"), argument("N", "int32", "size:c:1", step)
+    stride_cm = argument("stride_cm", "int64", "stride:c:0", step)
+    args = (
+        argument("a", f"*{operand}", "data:a", address),
+        argument("b", f"*{operand}", "data:b", address),
+        *of_result,
+        *((partial,) if split > 1 else ()),
+        *(rows, columns, argument("K", "int32", "size:a:1", step)),
         argument("stride_am", "int64", "stride:a:0", step),
         argument(row_of_b, "int64", "stride:b:0", step),
-        argument("stride_cm", "int64", "stride:c:0", step),
+        stride_cm,
     )
-    unit = ("stride_ak", unit_of_b, "stride_cn", "stride_bias")
-    fixed: dict[str, Any] = dict.fromkeys((*unit, "stride_row_scale", "stride_col_scale"), 1)
     absent = {"row_scale", "col_scale"} - set(vectors) | (set() if biased else {"bias"})
-    fixed |= dict.fromkeys(absent)
+    units = ("stride_cn", "stride_bias", "stride_row_scale", "stride_col_scale")
+    finishing: dict[str, Any] = dict.fromkeys(units, 1) | dict.fromkeys(absent)
+    fixed = {"stride_ak": 1, unit_of_b: 1, **({} if split > 1 else {"partial": None})}
     given = (*(("bias",) if biased else ()), *vectors)
     contiguous = ("a:1", "b:1", "c:1", *(f"{name}:0" for name in given))
-    return AotSource(
-        family="gemm",
-        fn=kernel,
-        precision=precision,
-        flags=dict(flags),
-        config=dict(config),
-        target=target,
-        args=tuple(args),
-        constexprs=fixed | _constexprs(config, int8, scale, widen=False),
-        options={} if on_ascend else {name: config[name] for name in ("num_warps", "num_stages")},
-        grid=Grid(_GRID.format(**config)),
-        requirements=tuple(Requirement(f"stride:{axis}", "equals", 1) for axis in contiguous),
+    common: dict[str, Any] = {
+        "family": "gemm",
+        "precision": precision,
+        "flags": dict(flags),
+        "config": dict(config),
+        "target": target,
+        "free": ("batch_invariant",) if same else (),
+    }
+    second = AotSource(
+        fn=merge,
+        args=(partial, *of_result, rows, columns, stride_cm),
+        constexprs=finishing | _merge_constexprs(split, scale),
+        options=_MERGE_OPTIONS,
+        grid=_MERGE_GRID,
+        **common,
     )
+    return AotSource(
+        fn=kernel,
+        args=args,
+        constexprs=fixed | finishing | _constexprs(config, int8, scale, widen=False),
+        options={} if on_ascend else {name: config[name] for name in ("num_warps", "num_stages")},
+        grid=Grid(_GRID.format(**config), str(split)),
+        requirements=tuple(Requirement(f"stride:{axis}", "equals", 1) for axis in contiguous),
+        then=(second,) if split > 1 else (),
+        workspace=Grid(f"{4 * split} * M * N") if split > 1 else None,
+        **common,
+    )
+
+
+def _merge_constexprs(split: int, scale: str) -> dict[str, Any]:
+    rows, cols = _MERGE_TILE
+    return {"ROWS": rows, "COLS": cols, "SPLIT": split, "SCALE": SCALES[scale]}
 
 
 def _constexprs(
@@ -242,6 +205,7 @@ def _constexprs(
     return {
         **tiles,
         "GROUP_M": config.get("group_m", GROUP_M),
+        "SPLIT": config.get("split_k", 1),
         "ACCUMULATE": tl.int32 if int8 else tl.float32,
         "SCALE": SCALES[scale],
         "WIDEN": widen,
@@ -267,6 +231,8 @@ def _layout(flags: Mapping[str, str]) -> str:
 
 
 def _check_tile(config: Mapping[str, int], int8: bool) -> None:
+    if not 1 <= config.get("split_k", 1) <= 16:
+        raise Refused(f"triton gemm takes split_k from 1 to 16, not {config['split_k']}")
     for name in ("tile_m", "tile_n", "tile_k", "num_warps"):
         value = config[name] if name != "num_warps" else config.get(name, 1)
         if value < 1 or value & (value - 1):

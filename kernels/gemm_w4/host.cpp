@@ -12,23 +12,14 @@ namespace tw::gemm_w4 {
 
 namespace {
 
-bool choice(const Call& call, const char* name, int64_t count, const char* accepted, int64_t* value) {
-  *value = call.attr(name, 0);
-  if (*value >= 0 && *value < count) return true;
-  call.refuse("%s is %lld; accepted: %s", name, static_cast<long long>(*value), accepted);
-  return false;
-}
-
 bool read_flags(const Call& call, Problem* p) {
-  int64_t layout, group, zero, invariant;
-  if (!choice(call, "b_layout", 2, "0 (rows) or 1 (panel16)", &layout) ||
-      !choice(call, "group", 3, "0 (32), 1 (64) or 2 (128)", &group) ||
-      !choice(call, "zero", 3, "0 (sym), 1 (asym) or 2 (min)", &zero) ||
-      !choice(call, "batch_invariant", 2, "0 (no) or 1 (yes)", &invariant)) {
+  int64_t group, zero;
+  if (!read_choice(call, "b_layout", false, "0 (rows) or 1 (panel16)", &p->prepacked) ||
+      !read_choice(call, "group", 0, 3, "0 (32), 1 (64) or 2 (128)", &group) ||
+      !read_choice(call, "zero", 0, 3, "0 (sym), 1 (asym) or 2 (min)", &zero) ||
+      !read_choice(call, "batch_invariant", false, "0 (no) or 1 (yes)", &p->batch_invariant)) {
     return false;
   }
-  p->prepacked = layout == 1;
-  p->batch_invariant = invariant == 1;
   p->group = int64_t{32} << group;
   p->zero = static_cast<Zero>(zero);
   return true;

@@ -22,6 +22,24 @@ enum Stage {
   kBytes,    // 8 signed bytes in order
 };
 
+// Rows that meet tile registers together, panels whose totals wait meanwhile, and words of 8 k of a panel
+// that are unpacked at a time.
+constexpr int64_t kTileChunk = 64, kTilePanels = 16, kTileWords = 16;
+constexpr int64_t kTileWeights = kTileWords * 4 * kWordBytes;
+constexpr int64_t kTileParts = 2 * 16 * 4 * kPanelCols;  // sums of two groups of 16 rows
+constexpr int64_t kTileRoom = kTileWeights + kTileParts + kTilePanels * kTileChunk * kPanelCols * 4;
+constexpr float kTinyRow = 0x1p64f;  // what rows below 2^-60 are multiplied with before they are staged
+
+// A row to be staged for tile registers.
+struct StageRow {
+  const char* from;  // contiguous, followed by 64 readable bytes
+  Kind kind;
+  int64_t element;  // bytes
+  int64_t k;
+  char* to;
+  int64_t part_bytes;  // from part to part
+};
+
 // Bytes of one staged element.
 constexpr int64_t stage_bytes(Stage stage) { return stage == kFloats ? 4 : stage == kPairs16 ? 2 : 1; }
 
@@ -29,6 +47,7 @@ constexpr int64_t stage_bytes(Stage stage) { return stage == kFloats ? 4 : stage
 struct Job {
   const char* a;  // staged rows, `a_bytes` apart, zero padded to 32 k
   int64_t a_bytes;
+  int64_t part_bytes;       // from part to part of a row for tile registers
   const float* sums;        // [rows][groups] sums of a group's activations; null where nothing needs them
   const char* codes;        // of the first panel
   int64_t codes_bytes;      // from panel to panel
@@ -42,10 +61,9 @@ struct Job {
   int64_t c_row, c_col;                         // strides in elements
   int64_t rows, panels, cols;                   // cols: of these panels that exist
   int64_t words, groups, group_words;           // words of 8 k; of a group
-  char* room;                                   // 256 bytes a word, for unpacked weights
+  char* room;                                   // kTileRoom bytes for tile registers, zeros at first
   Zero kind_of_zero;
   Out out;
-  bool batch_invariant;
 };
 
 struct KernelTable {
@@ -53,6 +71,12 @@ struct KernelTable {
   bool needs_sums[4];  // also where there are no minima
   int64_t panels;      // that a job is best a multiple of
   void (*run[4])(const Job& job);
+
+  // Where there are tile registers; null elsewhere. Their sums of floats have an order of their own.
+  int parts[4];                               // bf16 values of a staged element
+  int tile_least[4];                          // rows from which they are faster
+  void (*run_tiles[4])(const Job& job);       // `row_scale` is always given
+  float (*stage_tiles)(const StageRow& row);  // returns the power of two that the row was multiplied with
 };
 
 }  // namespace tw::gemm_w4

@@ -1,9 +1,8 @@
 // Rows are staged once as the level wants them; threads share the panels. Weights that are not packed are
-// packed a few panels at a time, into memory of their thread.
+// packed a few panels at a time, into memory of their thread, for all rows that are staged.
 #include "gemm_w4/host_run.hpp"
 
 #include <algorithm>
-#include <vector>
 
 #include "_host/half.hpp"
 #include "_host/thread_pool.hpp"
@@ -14,9 +13,12 @@ namespace tw::gemm_w4 {
 namespace {
 
 constexpr int64_t kMacsPerThread = 1 << 17;
-constexpr int64_t kChunkRows = 192;  // of staged rows, which then stay in the second level of cache
-constexpr int64_t kTileRows = 16;    // levels with tile registers read this many rows at once
-constexpr int64_t kRowPad = 64;      // keeps rows of 2^n bytes out of the same cache sets
+constexpr int64_t kElementBytes[] = {4, 2, 2, 1};  // of activations, by Kind
+constexpr int64_t kChunkRows = 192;   // of staged rows, which then stay in the second level of cache
+constexpr int64_t kTileRows = 16;     // that tile registers read at once
+constexpr int64_t kSharedChunks = 4;  // chunks of rows for tile registers that share a step of packed panels
+constexpr int64_t kRowEnd = 64;       // zeros after a row that is read a vector at a time
+constexpr int64_t kRowPad = 64;       // keeps rows of 2^n bytes out of the same cache sets
 
 float get(const tw_tensor& t, int64_t offset) {
   const char* at = element(t, offset);
@@ -42,11 +44,11 @@ uint32_t panel_word(uint32_t w) {
   return spread(w & 0xffffu) | spread(w >> 16) << 4;
 }
 
+// Memory of one thread, as offsets.
 struct Scratch {
-  std::vector<char> unpacked;
-  std::vector<uint32_t> codes;
-  std::vector<uint16_t> scale, minimum;
-  std::vector<uint8_t> zero;
+  int64_t row;                          // tile registers: a row on its way to where it is staged
+  int64_t room;                         // of a Job
+  int64_t codes, scale, zero, minimum;  // packed panels
 };
 
 class Runner {
@@ -54,22 +56,31 @@ class Runner {
   explicit Runner(const Problem& p)
       : p_(p),
         stage_(p.kernels->stage[p.kind]),
+        tiled_(on_tiles(p)),
         words_(round_up(p.k, kBlock) / kWordCodes),
         panels_((p.n + kPanelCols - 1) / kPanelCols),
-        a_bytes_(words_ * kWordCodes * stage_bytes(stage_) + kRowPad) {}
+        a_bytes_((tiled_ ? words_ * kWordCodes * 2 * p.kernels->parts[p.kind]
+                         : words_ * kWordCodes * stage_bytes(stage_)) +
+                 kRowPad),
+        step_(tiled_ ? kTilePanels : p.kernels->panels),
+        element_(kElementBytes[p.kind]) {}
 
   bool run(Workspace& workspace) {
-    const int64_t chunk = std::min(p_.m, kChunkRows);
+    const int64_t most = !tiled_ ? kChunkRows : p_.prepacked ? kTileChunk : kSharedChunks * kTileChunk;
+    const int64_t chunk = std::min(p_.m, most), padded = round_up(chunk, kTileRows);
+    const int64_t threads = std::max(staging_threads(chunk), panel_threads(chunk));
+    thread_bytes_ = lay_out_thread();
     Layout layout;
-    const int64_t a = layout.add(round_up(chunk, kTileRows) * a_bytes_),
-                  sums = layout.add(chunk * p_.groups * 4), scale = layout.add(chunk * 4),
-                  bias = layout.add(panels_ * kPanelCols * 4);
+    const int64_t a = layout.add(padded * a_bytes_), sums = layout.add(padded * p_.groups * 4),
+                  scale = layout.add(padded * 4), bias = layout.add(panels_ * kPanelCols * 4),
+                  of_threads = layout.add(threads * thread_bytes_);
     char* room = workspace.get(layout.size());
     if (room == nullptr) return false;
     a_ = room + a;
     sums_ = reinterpret_cast<float*>(room + sums);
     row_scale_ = reinterpret_cast<float*>(room + scale);
     bias_ = reinterpret_cast<float*>(room + bias);
+    of_threads_ = room + of_threads;
     for (int64_t i = 0; p_.bias != nullptr && i < panels_ * kPanelCols; ++i) {
       bias_[i] = i < p_.n ? get(*p_.bias, i * p_.bias->stride[0]) : 0.0f;
     }
@@ -78,20 +89,52 @@ class Runner {
   }
 
  private:
-  bool wants_sums() const { return p_.zero == kMin || p_.kernels->needs_sums[p_.kind]; }
+  // Sums of floats on tile registers have an order of their own, so batch_invariant leaves no choice.
+  static bool on_tiles(const Problem& p) {
+    if (p.kernels->stage_tiles == nullptr) return false;
+    return p.m >= p.kernels->tile_least[p.kind] || (p.batch_invariant && p.kind != kI8);
+  }
 
-  int threads_for(int64_t macs) const {
-    return static_cast<int>(std::clamp<int64_t>(macs / kMacsPerThread, 1, p_.threads));
+  bool wants_sums() const { return p_.zero == kMin || (!tiled_ && p_.kernels->needs_sums[p_.kind]); }
+
+  int threads_for(int64_t tasks, int64_t macs) const {
+    return static_cast<int>(std::clamp<int64_t>(std::min(tasks, macs / kMacsPerThread), 1, p_.threads));
+  }
+
+  int64_t panel_units() const { return (panels_ + p_.kernels->panels - 1) / p_.kernels->panels; }
+  int staging_threads(int64_t rows) const { return threads_for(rows, 16 * rows * p_.k); }
+  int panel_threads(int64_t rows) const { return threads_for(panel_units(), rows * p_.n * p_.k); }
+
+  // What a thread needs: tasks must not throw, so none of them asks for memory.
+  int64_t lay_out_thread() {
+    Layout layout;
+    at_.row = layout.add(tiled_ ? p_.k * element_ + kRowEnd : 0);
+    at_.room = layout.add(tiled_ ? kTileRoom : 0);
+    const int64_t codes = p_.prepacked ? 0 : step_ * words_ * kPanelCols,
+                  groups = p_.prepacked ? 0 : step_ * p_.groups * kPanelCols;
+    at_.codes = layout.add(codes * 4);
+    at_.scale = layout.add(groups * 2);
+    at_.zero = layout.add(p_.zeros == nullptr ? 0 : groups);
+    at_.minimum = layout.add(p_.minima == nullptr ? 0 : groups * 2);
+    return layout.size();
   }
 
   void run_rows(int64_t row, int64_t rows) {
-    parallel_for(rows, threads_for(16 * rows * p_.k), [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i) stage_row(row + i, i);
+    parallel_for(rows, staging_threads(rows), [&](int64_t begin, int64_t end, int index) {
+      for (int64_t i = begin; i < end; ++i) {
+        if (tiled_) {
+          stage_tiles(row + i, i, of_threads_ + index * thread_bytes_ + at_.row);
+        } else {
+          stage_row(row + i, i);
+        }
+      }
     });
-    std::fill(a_ + rows * a_bytes_, a_ + round_up(rows, kTileRows) * a_bytes_, char{0});
-    const int64_t unit = p_.kernels->panels, units = (panels_ + unit - 1) / unit;
-    parallel_for(units, threads_for(rows * p_.n * p_.k), [&](int64_t begin, int64_t end, int) {
-      run_panels(row, rows, begin * unit, std::min(end * unit, panels_));
+    const int64_t padded = round_up(rows, kTileRows);
+    std::fill(a_ + rows * a_bytes_, a_ + padded * a_bytes_, char{0});
+    std::fill(sums_ + rows * p_.groups, sums_ + padded * p_.groups, 0.0f);
+    const int64_t unit = p_.kernels->panels;
+    parallel_for(panel_units(), panel_threads(rows), [&](int64_t begin, int64_t end, int index) {
+      run_panels(row, rows, begin * unit, std::min(end * unit, panels_), of_threads_ + index * thread_bytes_);
     });
   }
 
@@ -104,15 +147,38 @@ class Runner {
       for (int64_t k = 0; k < p_.k; ++k) out[k] = get(a, from + k * step);
       std::fill(out + p_.k, out + padded, 0.0f);
     } else if (stage_ == kBytes) {
-      const auto* x = reinterpret_cast<const int8_t*>(a.data) + from;
-      auto* out = reinterpret_cast<int8_t*>(at);
-      for (int64_t k = 0; k < p_.k; ++k) out[k] = x[k * step];
-      std::fill(out + p_.k, out + padded, int8_t{0});
+      copy_row<int8_t>(a, row, reinterpret_cast<int8_t*>(at));
+      std::fill(at + p_.k, at + padded, char{0});
     } else {
       stage_pairs(a, from, step, reinterpret_cast<uint16_t*>(at), padded);
     }
     if (p_.row_scale != nullptr) row_scale_[to] = get(*p_.row_scale, row * p_.row_scale->stride[0]);
-    if (wants_sums()) sum_groups(a, from, step, sums_ + to * p_.groups);
+    if (wants_sums()) sum_groups(row, 1.0f, sums_ + to * p_.groups);
+  }
+
+  // Elements of a row, one after the other.
+  template <class T>
+  void copy_row(const tw_tensor& a, int64_t row, T* to) const {
+    if (p_.k == 0) return;
+    const T* x = reinterpret_cast<const T*>(a.data) + row * a.stride[0];
+    const int64_t step = a.stride[1];
+    if (step == 1) {
+      std::copy_n(x, p_.k, to);
+    } else {
+      for (int64_t k = 0; k < p_.k; ++k) to[k] = x[k * step];
+    }
+  }
+
+  void stage_tiles(int64_t row, int64_t to, char* room) {
+    if (element_ == 1) copy_row(*p_.a, row, room);
+    if (element_ == 2) copy_row(*p_.a, row, reinterpret_cast<uint16_t*>(room));
+    if (element_ == 4) copy_row(*p_.a, row, reinterpret_cast<uint32_t*>(room));
+    std::fill_n(room + p_.k * element_, kRowEnd, char{0});
+    const StageRow job{room, p_.kind, element_, p_.k, a_ + to * a_bytes_, words_ * kWordCodes * 2};
+    const float factor = p_.kernels->stage_tiles(job);
+    row_scale_[to] =
+        p_.row_scale == nullptr ? 1.0f / factor : get(*p_.row_scale, row * p_.row_scale->stride[0]);
+    if (wants_sums()) sum_groups(row, factor, sums_ + to * p_.groups);
   }
 
   void stage_pairs(const tw_tensor& a, int64_t from, int64_t step, uint16_t* out, int64_t padded) const {
@@ -125,22 +191,29 @@ class Runner {
     }
   }
 
-  void sum_groups(const tw_tensor& a, int64_t from, int64_t step, float* sums) const {
+  void sum_groups(int64_t row, float factor, float* sums) const {
+    const tw_tensor& a = *p_.a;
+    const int64_t from = row * a.stride[0], step = a.stride[1];
     for (int64_t g = 0; g < p_.groups; ++g) {
-      const int64_t end = std::min((g + 1) * p_.group, p_.k);
+      const int64_t begin = g * p_.group, end = std::min(begin + p_.group, p_.k);
+      if (p_.kind == kI8 && step == 1) {
+        const auto* x = reinterpret_cast<const int8_t*>(a.data) + from;
+        int32_t sum = 0;
+        for (int64_t k = begin; k < end; ++k) sum += x[k];
+        sums[g] = static_cast<float>(sum);
+        continue;
+      }
       float sum = 0.0f;
-      for (int64_t k = g * p_.group; k < end; ++k) sum += get(a, from + k * step);
-      sums[g] = sum;
+      for (int64_t k = begin; k < end; ++k) sum += get(a, from + k * step);
+      sums[g] = sum * factor;
     }
   }
 
-  void run_panels(int64_t row, int64_t rows, int64_t begin, int64_t end) const {
+  // Panels [begin, end) of staged rows, with the memory of a thread.
+  void run_panels(int64_t row, int64_t rows, int64_t begin, int64_t end, char* room) const {
     Job job{};
-    job.a = a_;
     job.a_bytes = a_bytes_;
-    job.sums = wants_sums() ? sums_ : nullptr;
-    job.rows = rows;
-    job.row_scale = p_.row_scale == nullptr ? nullptr : row_scale_;
+    job.part_bytes = words_ * kWordCodes * 2;
     job.c_row = p_.c.row_stride;
     job.c_col = p_.c.col_stride;
     job.words = words_;
@@ -148,24 +221,33 @@ class Runner {
     job.group_words = p_.group / kWordCodes;
     job.kind_of_zero = p_.zero;
     job.out = p_.out;
-    job.batch_invariant = p_.batch_invariant || p_.m >= 4;
-    Scratch scratch;
-    scratch.unpacked.resize(static_cast<size_t>(words_ * 4 * kWordBytes + kAlign));
-    job.room =
-        scratch.unpacked.data() + (-reinterpret_cast<intptr_t>(scratch.unpacked.data()) & (kAlign - 1));
-    const int64_t step = p_.prepacked ? end - begin : p_.kernels->panels;
+    job.room = room + at_.room;
+    if (tiled_) std::fill_n(job.room, kTileRoom, char{0});
+    const int64_t step = p_.prepacked ? end - begin : step_;
     for (int64_t panel = begin; panel < end; panel += step) {
       job.panels = std::min(step, end - panel);
       const int64_t col = panel * kPanelCols;
       job.cols = std::min(p_.n - col, job.panels * kPanelCols);
       job.bias = p_.bias == nullptr ? nullptr : bias_ + col;
-      job.c = p_.c.data + (row * job.c_row + col * job.c_col) * (p_.out == kOutF32 ? 4 : 2);
       if (p_.prepacked) {
         use_packed(panel, &job);
       } else {
-        pack(panel, &scratch, &job);
+        pack(panel, room, &job);
       }
-      p_.kernels->run[p_.kind](job);
+      run_chunks(row, rows, col, &job);
+    }
+  }
+
+  // The panels of a job with all staged rows, as many at a time as it takes.
+  void run_chunks(int64_t row, int64_t rows, int64_t col, Job* job) const {
+    const int64_t most = tiled_ ? kTileChunk : rows;
+    for (int64_t first = 0; first < rows; first += most) {
+      job->a = a_ + first * a_bytes_;
+      job->sums = sums_ + first * p_.groups;
+      job->rows = std::min(most, rows - first);
+      job->row_scale = p_.row_scale == nullptr && !tiled_ ? nullptr : row_scale_ + first;
+      job->c = p_.c.data + ((row + first) * job->c_row + col * job->c_col) * (p_.out == kOutF32 ? 4 : 2);
+      (tiled_ ? p_.kernels->run_tiles : p_.kernels->run)[p_.kind](*job);
     }
   }
 
@@ -186,15 +268,16 @@ class Runner {
 
   // [N,G] to [panel][G][16].
   template <class T>
-  void pack_groups(const tw_tensor* t, int64_t panel, int64_t panels, std::vector<T>* to, const T** at,
+  void pack_groups(const tw_tensor* t, int64_t panel, int64_t panels, char* room, const T** at,
                    int64_t* step) const {
     if (t == nullptr) return;
+    T* const to = reinterpret_cast<T*>(room);
     *step = p_.groups * kPanelCols;
-    to->assign(static_cast<size_t>(panels * *step), T{0});
-    *at = to->data();
+    std::fill_n(to, panels * *step, T{0});
+    *at = to;
     const int64_t first = panel * kPanelCols, count = std::min(panels * kPanelCols, p_.n - first);
     for (int64_t i = 0; i < count; ++i) {
-      T* out = to->data() + i / kPanelCols * *step + i % kPanelCols;
+      T* out = to + i / kPanelCols * *step + i % kPanelCols;
       for (int64_t g = 0; g < p_.groups; ++g) {
         const char* x = element(*t, (first + i) * t->stride[0] + g * t->stride[1]);
         out[g * kPanelCols] = *reinterpret_cast<const T*>(x);
@@ -202,28 +285,34 @@ class Runner {
     }
   }
 
-  void pack(int64_t panel, Scratch* scratch, Job* job) const {
+  void pack(int64_t panel, char* room, Job* job) const {
     const int64_t size = words_ * kPanelCols, given = (p_.k + kWordCodes - 1) / kWordCodes;
-    scratch->codes.assign(static_cast<size_t>(job->panels * size), 0);
-    job->codes = reinterpret_cast<const char*>(scratch->codes.data());
+    auto* const codes = reinterpret_cast<uint32_t*>(room + at_.codes);
+    std::fill_n(codes, job->panels * size, 0u);
+    job->codes = room + at_.codes;
     job->codes_bytes = size * 4;
     for (int64_t i = 0; i < job->cols; ++i) {
-      uint32_t* out = scratch->codes.data() + i / kPanelCols * size + i % kPanelCols;
+      uint32_t* out = codes + i / kPanelCols * size + i % kPanelCols;
       const int64_t from = (panel * kPanelCols + i) * p_.b->stride[0];
       for (int64_t w = 0; w < given; ++w) {
         const char* x = element(*p_.b, from + w * p_.b->stride[1]);
         out[w * kPanelCols] = panel_word(*reinterpret_cast<const uint32_t*>(x));
       }
     }
-    pack_groups(p_.scale, panel, job->panels, &scratch->scale, &job->scale, &job->scale_step);
-    pack_groups(p_.zeros, panel, job->panels, &scratch->zero, &job->zero, &job->zero_step);
-    pack_groups(p_.minima, panel, job->panels, &scratch->minimum, &job->minimum, &job->minimum_step);
+    pack_groups(p_.scale, panel, job->panels, room + at_.scale, &job->scale, &job->scale_step);
+    pack_groups(p_.zeros, panel, job->panels, room + at_.zero, &job->zero, &job->zero_step);
+    pack_groups(p_.minima, panel, job->panels, room + at_.minimum, &job->minimum, &job->minimum_step);
   }
 
   const Problem& p_;
   const Stage stage_;
+  const bool tiled_;
   const int64_t words_, panels_, a_bytes_;
-  char* a_ = nullptr;
+  const int64_t step_;  // panels that are packed at a time
+  const int64_t element_;
+  Scratch at_{};
+  int64_t thread_bytes_ = 0;
+  char *a_ = nullptr, *of_threads_ = nullptr;
   float *sums_ = nullptr, *row_scale_ = nullptr, *bias_ = nullptr;
 };
 
@@ -232,7 +321,9 @@ class Runner {
 bool run(const Problem& p) {
   if (p.m == 0 || p.n == 0) return true;
   thread_local Workspace workspace;
-  return Runner(p).run(workspace);
+  const bool done = Runner(p).run(workspace);
+  workspace.trim(kKeptScratchBytes);
+  return done;
 }
 
 }  // namespace tw::gemm_w4

@@ -9,7 +9,9 @@ from tilewright.cases import Case, Flag, empty, points
 from tilewright.dims import cdiv, dims
 from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, UINT8, DType
 from tilewright.numerics import Tolerance
+from tilewright.space import Config, Rule, Space
 from tilewright.spec import KernelSpec, Layout, Precision, Ref, Tensor
+from tilewright.targets import Target
 
 M, N, K, G = dims("M N K G")
 
@@ -70,6 +72,12 @@ def _bytes(spec: KernelSpec, case: Case) -> float:
     return float(total)
 
 
+def _fits_ascend(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    from tilewright.ascendc.ops.gemm_w4 import adapter
+
+    return adapter.refuses(case, config, target)
+
+
 def _by_group(name: str, when: str | None = None) -> Tensor:
     return Tensor(
         name,
@@ -84,6 +92,73 @@ def _by_group(name: str, when: str | None = None) -> Tensor:
         layout_flag="b_layout",
         when=("zero", (when,)) if when else None,
     )
+
+
+def _within_group(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    if config["tile_k"] > int(case.flags["group"]):
+        return f"tile_k={config['tile_k']} is above the group of {case.flags['group']} that shares a scale"
+    return None
+
+
+def _sums_fit(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    """A tile's sums and the step's own, and its weights on their way to the matrix unit."""
+    threads = config["num_warps"] * target.limit("warp_size")
+    each = config["tile_n"] * (2 * config["tile_m"] + config["tile_k"]) // threads
+    return f"{each} values per thread, above 192: they would spill" if each > 192 else None
+
+
+def _fits_shared(spec: KernelSpec, case: Case, config: Config, target: Target) -> str | None:
+    """Activations and packed weights on their way, and one step's weights as they are multiplied.
+
+    On hip packed weights go through registers, and with minima nothing is kept for later steps.
+    """
+    operand = spec.precision(case.precision).dtypes["a"].bytes
+    stages = max(1, config["num_stages"] - 1)
+    x = config["tile_m"] * config["tile_k"] * operand
+    w = config["tile_n"] * config["tile_k"]
+    # fp32 is multiplied as parts of bf16.
+    multiplied = w * min(operand, BF16.bytes)
+    if target.kind != "hip":
+        need = stages * (x + w // 2) + multiplied
+    elif case.flags["zero"] == "min":
+        need = max(x, multiplied)
+    else:
+        need = stages * x + multiplied
+    limit = target.limit("shared_bytes")
+    return f"needs {need} bytes of shared memory of {limit}" if need > limit else None
+
+
+_GPU = Space(
+    tile_m=(16, 32, 64, 128),
+    tile_n=(32, 64, 128),
+    tile_k=(32, 64, 128),
+    num_warps=(2, 4, 8),
+    num_stages=(1, 2, 3, 4, 5),
+).where(
+    Rule("one scale a step", _within_group),
+    Rule("sums", _sums_fit),
+    Rule("shared memory", _fits_shared),
+)
+_GPU_DEFAULT = Config(tile_m=16, tile_n=64, tile_k=32, num_warps=4, num_stages=4)
+_ASCEND = Space(
+    tile_m=(16, 32, 64, 128, 256),
+    tile_n=tuple(range(16, 257, 16)),
+    tile_k=(32, 64, 128),
+    step_k=(1, 2, 4, 8),
+    chunk=(128, 256, 512, 1024),
+    slots=(2, 3, 4),
+).where(Rule("what the kernel takes", _fits_ascend))
+# Small, for Triton's lowering too: there unpacked codes and their copies for the cube fill the unified buffer.
+_ASCEND_DEFAULT = Config(tile_m=16, tile_n=16, tile_k=32, step_k=4, chunk=256, slots=2)
+
+
+def _tiling(spec: KernelSpec, case: Case, target: Target) -> Config | None:
+    """On Ascend, tiles that give the busiest core least to do."""
+    if target.kind != "ascend":
+        return None
+    from tilewright.ascendc.ops.gemm_w4 import adapter
+
+    return adapter.tiling(case, target)
 
 
 def _size(m: int, n: int, k: int, g: int) -> dict[str, int]:
@@ -154,7 +229,9 @@ SPEC = KernelSpec(
     ),
     flops=2 * M * N * K,
     bytes=_bytes,
-    space={},
-    default={},
+    space={"cuda": _GPU, "hip": _GPU, "ascend": _ASCEND},
+    default={"cuda": _GPU_DEFAULT, "hip": _GPU_DEFAULT, "ascend": _ASCEND_DEFAULT},
+    # What a call gets where nothing is tuned.
+    tiling=_tiling,
     peers=Ref("peers:peers"),
 )

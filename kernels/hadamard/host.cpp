@@ -1,6 +1,5 @@
 // y[T, D] = (H_m kron H_2^n) x / sqrt(D), on the CPU: checks and threads.
 #include <cmath>
-#include <vector>
 
 #include "_host/cpu.hpp"
 #include "_host/export.hpp"
@@ -15,11 +14,6 @@ namespace tw::hadamard {
 namespace {
 
 using rows::Matrix;
-
-const Signs& signs_of(int64_t order) {
-  static constexpr Signs kOne = signs(1), kSigns[] = {signs(12), signs(20), signs(28), signs(36)};
-  return order == 1 ? kOne : kSigns[(order - 12) / 8];
-}
 
 struct Problem {
   Matrix x, y;
@@ -45,21 +39,24 @@ bool read(const Call& call, Problem* p) {
   return true;
 }
 
-// Rows [begin, end); `room` holds a row of floats, `lanes` two rows of elements.
-void transform(const Problem& p, const KernelTable& kernels, float* room, char* lanes, int64_t begin,
-               int64_t end) {
-  const int64_t d = p.x.cols;
-  const auto factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
+// Rows [begin, end) that lie side by side.
+void transform(const Problem& p, const KernelTable& kernels, Rows rows, int64_t begin, int64_t end) {
+  rows.x = rows::steps(p.x, begin);
+  rows.y = rows::steps(p.y, begin);
+  rows.rows = end - begin;
+  rows.stream = rows::streams(p.y);
+  kernels.transform[p.dtype](rows);
+}
+
+// Rows [begin, end) one at a time, side by side in `lanes`, which holds two of them.
+void transform_gathered(const Problem& p, const KernelTable& kernels, Rows rows, char* lanes, int64_t begin,
+                        int64_t end) {
+  rows.rows = 1;
   for (int64_t t = begin; t < end; ++t) {
-    const Row row{rows::gathered(p.x, t, lanes),
-                  rows::target(p.y, t, lanes + d * p.x.size),
-                  p.order,
-                  d / p.order,
-                  signs_of(p.order).at.data(),
-                  factor,
-                  room};
-    kernels.transform[p.dtype](row);
-    rows::scattered(p.y, t, row.y);
+    rows.x.data = const_cast<char*>(rows::gathered(p.x, t, lanes));
+    rows.y.data = rows::target(p.y, t, lanes + p.x.cols * p.x.size);
+    kernels.transform[p.dtype](rows);
+    rows::scattered(p.y, t, rows.y.data);
   }
 }
 
@@ -69,14 +66,22 @@ int hadamard(const Call& call) {
   Problem p{};
   if (!read(call, &p)) return TW_REFUSED;
   if (p.x.rows == 0 || p.x.cols == 0) return TW_OK;
-  const int64_t d = p.x.cols, room = round_up(d + kSlack, 16);
+  const int64_t d = p.x.cols;
   const int threads = rows::threads_for(call, 2 * p.x.rows * d * p.x.size, p.x.rows);
-  std::vector<float> rooms(static_cast<size_t>(threads * room));
   const bool dense = p.x.dense() && p.y.dense();
-  std::vector<char> lanes(dense ? 0 : static_cast<size_t>(2 * threads * d * p.x.size));
+  const int64_t room = round_up(4 * d, kAlign), lanes = dense ? 0 : round_up(2 * d * p.x.size, kAlign);
+  thread_local Workspace workspace;
+  char* memory = workspace.get(threads * (room + lanes));
+  if (memory == nullptr) return call.fail("no memory for rows of %lld channels", static_cast<long long>(d));
   parallel_for(p.x.rows, threads, [&](int64_t begin, int64_t end, int index) {
-    transform(p, kernels_of(level), rooms.data() + index * room,
-              dense ? nullptr : lanes.data() + 2 * index * d * p.x.size, begin, end);
+    char* own = memory + index * (room + lanes);
+    Rows rows{};
+    rows.order = p.order;
+    rows.power = d / p.order;
+    rows.factor = static_cast<float>(1.0 / std::sqrt(static_cast<double>(d)));
+    rows.room = reinterpret_cast<float*>(own);
+    if (dense) return transform(p, kernels_of(level), rows, begin, end);
+    transform_gathered(p, kernels_of(level), rows, own + room, begin, end);
   });
   return TW_OK;
 }

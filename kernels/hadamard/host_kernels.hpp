@@ -7,20 +7,17 @@
 
 namespace tw::hadamard {
 
-// One row, elements side by side. `y` may be `x`. `room` holds a row of floats and kSlack.
-struct Row {
-  const char* x;
-  char* y;
-  int64_t order, power;  // D = order * power
-  const float* signs;    // H_m, order * order of 1 and -1
-  float factor;          // 1 / sqrt(D)
+// Rows of order * power elements side by side; `y` may be `x`. `room` holds a row of floats, 64-byte aligned.
+struct Rows {
+  rows::Steps x, y;
+  int64_t rows, order, power;
+  float factor;
   float* room;
+  bool stream;  // y past the caches: its rows begin on lines
 };
 
-constexpr int64_t kSlack = 16;
-
 struct KernelTable {
-  void (*transform[rows::kKinds])(const Row&);
+  void (*transform[rows::kKinds])(const Rows&);
 };
 
 }  // namespace tw::hadamard

@@ -54,6 +54,40 @@ constexpr Signs signs(int64_t order) {
   return h;
 }
 
+// H_m as sums of sums. Four blocks add up in eight ways besides the sign of the whole: a +- b +- c +- d.
+// Every row of H_m is a sum of such sums, one of each four blocks.
+constexpr int kWays = 8;
+
+// Way 4 * (b is subtracted) + (0: c + d, 1: -c - d, 2: c - d, 3: d - c).
+constexpr int way(bool b_minus, bool c_minus, bool d_minus) {
+  return 4 * b_minus + (c_minus == d_minus ? c_minus : 2 + c_minus);
+}
+
+template <int M>
+struct Plan {
+  static constexpr int kFours = M / 4;
+  int way[M][kFours] = {};     // of four blocks, the first of them added
+  bool minus[M][kFours] = {};  // or subtracted
+  int first[M] = {};           // which four a row begins with: the first that is added, 0 if there is none
+};
+
+template <int M>
+constexpr Plan<M> plan() {
+  const Signs h = signs(M);
+  Plan<M> p;
+  for (int row = 0; row < M; ++row) {
+    p.first[row] = -1;
+    for (int four = 0; four < Plan<M>::kFours; ++four) {
+      const float* s = h.at.data() + row * M + 4 * four;
+      p.minus[row][four] = s[0] < 0;
+      p.way[row][four] = way(s[0] != s[1], s[0] != s[2], s[0] != s[3]);
+      if (p.first[row] < 0 && s[0] > 0) p.first[row] = four;
+    }
+    if (p.first[row] < 0) p.first[row] = 0;
+  }
+  return p;
+}
+
 // The order m of D = m * 2^n, or 0.
 constexpr int64_t order_of(int64_t d) {
   for (const int64_t m : {1, 12, 20, 28, 36}) {

@@ -1,14 +1,13 @@
-// The transform of one row; compiled once per ISA level with -DTW_ISA=<level>.
+// The transform of rows; compiled once per ISA level with -DTW_ISA=<level>.
 //
-// Sums of pairs 1, 2, 4, ... channels apart, then with H_m, term after term: the same sums at every level, so
-// all give the same bits.
+// Sums of pairs 1, 2, 4, ... channels apart, then with H_m in the order of its plan: the same sums at every
+// level, so all give the same bits.
 #include "_rows/host_elements.hpp"
 #include "hadamard/host_kernels.hpp"
+#include "hadamard/host_mix.hpp"
 
 namespace tw::hadamard::TW_ISA {
 namespace {
-
-using namespace tw::TW_ISA;
 
 // Lanes i and i ^ S exchanged.
 #if defined(TW_EMULATE) || TW_LEVEL == TW_LEVEL_scalar
@@ -35,54 +34,78 @@ TW_INLINE VF exchanged(VF v) {
 }
 #endif
 
+// Vectors that are worked on in registers.
+#if TW_LEVEL >= TW_LEVEL_avx512
+constexpr int kMost = 16, kMostSteps = 4;
+#else
+constexpr int kMost = 8, kMostSteps = 3;
+#endif
+
 // 1 in lanes whose bit S is 0, -1 in the others.
 template <int S>
 TW_INLINE VF alternating() {
-  float lanes[kLanes];
+  alignas(64) float lanes[kLanes];
   for (int i = 0; i < kLanes; ++i) lanes[i] = (i & S) != 0 ? -1.0f : 1.0f;
   return load(lanes);
 }
 
-// a + b in the lower lane of each pair, a - b in the upper.
+// a + b in the lower lane of each pair, a - b in the upper; a product with 1 or -1 rounds nothing.
 template <int S>
 TW_INLINE VF pairs_within(VF v) {
   if constexpr (S < kLanes) {
-    return pairs_within<2 * S>(add(exchanged<S>(v), mul(v, alternating<S>())));
+    return pairs_within<2 * S>(fma(v, alternating<S>(), exchanged<S>(v)));
   } else {
     return v;
   }
 }
 
-// Sums of pairs `apart` channels apart, all lanes of a vector in one block.
-TW_INLINE void pairs(float* v, int64_t power, int64_t apart) {
-  for (int64_t block = 0; block < power; block += 2 * apart) {
+// Sums and differences of N vectors Apart, 2 * Apart, ... apart.
+template <int N, int Apart>
+TW_INLINE void pairs(VF* v) {
+  if constexpr (Apart < N) {
+    unrolled<N / 2>([&](int p) TW_BODY {
+      const int i = p / Apart * 2 * Apart + p % Apart;
+      const VF a = v[i], b = v[i + Apart];
+      v[i] = add(a, b);
+      v[i + Apart] = sub(a, b);
+    });
+    pairs<N, 2 * Apart>(v);
+  }
+}
+
+// The same of vectors in memory, `apart` floats apart.
+template <int N>
+TW_INLINE void pairs_in_memory(float* v, int64_t power, int64_t apart) {
+  for (int64_t block = 0; block < power; block += N * apart) {
     for (int64_t i = block; i < block + apart; i += kLanes) {
-      const VF a = load(v + i), b = load(v + i + apart);
-      store(v + i, add(a, b));
-      store(v + i + apart, sub(a, b));
+      VF some[N];
+      unrolled<N>([&](int j) TW_BODY { some[j] = load(v + i + j * apart); });
+      pairs<N, 1>(some);
+      unrolled<N>([&](int j) TW_BODY { store(v + i + j * apart, some[j]); });
     }
   }
 }
 
-// Two steps in one trip through memory.
-TW_INLINE void fours(float* v, int64_t power, int64_t apart) {
-  for (int64_t block = 0; block < power; block += 4 * apart) {
-    for (int64_t i = block; i < block + apart; i += kLanes) {
-      const VF a = load(v + i), b = load(v + i + apart);
-      const VF c = load(v + i + 2 * apart), d = load(v + i + 3 * apart);
-      const VF ab = add(a, b), ba = sub(a, b), cd = add(c, d), dc = sub(c, d);
-      store(v + i, add(ab, cd));
-      store(v + i + apart, add(ba, dc));
-      store(v + i + 2 * apart, sub(ab, cd));
-      store(v + i + 3 * apart, sub(ba, dc));
+// All steps from `apart` on. Rows of a register full further apart than this lie in few sets of the L1 cache.
+constexpr int64_t kFarFloats = 512;
+
+void sylvester(float* v, int64_t power, int64_t apart) {
+  while (apart < power) {
+    const int64_t left = power / apart;
+    if (kMostSteps == 4 && left >= 16 && apart <= kFarFloats) {
+      pairs_in_memory<kMost>(v, power, apart);
+      apart *= kMost;
+    } else if (left >= 8) {
+      pairs_in_memory<8>(v, power, apart);
+      apart *= 8;
+    } else if (left >= 4) {
+      pairs_in_memory<4>(v, power, apart);
+      apart *= 4;
+    } else {
+      pairs_in_memory<2>(v, power, apart);
+      apart *= 2;
     }
   }
-}
-
-void sylvester(float* v, int64_t power) {
-  int64_t apart = kLanes;
-  for (; 4 * apart <= power; apart *= 4) fours(v, power, apart);
-  if (2 * apart <= power) pairs(v, power, apart);
 }
 
 // Where a vector spans more than one block.
@@ -97,42 +120,104 @@ void sylvester_short(float* v, int64_t power) {
   }
 }
 
-// Row a of H_m times lanes of its `order` blocks, kLanes at most; the sum begins with the first term.
-TW_INLINE VF mixed(const Row& row, const float* v, const float* signs, int64_t i) {
-  VF sum = mul(load(v + i), bcast(signs[0]));
-  for (int64_t c = 1; c < row.order; ++c) {
-    sum = add(sum, mul(load(v + c * row.power + i), bcast(signs[c])));
+// N vectors of elements through all steps among them. Of split pairs neighbours are in the same lane of two.
+template <class E, int N>
+TW_INLINE void front(const typename E::Element* x, VF* v) {
+  if constexpr (N == 1) {
+    v[0] = pairs_within<1>(E::load(x));
+  } else {
+    unrolled<N / 2>([&](int i) TW_BODY {
+      const Pair p = E::load_pair(x + i * kPair);
+      v[2 * i] = p.a;
+      v[2 * i + 1] = p.b;
+    });
+    if constexpr (E::kSplit) {
+      unrolled<N / 2>([&](int i) TW_BODY {
+        const VF a = v[2 * i], b = v[2 * i + 1];
+        v[2 * i] = add(a, b);
+        v[2 * i + 1] = sub(a, b);
+      });
+    }
+    unrolled<N>([&](int i) TW_BODY { v[i] = pairs_within<1>(v[i]); });
+    pairs<N, E::kSplit ? 2 : 1>(v);
   }
-  return sum;
+}
+
+// N vectors times a factor, as elements.
+template <class E, int N>
+TW_INLINE void back(const VF* v, VF by, typename E::Element* y) {
+  if constexpr (N == 1) {
+    E::store(y, mul(v[0], by));
+  } else {
+    unrolled<N / 2>(
+        [&](int i) TW_BODY { E::store_pair(y + i * kPair, {mul(v[2 * i], by), mul(v[2 * i + 1], by)}); });
+  }
+}
+
+// Blocks of N vectors, or of several times as many.
+template <class E, class To, int N>
+void transform_by(const Rows& rows) {
+  using Element = typename E::Element;
+  constexpr int kStep = N * kLanes;
+  const int64_t d = rows.order * rows.power;
+  const VF by = bcast(rows.factor);
+  for (int64_t t = 0; t < rows.rows; ++t) {
+    const auto* x = reinterpret_cast<const Element*>(rows.x.at(t));
+    auto* y = reinterpret_cast<Element*>(rows.y.at(t));
+    VF v[N];
+    if (d == kStep) {
+      front<E, N>(x, v);
+      back<To, N>(v, by, y);
+      continue;
+    }
+    float* room = rows.room;
+    for (int64_t i = 0; i < d; i += kStep) {
+      front<E, N>(x + i, v);
+      unrolled<N>([&](int j) TW_BODY { store(room + i + j * kLanes, v[j]); });
+    }
+    for (int64_t c = 0; c < rows.order; ++c) sylvester(room + c * rows.power, rows.power, kStep);
+    mixed<Lanes>(room, rows.order, rows.power);
+    constexpr int kBack = N < 2 ? 1 : 2;
+    for (int64_t i = 0; i < d; i += kBack * kLanes) {
+      VF some[kBack];
+      unrolled<kBack>([&](int j) TW_BODY { some[j] = load(room + i + j * kLanes); });
+      back<To, kBack>(some, by, y + i);
+    }
+  }
+}
+
+// Blocks shorter than a vector, one element at a time.
+template <class E>
+void transform_short(const Rows& rows) {
+  using Element = typename E::Element;
+  const int64_t d = rows.order * rows.power;
+  float* v = rows.room;
+  for (int64_t t = 0; t < rows.rows; ++t) {
+    const auto* x = reinterpret_cast<const Element*>(rows.x.at(t));
+    auto* y = reinterpret_cast<Element*>(rows.y.at(t));
+    for (int64_t i = 0; i < d; ++i) v[i] = E::widen(x[i]);
+    for (int64_t c = 0; c < rows.order; ++c) sylvester_short(v + c * rows.power, rows.power);
+    mixed<One>(v, rows.order, rows.power);
+    for (int64_t i = 0; i < d; ++i) y[i] = E::narrow(v[i] * rows.factor);
+  }
+}
+
+template <class E, class To>
+TW_INLINE void transform_to(const Rows& rows) {
+  const int64_t vectors = rows.power / kLanes;
+  if (vectors == 1) return transform_by<E, To, 1>(rows);
+  if (vectors == 2) return transform_by<E, To, 2>(rows);
+  if (vectors == 4) return transform_by<E, To, 4>(rows);
+  if (vectors == 8) return transform_by<E, To, 8>(rows);
+  transform_by<E, To, kMost>(rows);
 }
 
 template <class E>
-void transform(const Row& row) {
-  using Element = typename E::Element;
-  const auto* x = reinterpret_cast<const Element*>(row.x);
-  auto* y = reinterpret_cast<Element*>(row.y);
-  const int64_t d = row.order * row.power;
-  float* v = row.room;
-  const VF by = bcast(row.factor);
-  if (row.power >= kLanes) {
-    for (int64_t i = 0; i < d; i += kLanes) store(v + i, pairs_within<1>(E::load(x + i)));
-    for (int64_t c = 0; c < row.order; ++c) sylvester(v + c * row.power, row.power);
-  } else {
-    for (int64_t i = 0; i < d; ++i) v[i] = E::widen(x[i]);
-    for (int64_t c = 0; c < row.order; ++c) sylvester_short(v + c * row.power, row.power);
-  }
-  for (int64_t a = 0; a < row.order; ++a) {
-    const float* signs = row.signs + a * row.order;
-    for (int64_t i = 0; i < row.power; i += kLanes) {
-      const VF sum = mul(mixed(row, v, signs, i), by);
-      Element* to = y + a * row.power + i;
-      if (i + kLanes <= row.power) {
-        E::store(to, sum);
-      } else {
-        store_some<E>(to, sum, row.power - i);
-      }
-    }
-  }
+void transform(const Rows& rows) {
+  if (rows.power < kLanes) return transform_short<E>(rows);
+  if (!rows.stream) return transform_to<E, E>(rows);
+  transform_to<E, Past<E>>(rows);
+  streamed();
 }
 
 constexpr KernelTable kTable = {.transform = {transform<F32>, transform<BF16>, transform<F16>}};

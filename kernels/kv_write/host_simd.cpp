@@ -108,7 +108,7 @@ void write_bytes(const Job& job, const Side& side, const kv::Run& run, const Scr
       if (job.format == kC8S)
         return codes8(row, side.d, PerChannel{side.inverse + h * side.inverse_row}, codes);
       const float scale = token_scale8(row, side.d);
-      codes8(row, side.d, PerRow(1.0f / scale), codes);
+      codes8(row, side.d, PerOwnRow(1.0f / scale), codes);
       std::memcpy(side.token_scale.at(run.page, run.first + t, h), &scale, sizeof scale);
     });
   };

@@ -37,8 +37,10 @@ TW_INLINE void put_codes(const Block& b, int64_t t, const Row& row, const Scalin
 void by_token(const Block& b, const Scales& scales, bool found) {
   for (int64_t t = 0; t < b.x.rows; ++t) {
     with_row(b, t, [&](const auto& row) TW_BODY {
-      if (found) scales.put(t, token_scale8(row, b.x.cols));
-      put_codes(b, t, row, PerRow(1.0f / scales.get(t)));
+      if (!found) return put_codes(b, t, row, PerRow(1.0f / scales.get(t)));
+      const float scale = token_scale8(row, b.x.cols);
+      scales.put(t, scale);
+      put_codes(b, t, row, PerOwnRow(1.0f / scale));
     });
   }
 }
@@ -48,7 +50,7 @@ void find_scales(const Block& b, const Scales& scales) {
   for (int64_t t = 0; t < b.x.rows; ++t) {
     with_row(b, t, [&](const auto& row) TW_BODY {
       for (int64_t i = 0; i < b.x.cols; i += kLanes) {
-        store(most + i, higher(magnitude(row.at(i)), load(most + i)));
+        store(most + i, larger_magnitude(load(most + i), row.at(i)));
       }
     });
   }

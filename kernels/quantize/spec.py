@@ -46,8 +46,9 @@ def _flops(spec: KernelSpec, case: Case) -> float:
     return each * case.sizes["T"] * case.sizes["D"]
 
 
-_GPU = Space(num_warps=(1, 2, 4, 8), num_stages=(1,))
-_GPU_DEFAULT = Config(num_warps=4, num_stages=1)
+# tile_t: tokens a program takes.
+_GPU = Space(tile_t=(1, 2, 4, 8), num_warps=(1, 2, 4, 8), num_stages=(1,))
+_GPU_DEFAULT = Config(tile_t=1, num_warps=4, num_stages=1)
 
 SPEC = KernelSpec(
     name="quantize",

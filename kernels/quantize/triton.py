@@ -1,4 +1,4 @@
-"""quantize in Triton: a program takes one token, or a block of channels with all their tokens; any strides.
+"""quantize in Triton: a program takes tokens, or a block of channels with all their tokens; any strides.
 
 Codes are the same bits as elsewhere: products are kept apart, division rounds correctly. Given scales are
 looked at before where they lie on the CPU.
@@ -23,40 +23,49 @@ from tilewright.kernels.quantize.spec import SCALES
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 1024  # channels a step along a token
+ELEMENTS = 1024  # a step along tokens: tile_t of them times so many channels
+ASCEND_TILE_T = 4  # a tile of one token crashes the lowering
 CHANNELS, TOKENS = 64, 16  # of a block, for scales of channels that are found
-_GRID = {False: "T", True: f"cdiv(D, {CHANNELS})"}
 _GIVEN = {"static_token": "given_token_scale", "static_channel": "given_channel_scale"}
 _FOUND = {"token": "token_scale", "channel": "channel_scale"}
 
 
 @triton.jit
 def by_token(
-    x, q, scale, D, stride_xd, stride_qd, stride_scale, MODE: tl.constexpr, BLOCK: tl.constexpr
-):
-    """One token's codes; `scale` is its own (modes 0 and 2), or the first channel's (3)."""
+    x, q, scale, first, T, D, stride_x, stride_q, stride_xd, stride_qd, stride_scale,
+    MODE: tl.constexpr, TILE_T: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Codes of TILE_T tokens from `first` on; `scale` is the tokens' (modes 0 and 2) or the channels' (3)."""
+    token = first + tl.arange(0, TILE_T).to(tl.int64)
+    held = token < T
+    row = x + token * stride_x
+    place = q + token * stride_q
     lane = tl.arange(0, BLOCK)
-    r = 1.0
+    r = tl.full((TILE_T,), 1.0, tl.float32)
     if MODE == 0:
-        most = tl.zeros((BLOCK,), tl.float32)
+        most = tl.zeros((TILE_T,), tl.float32)
         for start in range(0, D, BLOCK):
             channel = (start + lane).to(tl.int64)
-            v = tl.load(x + channel * stride_xd, mask=channel < D, other=0).to(tl.float32)
-            most = tl.maximum(most, tl.abs(v))
-        found = scale8(tl.max(most, axis=0))
-        tl.store(scale, found)
+            move = held[:, None] & (channel < D)[None, :]
+            v = tl.load(row[:, None] + (channel * stride_xd)[None, :], mask=move, other=0)
+            most = tl.maximum(most, tl.max(tl.abs(v.to(tl.float32)), axis=1))
+        found = scale8(most)
+        tl.store(scale + token * stride_scale, found, mask=held)
         r = reciprocal(found)
     elif MODE == 2:
-        r = reciprocal(tl.load(scale))
+        r = reciprocal(tl.load(scale + token * stride_scale, mask=held, other=1.0))
     for start in range(0, D, BLOCK):
         channel = (start + lane).to(tl.int64)
         inside = channel < D
-        v = tl.load(x + channel * stride_xd, mask=inside, other=0).to(tl.float32)
+        move = held[:, None] & inside[None, :]
+        v = tl.load(row[:, None] + (channel * stride_xd)[None, :], mask=move, other=0)
         if MODE == 3:
-            v = v * reciprocal(tl.load(scale + channel * stride_scale, mask=inside, other=1.0))
+            each = reciprocal(tl.load(scale + channel * stride_scale, mask=inside, other=1.0))
+            v = v.to(tl.float32) * each[None, :]
         else:
-            v = v * r
-        tl.store(q + channel * stride_qd, rint(v, -127.0, 127.0).to(tl.int8), mask=inside)
+            v = v.to(tl.float32) * r[:, None]
+        to = place[:, None] + (channel * stride_qd)[None, :]
+        tl.store(to, rint(v, -127.0, 127.0).to(tl.int8), mask=move)
 
 
 @triton.jit
@@ -89,7 +98,8 @@ def by_channel(
 @triton.jit
 def kernel(
     x, q, scale, T, D, stride_x, stride_q, stride_xd, stride_qd, stride_scale,
-    MODE: tl.constexpr, BLOCK: tl.constexpr, CHANNELS: tl.constexpr, TOKENS: tl.constexpr,
+    MODE: tl.constexpr, BLOCK: tl.constexpr, TILE_T: tl.constexpr, CHANNELS: tl.constexpr,
+    TOKENS: tl.constexpr,
 ):  # fmt: skip
     """x[T,D] to q[T,D]; MODE 0 token, 1 channel, 2 static_token, 3 static_channel. See `spec.py`."""
     if MODE == 1:
@@ -98,13 +108,9 @@ def kernel(
             CHANNELS, TOKENS,
         )  # fmt: skip
     else:
-        token = tl.program_id(0).to(tl.int64)
-        own = scale
-        if MODE != 3:
-            own = scale + token * stride_scale
         by_token(
-            x + token * stride_x, q + token * stride_q, own, D, stride_xd, stride_qd,
-            stride_scale, MODE, BLOCK,
+            x, q, scale, tl.program_id(0) * TILE_T, T, D, stride_x, stride_q, stride_xd,
+            stride_qd, stride_scale, MODE, TILE_T, BLOCK,
         )  # fmt: skip
 
 
@@ -122,7 +128,8 @@ def launch(
     scales = _scales(flags)
     name = (_GIVEN | _FOUND)[scales]
     x, q, scale = require("quantize", tensors, "x", "q", name)
-    check_power("quantize", config, "num_warps")
+    check_power("quantize", config, "num_warps", "tile_t")
+    tile_t = config.get("tile_t", 1)
     if scales in _GIVEN and scale.device.type == "cpu":
         wrong = ~((scale >= 2.0**-126) & (scale <= 2.0**126))
         if bool(wrong.any()):
@@ -133,12 +140,12 @@ def launch(
     tokens, channels = x.shape
     interpreter.launch(
         kernel,
-        Grid(_GRID[scales == "channel"]).evaluate({"T": tokens, "D": channels}),
+        Grid(_grid(scales, tile_t)).evaluate({"T": tokens, "D": channels}),
         (
             *(x, q, scale, tokens, channels, x.stride(0), q.stride(0)),
             *(x.stride(1), q.stride(1), scale.stride(0)),
         ),
-        _constexprs(scales),
+        _constexprs(scales, tile_t),
         rows.options(config) | dict(FLAT),
         interpret=interpret,
     )
@@ -157,7 +164,8 @@ def aot(
     `aligned` fixes D and strides of rows to multiples of 16 elements, which vector loads and stores need.
     """
     rows.check_precision("quantize", precision)
-    check_power("quantize", config, "num_warps")
+    check_power("quantize", config, "num_warps", "tile_t")
+    tile_t = ASCEND_TILE_T if target.startswith("ascend:") else config.get("tile_t", 1)
     scales = _scales(flags)
     name = (_GIVEN | _FOUND)[scales]
     step = 16 if aligned else 1
@@ -173,8 +181,8 @@ def aot(
     return rows.source(
         *("quantize", kernel, precision, flags, config, target),
         args,
-        dict.fromkeys(("stride_xd", "stride_qd", "stride_scale"), 1) | _constexprs(scales),
-        _GRID[scales == "channel"],
+        dict.fromkeys(("stride_xd", "stride_qd", "stride_scale"), 1) | _constexprs(scales, tile_t),
+        _grid(scales, tile_t),
         ("x:1", "q:1", f"{name}:0"),
         compiler=FLAT,
     )
@@ -192,10 +200,15 @@ def _scales(flags: Mapping[str, str]) -> str:
     return scales
 
 
-def _constexprs(scales: str) -> dict[str, Any]:
+def _grid(scales: str, tile_t: int) -> str:
+    return f"cdiv(D, {CHANNELS})" if scales == "channel" else f"cdiv(T, {tile_t})"
+
+
+def _constexprs(scales: str, tile_t: int) -> dict[str, Any]:
     return {
         "MODE": SCALES.index(scales),
-        "BLOCK": BLOCK,
+        "BLOCK": max(1, ELEMENTS // tile_t),
+        "TILE_T": tile_t,
         "CHANNELS": CHANNELS,
         "TOKENS": TOKENS,
     }

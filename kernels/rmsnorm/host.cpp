@@ -55,20 +55,45 @@ bool read(const Call& call, Problem* p) {
   return true;
 }
 
-// Rows [begin, end); `room` holds four rows of elements.
-void normalise(const Problem& p, const KernelTable& kernels, const char* weight, char* room, int64_t begin,
-               int64_t end) {
+// What all rows share.
+Rows shared(const Problem& p, const char* weight, const float* wide) {
+  Rows rows{};
+  rows.weight = weight;
+  rows.wide = wide;
+  rows.count = p.x.cols;
+  rows.eps = p.eps;
+  return rows;
+}
+
+// Rows [begin, end) that lie side by side.
+void normalise(const Problem& p, const KernelTable& kernels, Rows rows, int64_t begin, int64_t end) {
+  rows.x = rows::steps(p.x, begin);
+  rows.y = rows::steps(p.y, begin);
+  if (p.adds) {
+    rows.residual = rows::steps(p.residual, begin);
+    rows.h = rows::steps(p.h, begin);
+  }
+  rows.rows = end - begin;
+  rows.stream = rows::streams(p.y);
+  kernels.normalise[p.dtype](rows);
+}
+
+// Rows [begin, end) one at a time, side by side in `room`, which holds four of them.
+void normalise_gathered(const Problem& p, const KernelTable& kernels, Rows rows, char* room, int64_t begin,
+                        int64_t end) {
   const int64_t row_bytes = p.x.cols * p.x.size;
   char *x = room, *residual = room + row_bytes, *y = room + 2 * row_bytes, *h = room + 3 * row_bytes;
+  rows.rows = 1;
   for (int64_t t = begin; t < end; ++t) {
-    Row row{rows::gathered(p.x, t, x), weight, nullptr, rows::target(p.y, t, y), nullptr, p.x.cols, p.eps};
+    rows.x.data = const_cast<char*>(rows::gathered(p.x, t, x));
+    rows.y.data = rows::target(p.y, t, y);
     if (p.adds) {
-      row.residual = rows::gathered(p.residual, t, residual);
-      row.h = rows::target(p.h, t, h);
+      rows.residual.data = const_cast<char*>(rows::gathered(p.residual, t, residual));
+      rows.h.data = rows::target(p.h, t, h);
     }
-    kernels.normalise[p.dtype](row);
-    rows::scattered(p.y, t, row.y);
-    if (p.adds) rows::scattered(p.h, t, row.h);
+    kernels.normalise[p.dtype](rows);
+    rows::scattered(p.y, t, rows.y.data);
+    if (p.adds) rows::scattered(p.h, t, rows.h.data);
   }
 }
 
@@ -83,9 +108,20 @@ int rmsnorm(const Call& call) {
   const bool dense = p.x.dense() && p.y.dense() && p.weight.dense() && p.residual.dense() && p.h.dense();
   std::vector<char> rooms(dense ? 0 : static_cast<size_t>((4 * threads + 1) * row_bytes));
   const char* weight = rows::gathered(p.weight, 0, rooms.data());
+  const KernelTable& kernels = kernels_of(level);
+  const float* wide = nullptr;
+  // One row would be done before its weights are widened.
+  if (p.x.rows > 1) {
+    thread_local Workspace workspace;
+    auto* room = reinterpret_cast<float*>(workspace.get(widened(p.x.cols) * 4));
+    if (room == nullptr) return call.fail("no memory for %lld weights", static_cast<long long>(p.x.cols));
+    kernels.widen[p.dtype](weight, p.x.cols, room);
+    wide = room;
+  }
+  const Rows all = shared(p, weight, wide);
   parallel_for(p.x.rows, threads, [&](int64_t begin, int64_t end, int index) {
-    char* room = dense ? nullptr : rooms.data() + (4 * index + 1) * row_bytes;
-    normalise(p, kernels_of(level), weight, room, begin, end);
+    if (dense) return normalise(p, kernels, all, begin, end);
+    normalise_gathered(p, kernels, all, rooms.data() + (4 * index + 1) * row_bytes, begin, end);
   });
   return TW_OK;
 }

@@ -7,16 +7,23 @@
 
 namespace tw::rmsnorm {
 
-// One row, elements side by side. `residual` and `h` are null together. Outputs may be inputs.
-struct Row {
-  const char *x, *weight, *residual;
-  char *y, *h;
-  int64_t count;
+// Rows with elements side by side, steps in bytes from one to the next. `residual` and `h` are null together.
+// Outputs may be inputs.
+struct Rows {
+  rows::Steps x, residual, y, h;
+  const char* weight;
+  const float* wide;  // null, or the weights as `widen` leaves them
+  int64_t rows, count;
   float eps;
+  bool stream;  // y past the caches: its rows begin on lines
 };
 
 struct KernelTable {
-  void (*normalise[rows::kKinds])(const Row&);
+  void (*normalise[rows::kKinds])(const Rows&);
+  // Weights as fp32 in the order in which rows are walked; `to` has room for widened(count).
+  void (*widen[rows::kKinds])(const char* weight, int64_t count, float* to);
 };
+
+inline int64_t widened(int64_t count) { return round_up(count, 64); }
 
 }  // namespace tw::rmsnorm

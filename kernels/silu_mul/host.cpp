@@ -1,4 +1,6 @@
 // y[T, W/2] = silu(gate) * up, on the CPU: checks and threads.
+#include <xmmintrin.h>
+
 #include <algorithm>
 #include <vector>
 
@@ -44,15 +46,17 @@ bool read(const Call& call, Problem* p) {
 // Runs [begin, end) of all rows; `room` holds three runs of elements.
 void multiply(const Problem& p, const KernelTable& kernels, char* room, int64_t begin, int64_t end) {
   const int64_t a_row = (p.y.cols + kRun - 1) / kRun, bytes = std::min(kRun, p.y.cols) * p.y.size;
+  const bool stream = rows::streams(p.y);
   for (int64_t at = begin; at < end; ++at) {
     const int64_t t = at / a_row, first = at % a_row * kRun, last = std::min(first + kRun, p.y.cols);
     const Matrix y = p.y.columns(first, last);
     const Run run{rows::gathered(p.gate.columns(first, last), t, room),
                   rows::gathered(p.up.columns(first, last), t, room + bytes),
-                  rows::target(y, t, room + 2 * bytes), last - first};
+                  rows::target(y, t, room + 2 * bytes), last - first, stream};
     kernels.multiply[p.dtype](run);
     rows::scattered(y, t, run.y);
   }
+  if (stream) _mm_sfence();
 }
 
 int silu_mul(const Call& call) {

@@ -12,6 +12,7 @@ struct Run {
   const char *gate, *up;
   char* y;
   int64_t count;
+  bool stream;  // y past the caches: it begins on a line; the caller fences
 };
 
 struct KernelTable {

@@ -35,7 +35,8 @@ def dispatch_row(
     if not kernel.ok:
         raise UsageError(f"{kernel.family} for {kernel.target} cannot be shipped: {kernel.error}")
     when = {**{name: (size, size) for name, size in kernel.sizes.items()}, **(when or {})}
-    sources = {parameter.source: parameter for parameter in kernel.parameters}
+    steps = (kernel, *kernel.then)
+    sources = {parameter.source: parameter for step in steps for parameter in step.parameters}
     data = {
         source.removeprefix("data:"): p
         for source, p in sources.items()

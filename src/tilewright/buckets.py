@@ -76,7 +76,7 @@ def octaves(one: int, other: int) -> int:
 
 
 def _log2(value: int) -> int:
-    """log2 in steps of 1/OCTAVE, rounded down, by squaring in integers: `border.cpp` has the same steps."""
+    """log2 in steps of 1/OCTAVE, rounded down, by squaring in integers: `choice.cpp` has the same steps."""
     whole = value.bit_length() - 1
     shift = whole - _MANTISSA
     mantissa = value >> shift if shift > 0 else value << -shift

@@ -25,12 +25,29 @@ def build_host_library(family: Family) -> Path:
     Raises Unavailable without a compiler, BuildFailed with the first error of a compiler that rejects it.
     """
     kernels = package_folder("tilewright.kernels")
-    key = digest(sources(family.folder), sources(kernels / "_host"), words=[family.name])
+    folders = [family.folder, *needed(family.folder), kernels / "_host"]
+    key = digest(*map(sources, folders), words=[family.name])
     target = cache_folder("build", f"host-{family.name}-{key}", f"libtilewright_{family.name}.so")
     if not target.exists():
         options = {"TW_FAMILY_DIRS": f"{family.name}={family.folder}", "TW_OUTPUT": target.stem}
         build(kernels / "_host", options, target, f"the host kernel of {family.name}")
     return target
+
+
+def needed(folder: Path) -> list[Path]:
+    """Folders of the built-in families whose functions a family's host kernel calls, and of those that they need.
+
+    Each once, as the `host_needs.txt` in every folder says.
+    """
+    found: dict[Path, None] = {}
+    open_folders = [folder]
+    while open_folders:
+        listed = open_folders.pop() / "host_needs.txt"
+        names = listed.read_text(encoding="utf-8").split() if listed.exists() else []
+        new = [package_folder("tilewright.kernels") / name for name in names]
+        open_folders += [one for one in new if one not in found]
+        found |= dict.fromkeys(new)
+    return list(found)
 
 
 def tools() -> dict[str, str]:

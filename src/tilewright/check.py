@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,8 @@ class CheckRow:
     reason: str = ""
     failure: str | None = None
     replay: str | None = None
+    # What the family tells of the outputs besides: `KernelSpec.report`.
+    report: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def decided(self) -> bool:
@@ -83,6 +85,7 @@ def jobs(
     """Everything that can be computed on this machine and matches the selection.
 
     Without `sizes` the spec's own cases are taken, those a slow backend cannot do in time left out.
+    Without `config` each case gets what a call gets where nothing is tuned; an empty one is the baseline.
     """
     for family in families:
         family.spec.require_flags(flags or {})
@@ -93,7 +96,7 @@ def jobs(
         where = target(cell.target)
         chosen = family.spec.default_config(where)
         space = family.spec.space_for(where)
-        if config and space:
+        if config is not None and space:
             try:
                 chosen = space.complete(config, chosen)
             except UsageError as error:
@@ -103,7 +106,8 @@ def jobs(
         taken = True
         precision = family.spec.precision(cell.dtype)
         for case in _cases(family, one, where, precision, chosen, sizes, flags, bool(config)):
-            yield Job(family, one, where, case, chosen, seed)
+            own = family.spec.config_for(case, where) if config is None else chosen
+            yield Job(family, one, where, case, own, seed)
     if problem is not None and not taken:
         raise problem
 
@@ -252,11 +256,24 @@ def run(job: Job, inputs: Inputs | None = None, failures: Path | None = None) ->
         reason = str(error) if known else f"{type(error).__name__}: {error}"
         verdict = Comparison(False, math.inf, math.inf, math.inf, (), 0.0, reason)
     if not reason or inputs is None:
-        return _row(job, verdict, reason)
+        row = _row(job, verdict, reason)
+        return replace(row, report=reported(job, inputs, outputs)) if inputs else row
     from tilewright.replay import command, save
 
     path = save(job, inputs, outputs, verdict, failures, keep_inputs=not inputs.drawn)
     return _row(job, verdict, reason, path, command(path))
+
+
+def reported(job: Job, inputs: Inputs, outputs: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+    """What the family has to tell of outputs that are right, such as how often a coarse way finds the exact one."""
+    spec = job.family.spec
+    if spec.report is None:
+        return {}
+    found = {name: value.cpu() for name, value in outputs.items()}
+    told: Mapping[str, float] = spec.report.resolve(job.family.package)(
+        job.case, inputs.logical, found
+    )
+    return told
 
 
 def _row(

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tilewright.targets import Target
 
 
+# Names the family's default config of a target, where a config is asked for.
+BASELINE = "baseline"
+
+
 class Config(Mapping[str, int]):
     """One point of a family's tunable space: field name to integer, immutable and hashable."""
 
@@ -117,7 +121,9 @@ class Space:
 
 
 def parse_config(text: str) -> dict[str, int]:
-    """`--config` JSON to a dict; raises UsageError saying what is wrong with it."""
+    """`--config` to a dict: JSON, or `baseline` for no change of it; raises UsageError saying what is wrong."""
+    if text == BASELINE:
+        return {}
     try:
         values = json.loads(text)
     except json.JSONDecodeError as error:
@@ -128,6 +134,6 @@ def parse_config(text: str) -> dict[str, int]:
         isinstance(v, int) and not isinstance(v, bool) for v in values.values()
     ):
         raise UsageError(
-            f'--config must be an object of integers such as {{"tile_m":64}}, not {text}'
+            f'--config must be {BASELINE} or an object of integers such as {{"tile_m":64}}, not {text}'
         )
     return values

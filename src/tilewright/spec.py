@@ -161,10 +161,17 @@ class KernelSpec:
     default_precision: str = ""
     # Bytes that must move at least once, where that is not every present tensor once.
     bytes: Callable[[KernelSpec, Case], float] | None = None
-    # The element type whose peak rate bounds a case, where it is not that of the first input.
-    computes: Callable[[KernelSpec, Case], DType] | None = None
+    # The element type whose peak rate bounds a case, where it is not that of the first input; of several, each
+    # with its share of the operations.
+    computes: Callable[[KernelSpec, Case], DType | Mapping[DType, float]] | None = None
+    # What a check tells besides its verdict: `(case, logical inputs, outputs) -> {name: number}`.
+    report: Ref | None = None
     # Why sizes and flags do not go together, in one sentence; None where they do.
     valid: Callable[[KernelSpec, Case], str | None] | None = None
+    # The config that the sizes alone suggest, for cases nothing is tuned for; None for no suggestion.
+    tiling: Callable[[KernelSpec, Case, Target], Config | None] | None = None
+    # Why the Triton kernel cannot be lowered for Ascend, in one sentence; empty where it can.
+    unlowered: str = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError for a precision that narrows a flag which the family has not."""
@@ -229,11 +236,10 @@ class KernelSpec:
             return float(evaluate(self.flops, self.sizes_of(case)))
         return float(self.flops(self, case))
 
-    def computes_in(self, case: Case) -> DType:
-        """The element type whose peak rate bounds a case."""
-        if self.computes is not None:
-            return self.computes(self, case)
-        return self.dtype_of(self.inputs[0], case)
+    def computes_in(self, case: Case) -> Mapping[DType, float]:
+        """The element types whose peak rates bound a case, with their shares of its operations."""
+        found = self.computes(self, case) if self.computes else self.dtype_of(self.inputs[0], case)
+        return {found: 1.0} if isinstance(found, DType) else found
 
     def bytes_of(self, case: Case) -> float:
         """Bytes that must move at least once: every present tensor, read or written once, or what `bytes` says."""
@@ -374,8 +380,17 @@ class KernelSpec:
         return self.space.get(target.name) or self.space.get(target.kind)
 
     def default_config(self, target: Target) -> Config:
-        """The untuned config of a target; empty where the family has nothing to tune."""
+        """The baseline of a target, which tuning starts from; empty where the family has nothing to tune."""
         return self.default.get(target.name) or self.default.get(target.kind) or Config({})
+
+    def config_for(self, case: Case, target: Target) -> Config:
+        """What a case gets where nothing is tuned: what `tiling` says, if it is legal, else the baseline."""
+        baseline = self.default_config(target)
+        found = self.tiling(self, case, target) if self.tiling else None
+        space = self.space_for(target)
+        if found is None or (space and space.illegal(self, case, found, target)):
+            return baseline
+        return found
 
 
 # Asked for with every case; frozen specs make it a constant, but their fields do not all hash.

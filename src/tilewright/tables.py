@@ -89,7 +89,7 @@ class Table:
         return next(iter(self.candidates(case)), None)
 
     def candidates(self, case: Case) -> Iterator[Entry]:
-        """Every entry that may serve a case, the best first: `border.cpp` tries them in this order.
+        """Every entry that may serve a case, the best first: `choice.cpp` tries them in this order.
 
         Those of the same precision, nearest bucket first (in octaves, earlier entries first among equals);
         then those of the same operands: how a result is scaled and stored matters little to a tile.
@@ -167,6 +167,8 @@ def read(path: Path, family: Family, target: Target, every_level: bool = False) 
     """
     if not path.exists():
         return Table(family.name, target.name)
+    # A table may be older than a field of the space: that one is then as in the default.
+    newer = dict(family.spec.default_config(target))
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         devices = content["devices"]
@@ -180,7 +182,7 @@ def read(path: Path, family: Family, target: Target, every_level: bool = False) 
                 tuple(row["bucket"]),
                 row["precision"],
                 row["flags"],
-                Config(row["config"]),
+                Config({**newer, **row["config"]}),
                 row["provenance"],
                 row["device"],
                 row["level"],
@@ -267,7 +269,7 @@ def _put(
 
 
 def choose(family: Family, case: Case, target: Target, table: Table | None = None) -> Choice:
-    """The config for a case: tuned for its bucket, else the nearest legal tuned one, else the default."""
+    """The config for a case: tuned for its bucket, else the nearest legal tuned one, else what the sizes suggest."""
     table = load(family, target) if table is None else table
     space = family.spec.space_for(target)
     passed: list[tuple[Entry, str]] = []
@@ -278,9 +280,10 @@ def choose(family: Family, case: Case, target: Target, table: Table | None = Non
             continue
         source = f"{_why(entry, case)}{_where(entry, target)}{_skipped(passed)}"
         return Choice(entry.config, source, entry, tuple(passed))
-    default = family.spec.default_config(target)
+    config = family.spec.config_for(case, target)
+    kind = "default" if config == family.spec.default_config(target) else "tiling"
     why = "nothing tuned is legal here" if passed else "nothing tuned for this precision and layout"
-    return Choice(default, f"default: {why}{_skipped(passed)}", None, tuple(passed))
+    return Choice(config, f"{kind}: {why}{_skipped(passed)}", None, tuple(passed))
 
 
 def _why(entry: Entry, case: Case) -> str:

@@ -106,7 +106,7 @@ def _packed(values: Mapping[str, int], scale: str) -> list[str]:
     packed = []
     for parameter in module.kernel.params:
         name = parameter.name
-        unused = name in ("row_scale", "col_scale") and name not in scales
+        unused = name in ("row_scale", "col_scale", "partial") and name not in scales
         if parameter.is_constexpr or unused or (name.startswith("stride") and values[name] == 1):
             continue
         width = 4 if name in ("M", "N", "K") else 8

@@ -235,6 +235,7 @@ class Npu:
 def tiling_fields() -> list[str]:
     """Names of TwGemmTiling's int32 fields, in order."""
     text = re.sub(r"//.*", "", _TILING_HEADER.read_text(encoding="utf-8"))
+    text = text.partition("struct TwGemmTiling {")[2].partition("};")[0]
     return [n.strip() for group in re.findall(r"int32_t ([^;]*);", text) for n in group.split(",")]
 
 
@@ -263,6 +264,7 @@ def gemm_tiling(
         "grid_n": grid[1],
         "unit_flag": 0,
         "l2_split_m": 1,
+        "whole_rows": 0,
         **more,
     }
     return b"".join(struct.pack("<i", values[name]) for name in tiling_fields())

@@ -40,6 +40,8 @@ class Problem:
     stages: int = 2
     threads: int = 1
     seed: int = 0
+    split_k: int = 1
+    batch_invariant: bool = False
 
 
 def strided(
@@ -139,6 +141,8 @@ def launch(
         "tile_n": p.tile_n,
         "tile_k": p.tile_k,
         "stages": p.stages,
+        "split_k": p.split_k,
+        "batch_invariant": int(p.batch_invariant),
     }
     try:
         status, error = host_lib.call(lib, tensors, attrs, threads=p.threads)

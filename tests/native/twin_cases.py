@@ -46,11 +46,12 @@ def make(
     b_layout: str,
     *,
     bias: bool = False,
+    row_scale: bool = False,
     extra: int = 0,
     seed: int = 0,
 ) -> Case:
     rng = np.random.default_rng(seed)
-    kind = host.PRECISIONS[precision]
+    kind = host.precision_of(precision, bias=bias, row_scale=row_scale)
     inputs: dict[str, np.ndarray] = {}
     if kind.inputs == "int8":
         a, b = (rng.integers(-128, 128, s, dtype=np.int8) for s in ((m, k), (k, n)))
@@ -66,17 +67,19 @@ def make(
     reference = exact_a @ exact_b
     # fp32 sums of k terms, each at most sum|a||b|, then one rounding to the output.
     magnitude = np.abs(exact_a) @ np.abs(exact_b)
-    if bias and kind.acc == "int32":
+    if bias and kind.acc == "int32" and not kind.mix:
         inputs["bias"] = rng.integers(-(10**6), 10**6, n).astype(np.int32)
         reference = reference + inputs["bias"]
-    elif bias:
+    elif bias and not kind.mix:
         values = rng.standard_normal(n).astype(np.float32)
         inputs["bias"] = to_bf16(values) if precision == "bf16" else values.astype(kind.output)
         widened = from_bf16(inputs["bias"]) if precision == "bf16" else inputs["bias"]
         reference = reference + widened.astype(np.float64)
         magnitude = magnitude + np.abs(widened)
     bound = np.zeros_like(reference)
-    if precision == "int8->fp16":
+    if kind.mix:
+        reference, bound = scaled(rng, inputs, reference, kind.output, bias, row_scale)
+    elif precision == "int8->fp16":
         scale = ((rng.random(n) + 0.5) * 1e-3).astype(np.float32)
         inputs["col_scale"] = scale
         used = (scale.view(np.uint32) & ~np.uint32(0x1FFF)).view(np.float32)
@@ -89,6 +92,30 @@ def make(
     out = np.empty((m, n), kind.output)
     out.view(np.uint8)[...] = 0xFF
     return Case(inputs, pitched(out, 3 * extra), reference, bound)
+
+
+def scaled(
+    rng: np.random.Generator,
+    inputs: dict[str, np.ndarray],
+    sums: np.ndarray,
+    output: str,
+    bias: bool,
+    row_scale: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factors for exact sums into ``inputs``; the answer and its bound: fp32 steps, then C's type."""
+    m, n = sums.shape
+    inputs["col_scale"] = ((rng.random(n) + 0.5) * 1e-2).astype(np.float32)
+    answer = sums * inputs["col_scale"]
+    if row_scale:
+        inputs["row_scale"] = ((rng.random(m) + 0.5) * 1e-2).astype(np.float32)
+        answer = answer * inputs["row_scale"][:, None]
+    bound = np.abs(answer) * 3 * 2.0**-24
+    if bias:
+        inputs["bias"] = rng.standard_normal(n).astype(np.float32)
+        answer = answer + inputs["bias"]
+        bound = bound + (np.abs(answer) + bound) * 2.0**-24
+    step = {"float32": 0.0, "float16": 2.0**-11, "uint16": 2.0**-8}[output]
+    return answer, bound + (np.abs(answer) + bound) * step + 1e-7
 
 
 def run(
@@ -110,7 +137,7 @@ def check(
 ) -> runner.TwinResult:
     result = run(case, precision, b_layout, config, **options)
     assert result.ok, "\n".join(map(str, result.findings))
-    got = from_bf16(case.out) if precision == "bf16" else case.out
+    got = from_bf16(case.out) if case.out.dtype == np.uint16 else case.out
     worst = np.abs(got.astype(np.float64) - case.reference) - case.bound
     assert (worst <= 0).all(), (
         f"off by {worst.max()} at {np.unravel_index(np.argmax(worst), worst.shape)}"

@@ -10,6 +10,7 @@ constexpr int32_t kPage = 16;   // tokens of a page
 constexpr int32_t kBlock = 32;  // bytes of a block of UB, and of a row of a fractal
 constexpr int32_t kFractal = kPage * kBlock;
 
+// For a >= 0; sizes reach INT32_MAX, so nothing is added before the division.
 __aicore__ inline int32_t CeilDiv(int32_t a, int32_t b) { return a > 0 ? (a - 1) / b + 1 : 0; }
 __aicore__ inline int32_t RoundUp(int32_t a, int32_t b) { return CeilDiv(a, b) * b; }
 __aicore__ inline int32_t Min(int32_t a, int32_t b) { return a < b ? a : b; }

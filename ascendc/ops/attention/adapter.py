@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from tilewright.cases import Case
@@ -14,7 +12,7 @@ from tilewright.targets import Target
 
 from ...soc import find
 from ...twin import runner
-from ...twin.bounds import Bound, bound
+from ...twin.bounds import Bound, mixed
 from ...twin.runner import TwinResult
 from . import planning
 from .planning import BYTES, Config, Layout, Problem
@@ -145,30 +143,7 @@ def floor(
 
     Each has two vector cores, whose copies are counted for themselves.
     """
-    written = result.bytes_written
-    loads: Mapping[str, int] = written.get("MTE2", {})
-
-    def only(
-        mte2: dict[str, int], *pipes: str
-    ) -> MappingProxyType[str, MappingProxyType[str, int]]:
-        kept = {name: of for name, of in written.items() if name in pipes}
-        return MappingProxyType({**kept, "MTE2": MappingProxyType(mte2)})
-
-    cube = replace(
-        result,
-        bytes_written=only({m: n for m, n in loads.items() if m != "ub"}, "MTE1", "FIX"),
-    )
-    vector = replace(
-        result,
-        macs=0,
-        counts=MappingProxyType({}),
-        blocks=2 * result.blocks,
-        bytes_written=only({m: n for m, n in loads.items() if m == "ub"}, "MTE3"),
-    )
-    one, two = bound(cube, BYTES, cores), bound(vector, BYTES, 2 * cores)
-    busiest = one if one.cycles >= two.cycles else two
-    pipes = {name: max(one.pipes[name], two.pipes[name]) for name in one.pipes}
-    return Bound(busiest.cycles, MappingProxyType(pipes), busiest.bound_by)
+    return mixed(result, BYTES, cores)
 
 
 def on_cores(

@@ -18,7 +18,6 @@ _EXACT = 2**24  # positions are compared as floats
 _FRACTAL = 16
 _SMALL = 9 * 1024  # UB bytes of what belongs to queries (kSmall of attention_vector.h)
 _OTHER_SLOTS = 3  # of weights and of sums in the workspace (Workspace of attention_steps.h)
-_SYSTEM_L1 = 256  # bytes at the end of L1 that belong to the system in mixed kernels
 _MOST_QUERIES = 128  # of a tile
 _GROUP = 64  # rows that a fold keeps in the scratch (kGroup of attention_vector.h)
 
@@ -197,7 +196,7 @@ def illegal(config: Config, dk: int, dv: int, soc: str = "910b1") -> list[str]:
         return why
 
     def fits(memory: str, used: int, what: str) -> None:
-        room = getattr(part, memory) - (_SYSTEM_L1 if memory == "l1" else 0)
+        room = part.room(memory, mixed=True)
         if used > room:
             why.append(f"{memory}: {what} take {used} bytes, {room} are there")
 

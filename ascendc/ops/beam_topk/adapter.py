@@ -23,8 +23,6 @@ __all__ = ["count", "floor", "launch", "on_cores", "refuses", "validated_by"]
 
 def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None:
     """Why the kernel does not do this case with this config, or None."""
-    if case.flags["step"] == "yes":
-        return "step=yes: the kernel ranks the logits of a row, not those of a group of beams with their scores"
     if _empty(case):
         return None
     cores = config.get("cores", 0) or VECTOR_CORES * find(target.arch).cube_cores
@@ -39,7 +37,7 @@ def launch(
     lib_path: Path,
     **options: Any,
 ) -> TwinResult:
-    """Run the case on the twin; `ids` and `probs` are written."""
+    """Run the case on the twin; `ids` and `probs`, or what a beam step gives, are written."""
     from . import host
 
     try:
@@ -48,7 +46,8 @@ def launch(
             temperature=case.number("temperature"),
             whole_row=case.flags["softmax"] == "row",
             invariant=case.flags["batch_invariant"] == "yes",
-            kept=planning.survivors(case.sizes["K"], case.sizes["V"]) if _coded(case) else None,
+            coded=_coded(case),
+            eos=int(case.number("eos")) if case.flags["step"] == "yes" else None,
             precision=case.precision,
             config=config,
             soc=target.arch,
@@ -94,10 +93,13 @@ def _coded(case: Case) -> bool:
 
 
 def _launch(case: Case) -> planning.Launch:
-    rows, columns, k = (case.sizes[name] for name in ("B", "V", "K"))
-    coded = _coded(case)
+    rows, columns, results = (case.sizes[name] for name in ("B", "V", "K"))
+    coded, step = _coded(case), case.flags["step"] == "yes"
+    k = min(results, columns)
+    beams = (case.sizes["W"], results, int(case.number("eos"))) if step else (0, 0, 0)
     return planning.Launch(
-        *(rows, columns, k, planning.survivors(k, columns) if coded else k, columns),
+        *(rows, columns, k, planning.survivors(results, columns) if coded else k, columns),
         *(dtype(case.precision).bytes, case.number("temperature")),
         *(case.flags["softmax"] == "row", case.flags["batch_invariant"] == "yes", coded),
+        *beams,
     )

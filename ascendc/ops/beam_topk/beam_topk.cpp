@@ -2,8 +2,11 @@
 //
 // A core takes whole rows, or one of `parts` shares of a row's tiles; then lists meet in the workspace. The
 // next tile is on its way meanwhile. Where floats are ranked by codes, a pass before finds the largest of
-// each row, and the survivors' logits are fetched again at the end.
+// each row, and the survivors' logits are fetched again at the end. In a beam step the lists of a group's
+// rows meet on one core, which ranks them by score.
+#include "highs.h"
 #include "kernel_operator.h"
+#include "step.h"
 #include "survivors.h"
 
 namespace {
@@ -20,19 +23,13 @@ constexpr float kLeastCode = -255.0f;    // of what lies 16 or more below the la
 struct Arguments {
   GM_ADDR logits;
   GM_ADDR row_max;
+  GM_ADDR scores;
+  GM_ADDR finished;
   GM_ADDR ids;
   GM_ADDR probs;
+  GM_ADDR tokens;
   GM_ADDR workspace;
 };
-
-__aicore__ inline float FloatOf(int32_t bits) {
-  union {
-    int32_t i;
-    float f;
-  } word;
-  word.i = bits;
-  return word.f;
-}
 
 template <typename T, bool kRank>
 class BeamTopk {
@@ -43,13 +40,15 @@ class BeamTopk {
     ReadTiling(tiling, t_);
     logits_.SetGlobalBuffer(reinterpret_cast<__gm__ T*>(a.logits));
     row_max_.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(a.row_max));
+    scores_.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(a.scores));
+    finished_.SetGlobalBuffer(reinterpret_cast<__gm__ int8_t*>(a.finished));
+    tokens_.SetGlobalBuffer(reinterpret_cast<__gm__ int32_t*>(a.tokens));
     ids_.SetGlobalBuffer(reinterpret_cast<__gm__ int32_t*>(a.ids));
     probs_.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(a.probs));
     lists_.SetGlobalBuffer(reinterpret_cast<__gm__ float*>(a.workspace));
     record_ = t_.keep * kEntry + kSums;
-    highs_.SetGlobalBuffer(
-        reinterpret_cast<__gm__ float*>(a.workspace) +
-        (t_.parts > 1 ? static_cast<uint64_t>(t_.rows * t_.parts) * static_cast<uint64_t>(record_) : 0));
+    const uint64_t lists =
+        Meets() ? static_cast<uint64_t>(t_.rows * t_.parts) * static_cast<uint64_t>(record_) : 0;
     Room room;
     for (int32_t i = 0; i < 2; ++i) in_[i] = room.Take<T>(t_.tile);
     if (kNarrow) wide_ = room.Take<float>(t_.tile);
@@ -63,13 +62,14 @@ class BeamTopk {
     records_ = room.Take<float>(t_.parts * kSums);
     if (kRank) {
       code_ = room.Take<float>(t_.tile);
-      high_ = room.Take<float>(kFloats);
+      highs_.Init(room, reinterpret_cast<__gm__ float*>(a.workspace) + lists, t_.parts);
       again_ids_ = room.Take<int32_t>(Again());
       again_ = room.Take<float>(Again());
       fetched_ = room.Take<T>(Again());
     }
     sums_.Init(room, FloatOf(t_.inverse));
     survivors_.Init(room, t_);
+    if (t_.beams > 0) step_.Init(room, t_);
   }
 
   __aicore__ inline void Process() {
@@ -86,10 +86,18 @@ class BeamTopk {
     }
     Walk<false>(units);
     for (int32_t i = 0; i < 2; ++i) WaitFlag<HardEvent::V_MTE2>(i);
-    if (t_.parts > 1) {
+    if (Meets()) {
       AscendC::PipeBarrier<PIPE_ALL>();
       AscendC::SyncAll();
-      for (int32_t row = block; row < t_.rows; row += t_.blocks) Meet(row);
+      const int32_t rows = Max(t_.beams, 1);
+      for (int32_t i = block; i < t_.rows / rows; i += t_.blocks) {
+        if (t_.beams > 0) {
+          StepOf(i);
+        } else {
+          Meet(i);
+          Finish(i);
+        }
+      }
     }
     for (int32_t i = 0; i < 2; ++i) WaitFlag<HardEvent::MTE3_V>(i);
     AscendC::PipeBarrier<PIPE_ALL>();
@@ -102,6 +110,8 @@ class BeamTopk {
   struct Place {
     int32_t unit, tile, end;  // a share of a row, and the tiles of it that are to come
   };
+  // Whether lists go through the workspace.
+  __aicore__ inline bool Meets() const { return t_.parts > 1 || t_.beams > 0; }
   __aicore__ inline int32_t Again() const { return RoundUp(t_.kept, kFloats); }
   __aicore__ inline int32_t Valid(int32_t tile) const { return Min(t_.tile, t_.columns - tile * t_.tile); }
   __aicore__ inline Place First(int32_t unit) const {
@@ -144,47 +154,16 @@ class BeamTopk {
 
   // The largest of a unit's tiles, to the workspace with its last one.
   __aicore__ inline void Measure(const Place& p, int32_t slot, bool last) {
-    const int32_t valid = Valid(p.tile);
-    const LocalTensor<float> x = Arrived(p, slot);
-    AscendC::ReduceMax(again_, x, code_, valid);
-    Fence();
+    highs_.Add(Arrived(p, slot), Valid(p.tile), again_, code_, p.tile == First(p.unit).tile);
     SetFlag<HardEvent::V_MTE2>(slot);
-    AscendC::Brcb(code_, again_, 1, AscendC::BrcbRepeatParams(1, 8));
-    Fence();
-    if (p.tile == First(p.unit).tile)
-      AscendC::Adds(high_, code_, 0.0f, kBlockFloats);
-    else
-      AscendC::Max(high_, high_, code_, kBlockFloats);
-    Fence();
-    if (!last) return;
-    SetFlag<HardEvent::V_MTE3>(0);
-    WaitFlag<HardEvent::V_MTE3>(0);
-    AscendC::DataCopy(highs_[static_cast<uint64_t>(p.unit) * kBlockFloats], high_,
-                      static_cast<uint32_t>(kBlockFloats));
-    SetFlag<HardEvent::MTE3_V>(2);
-    WaitFlag<HardEvent::MTE3_V>(2);
-  }
-  // Of all shares of a row.
-  __aicore__ inline void LoadHigh(int32_t row) {
-    SetFlag<HardEvent::V_MTE2>(2);
-    WaitFlag<HardEvent::V_MTE2>(2);
-    AscendC::DataCopy(records_, highs_[static_cast<uint64_t>(row * t_.parts) * kBlockFloats],
-                      static_cast<uint32_t>(t_.parts * kBlockFloats));
-    SetFlag<HardEvent::MTE2_V>(2);
-    WaitFlag<HardEvent::MTE2_V>(2);
-    AscendC::Maxs(high_, records_, -kMost, kBlockFloats);
-    Fence();
-    for (int32_t i = 1; i < t_.parts; ++i) {
-      AscendC::Max(high_, high_, records_[static_cast<uint32_t>(i * kBlockFloats)], kBlockFloats);
-      Fence();
-    }
+    if (last) highs_.Leave(p.unit);
   }
 
   // The survivors of a tile, put to those of the tiles before it; with the last of a unit they leave.
   __aicore__ inline void Take(const Place& p, int32_t slot, bool last) {
     const bool first = p.tile == First(p.unit).tile;
     const int32_t valid = Valid(p.tile);
-    if (kRank && first) LoadHigh(p.unit / t_.parts);
+    if (kRank && first) highs_.Load(p.unit / t_.parts, records_);
     const LocalTensor<float> x = Arrived(p, slot);
     const List found = survivors_.Of(Ranked(x, valid), valid, p.tile * t_.tile);
     if (first && last) {
@@ -199,7 +178,7 @@ class BeamTopk {
       Fence();
     }
     if (t_.whole_row != 0) {
-      sums_.SetLargest(kRank ? high_ : best_);
+      sums_.SetLargest(kRank ? highs_.high() : best_);
       sums_.Add(x, valid, first);
     }
     SetFlag<HardEvent::V_MTE2>(slot);
@@ -227,7 +206,7 @@ class BeamTopk {
   __aicore__ inline LocalTensor<float> Ranked(const LocalTensor<float>& x, int32_t valid) {
     if constexpr (!kRank) return x;
     const int32_t all = survivors_.Filled(valid);
-    ByBlock<Sub2>(code_, x, high_, all);
+    ByBlock<Sub2>(code_, x, highs_.high(), all);
     Fence();
     AscendC::Muls(code_, code_, kCodesAUnit, all);
     Fence();
@@ -261,7 +240,7 @@ class BeamTopk {
 
   // A share of a row is done: to its result, or to the workspace.
   __aicore__ inline void Leave(int32_t unit) {
-    if (t_.parts == 1) return Finish(unit);
+    if (!Meets()) return Finish(unit);
     const uint64_t at = static_cast<uint64_t>(unit) * static_cast<uint64_t>(record_);
     SetFlag<HardEvent::V_MTE3>(0);
     WaitFlag<HardEvent::V_MTE3>(0);
@@ -273,7 +252,7 @@ class BeamTopk {
     WaitFlag<HardEvent::MTE3_V>(2);
   }
 
-  // Lists and sums of a row's shares to its result.
+  // Lists and sums of a row's shares to those of the row.
   __aicore__ inline void Meet(int32_t row) {
     const LocalTensor<float> lists = survivors_.sorter().input();
     const GlobalTensor<float> from =
@@ -291,7 +270,6 @@ class BeamTopk {
       if constexpr (kRank) sums_.SetLargest(records_);  // the same in all of them
       for (int32_t i = 0; i < t_.parts; ++i) sums_.Meet(records_[static_cast<uint32_t>(i * kSums)], i == 0);
     }
-    Finish(row);
   }
   // `floats` of each share's record.
   __aicore__ inline void LoadHeads(const LocalTensor<float>& dst, const GlobalTensor<float>& src,
@@ -302,6 +280,37 @@ class BeamTopk {
                              static_cast<uint16_t>(t_.parts),
                              static_cast<uint32_t>(floats * static_cast<int32_t>(sizeof(float))), gap, 0, 0),
                          AscendC::DataCopyPadExtParams<float>());
+  }
+
+  // The next continuations of a group of beams.
+  __aicore__ inline void StepOf(int32_t group) {
+    step_.Begin();
+    for (int32_t beam = 0; beam < t_.beams; ++beam) {
+      const int32_t row = group * t_.beams + beam;
+      const float before = scores_.GetValue(static_cast<uint64_t>(row));
+      const bool alive = before > kNone;  // NaN is not
+      const float score = before < kMost ? before : kMost;
+      if (alive && finished_.GetValue(static_cast<uint64_t>(row)) == 0) {
+        Meet(row);
+        if constexpr (kRank) {
+          Rank(row);
+          sums_.SetLargest(sums_.record());
+        }
+        step_.Live(beam, score, best_, sums_);
+      } else {
+        step_.Still(beam, score, alive);
+      }
+    }
+    WaitFlag<HardEvent::MTE3_V>(0);
+    step_.Rank(survivors_.sorter());
+    const AscendC::DataCopyExtParams copy(1, static_cast<uint32_t>(t_.results) * 4, 0, 0, 0);
+    const uint64_t at = static_cast<uint64_t>(group) * static_cast<uint64_t>(t_.results);
+    AscendC::DataCopyPad(ids_[at], step_.beams(), copy);
+    AscendC::DataCopyPad(tokens_[at], step_.tokens(), copy);
+    AscendC::DataCopyPad(probs_[at], step_.scores(), copy);
+    SetFlag<HardEvent::MTE3_V>(0);
+    SetFlag<HardEvent::MTE3_S>(0);
+    WaitFlag<HardEvent::MTE3_S>(0);
   }
 
   __aicore__ inline void Finish(int32_t row) {
@@ -355,27 +364,31 @@ class BeamTopk {
 
   TwBeamTopkTiling t_;
   GlobalTensor<T> logits_;
-  GlobalTensor<float> row_max_, probs_, lists_, highs_;
-  GlobalTensor<int32_t> ids_;
+  GlobalTensor<float> row_max_, scores_, probs_, lists_;
+  GlobalTensor<int8_t> finished_;
+  GlobalTensor<int32_t> ids_, tokens_;
   LocalTensor<T> in_[2], fetched_;
   LocalTensor<half> halves_;
   LocalTensor<uint8_t> bits_;
   LocalTensor<int32_t> again_ids_, out_ids_[2];
-  LocalTensor<float> wide_, code_, high_, again_, run_[2], out_probs_[2], records_, best_;
+  LocalTensor<float> wide_, code_, again_, run_[2], out_probs_[2], records_, best_;
   Sums sums_;
   Survivors survivors_;
+  BeamStep step_;
+  Highs highs_;
   int32_t record_ = 0, turn_ = 0, out_ = 0;
 };
 
 }  // namespace
 
-#define TW_BEAM_TOPK(name, T, rank)                                                                       \
-  extern "C" __global__ __aicore__ void name(GM_ADDR logits, GM_ADDR row_max, GM_ADDR ids, GM_ADDR probs, \
-                                             GM_ADDR workspace, GM_ADDR tiling) {                         \
-    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                       \
-    BeamTopk<T, rank> kernel;                                                                             \
-    kernel.Init({logits, row_max, ids, probs, workspace}, tiling);                                        \
-    kernel.Process();                                                                                     \
+#define TW_BEAM_TOPK(name, T, rank)                                                                        \
+  extern "C" __global__ __aicore__ void name(GM_ADDR logits, GM_ADDR row_max, GM_ADDR scores,              \
+                                             GM_ADDR finished, GM_ADDR ids, GM_ADDR probs, GM_ADDR tokens, \
+                                             GM_ADDR workspace, GM_ADDR tiling) {                          \
+    KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_AIV_ONLY);                                                        \
+    BeamTopk<T, rank> kernel;                                                                              \
+    kernel.Init({logits, row_max, scores, finished, ids, probs, tokens, workspace}, tiling);               \
+    kernel.Process();                                                                                      \
   }
 
 TW_BEAM_TOPK(beam_topk_fp32, float, false)

@@ -15,4 +15,6 @@ struct TwBeamTopkTiling {
   int32_t capacity;       // entries that the sorter holds
   int32_t inverse;        // bits of the float that logits are multiplied with: 1 / temperature
   int32_t whole_row;      // softmax over the row, not over the survivors
+  int32_t beams;          // rows of a group whose continuations are ranked together; 0: rows stand alone
+  int32_t results, eos;   // of a group; the token that finished beams go on with
 };

@@ -10,6 +10,15 @@ constexpr float kMost = 3.4028234663852886e38f;
 constexpr int32_t kSums =
     2 * kBlockFloats;  // floats of a record: the largest logit and the sum, a block each
 
+__aicore__ inline float FloatOf(int32_t bits) {
+  union {
+    int32_t i;
+    float f;
+  } word;
+  word.i = bits;
+  return word.f;
+}
+
 // x[valid..end) = -inf.
 __aicore__ inline void FillBehind(const LocalTensor<float>& x, int32_t valid, int32_t end) {
   int32_t whole = RoundUp(valid, kFloats);
@@ -82,6 +91,16 @@ class Sums {
     AscendC::Muls(dst, dst, inverse_, count);
     Fence();
     AscendC::Exp(dst, dst, count);
+    Fence();
+  }
+  // log of the weights over the row's sum.
+  __aicore__ inline void LogWeigh(const LocalTensor<float>& dst, const LocalTensor<float>& x, int32_t count) {
+    AscendC::Ln(one_, total(), kBlockFloats);
+    ByBlock<Sub2>(dst, x, largest_, count);
+    Fence();
+    AscendC::Muls(dst, dst, inverse_, count);
+    Fence();
+    ByBlock<Sub2>(dst, dst, one_, count);
     Fence();
   }
   // Weights to probabilities, over the row's sum or over their own.

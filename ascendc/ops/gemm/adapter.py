@@ -13,7 +13,7 @@ from tilewright.targets import Target
 
 from ...soc import find
 from ...twin import runner
-from ...twin.bounds import Bound, bound
+from ...twin.bounds import Bound, bound, mixed
 from ...twin.runner import TwinResult
 from . import planning
 
@@ -36,14 +36,27 @@ def refuses(case: Case, config: Mapping[str, int], target: Target) -> str | None
     if reason:
         return reason
     chosen = planning.Config.of(config)
-    return next(
-        iter(planning.illegal(case.precision, layout, chosen, target.arch, bias=bias)), None
+    why = planning.illegal(
+        case.precision, layout, chosen, target.arch, bias=bias, row_scale=scale == "row_col"
     )
+    return next(iter(why), None)
+
+
+def _kind(case: Case) -> planning.Precision:
+    return planning.precision_of(
+        case.precision,
+        bias=case.flags["bias"] == "yes",
+        row_scale=case.flags["scale"] == "row_col",
+    )
+
+
+def _invariant(case: Case) -> bool:
+    return case.flags.get("batch_invariant") == "yes"
 
 
 def added_error(case: Case) -> float:
     """Relative error the hardware's own arithmetic adds to what the dtypes imply."""
-    return _SCALE_CUT if case.precision == "int8->fp16" else 0.0
+    return _SCALE_CUT if _kind(case).per_column_scale else 0.0
 
 
 def launch(
@@ -67,6 +80,7 @@ def launch(
             case.precision,
             b_layout=case.flags["b_layout"],
             config=dict(config),
+            invariant=_invariant(case),
             soc=target.arch,
             lib_path=lib_path,
             kernel_library=kernel_library,
@@ -92,7 +106,8 @@ def floor(
             grid = planning.choose_grid(planning.Dims(m, n, k), chosen, find(target.arch))
         busy = min(grid[0], -(-m // chosen.tile_m)) * min(grid[1], -(-n // chosen.tile_n))
         cores = min(cores, busy)
-    return bound(result, planning.PRECISIONS[case.precision].input_bytes, cores)
+    size = _kind(case).input_bytes
+    return mixed(result, size, cores) if _kind(case).mix else bound(result, size, cores)
 
 
 def _grid(case: Case, chosen: planning.Config, target: Target, cores: int = 0) -> tuple[int, int]:
@@ -152,11 +167,13 @@ def count(
     trace: Path | None = None,
 ) -> TwinResult:
     """Issue the case's instructions without data: checks, counts and peaks at any size."""
+    from . import host
+
     m, n, k = (case.sizes[name] for name in ("M", "N", "K"))
     if 0 in (m, n, k):
         return runner.empty_result(target.arch)
-    kind = planning.PRECISIONS[case.precision]
-    bias, scaled = case.flags["bias"] == "yes", kind.per_column_scale
+    kind = _kind(case)
+    bias, row_scale = case.flags["bias"] == "yes", case.flags["scale"] == "row_col"
     try:
         ready = planning.plan(
             planning.Dims(m, n, k),
@@ -165,23 +182,16 @@ def count(
             planning.Config.of(dict(config)),
             target.arch,
             bias=bias,
+            row_scale=row_scale,
+            invariant=_invariant(case),
         )
     except ValueError as error:
         raise Refused(f"ascendc refuses gemm {case}: {error}") from None
-    columns = -(-n // 32) * 32
-    buffers = [
-        runner.Buffer.unbacked("a", m * k * kind.input_bytes),
-        runner.Buffer.unbacked("b", k * n * kind.input_bytes),
-        runner.Buffer.unbacked("bias", 4 * columns * bias),
-        runner.Buffer.unbacked("scale", 8 * columns * scaled),
-        runner.Buffer.unbacked("c", m * n * kind.output_bytes),
-        runner.Buffer("workspace", 0, 0),
-    ]
     return runner.run(
         lib_path,
         ready.kernel,
         ready.block_dim,
-        buffers,
+        host.unbacked(m, n, k, kind, ready, bias=bias, row_scale=row_scale),
         ready.tiling,
         target.arch,
         threads=threads,

@@ -1,21 +1,22 @@
 // How gemm moves matrices: GM -> fractals in L1 -> L0A and L0B. Offsets and sizes count elements.
 #pragma once
 
+#include "../_kv/slots.h"
 #include "kernel_operator.h"
 
 namespace tw_gemm {
 
 using AscendC::GlobalTensor;
 using AscendC::LocalTensor;
+using tw_kv::CeilDiv;
+using tw_kv::Min;
+using tw_kv::RoundUp;
 
 constexpr int32_t kFractal = 16;  // rows of a fractal; kFractalBytes / 16 bytes are its row
 constexpr int32_t kFractalBytes = 512;
 constexpr int32_t kMaxStride = 65535;  // of a source row, in one Nd2Nz
 
-// For a >= 0; sizes reach INT32_MAX, so nothing is added before the division.
-__aicore__ inline int32_t CeilDiv(int32_t a, int32_t b) { return a > 0 ? (a - 1) / b + 1 : 0; }
-__aicore__ inline int32_t RoundUp(int32_t a, int32_t b) { return CeilDiv(a, b) * b; }
-__aicore__ inline int32_t Min(int32_t a, int32_t b) { return a < b ? a : b; }
+constexpr int32_t kSmallTile = 10;  // fractals of C below which consecutive Mmads need a barrier
 
 // Columns of a fractal.
 template <typename In>

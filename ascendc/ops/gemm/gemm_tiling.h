@@ -16,4 +16,13 @@ struct TwGemmTiling {
   int32_t grid_m, grid_n;                       // cores; their product is the number of blocks launched
   int32_t unit_flag;   // 1: Mmad and Fixpipe hand over L0C by unit flags instead of events
   int32_t l2_split_m;  // parts of M that all cores finish one after another, so that B is read from L2
+  int32_t whole_rows;  // 1: one row is computed like any other, not as a GEMV
+};
+
+// Of the kernels whose vector cores scale what the cube cores make.
+struct TwScaledTiling {
+  TwGemmTiling gemm;      // has_bias is 0: the vector cores add it
+  int32_t has_row_scale;  // scales a row; those a column are always there
+  int32_t has_bias;
+  int32_t piece_rows;  // rows of a tile that a vector core works on at once
 };

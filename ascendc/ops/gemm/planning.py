@@ -1,4 +1,4 @@
-"""What the AscendC gemm takes and how it is tiled: precisions, configs, limits, tiling bytes.
+"""What the AscendC gemm takes and how it is tiled: tiling bytes; ``precisions.py``, ``limits.py``.
 
 The kernel (``gemm.cpp``) computes C[M,N] = A[M,K] @ B (+ bias[N]); B is [K,N] ("KN") or [N,K]
 ("NK").
@@ -7,100 +7,42 @@ The kernel (``gemm.cpp``) computes C[M,N] = A[M,K] @ B (+ bias[N]); B is [K,N] (
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from types import MappingProxyType
+from dataclasses import dataclass
 
 from ...soc import Soc, find
+from .limits import DEFAULT_CONFIG, Config, illegal, l0c_buffers, piece_rows, ring_bytes
+from .precisions import (
+    B_LAYOUTS,
+    KERNEL_LAYOUTS,
+    NZ,
+    PRECISIONS,
+    Precision,
+    precision_of,
+    refusal,
+)
+
+__all__ = [
+    "B_LAYOUTS",
+    "DEFAULT_CONFIG",
+    "NZ",
+    "PRECISIONS",
+    "Config",
+    "Dims",
+    "Plan",
+    "Precision",
+    "choose_grid",
+    "illegal",
+    "piece_rows",
+    "plan",
+    "precision_of",
+    "refusal",
+    "representatives",
+    "ring_bytes",
+    "tiling",
+    "tiling_words",
+]
 
 _INT32_MAX = 2**31 - 1
-_MOST_PARTS = 65535  # of M; part x tiles of a part stays an int32 in the kernel
-
-_BYTES: Mapping[str, int] = MappingProxyType(
-    {"float32": 4, "float16": 2, "uint16": 2, "int8": 1, "int32": 4}
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Precision:
-    """A kernel entry: types by numpy name, bfloat16 as uint16; ``acc``: of L0C and the bias."""
-
-    kernel: str
-    inputs: str
-    acc: str
-    output: str
-    per_column_scale: bool = False
-
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of one element of A and B."""
-        return _BYTES[self.inputs]
-
-    @property
-    def output_bytes(self) -> int:
-        """Bytes of one element of C."""
-        return _BYTES[self.output]
-
-
-PRECISIONS: Mapping[str, Precision] = MappingProxyType(
-    {
-        "fp32": Precision("gemm_fp32", "float32", "float32", "float32"),
-        "fp16": Precision("gemm_fp16", "float16", "float32", "float16"),
-        "fp16->fp32": Precision("gemm_fp16_fp32", "float16", "float32", "float32"),
-        "bf16": Precision("gemm_bf16", "uint16", "float32", "uint16"),
-        "int8->int32": Precision("gemm_int8", "int8", "int32", "int32"),
-        "int8->fp16": Precision(
-            "gemm_int8_fp16", "int8", "int32", "float16", per_column_scale=True
-        ),
-    }
-)
-
-B_LAYOUTS = ("KN", "NK")
-# Of the kernel alone, no layout of the family: B [K,N] in fractals of 16 rows, as weights are kept.
-NZ = "NZ"
-_KERNEL_LAYOUTS = (*B_LAYOUTS, NZ)
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """A point of the tunable space. Tiles in elements, ``step_*`` in tiles, ``grid_*`` in cores.
-
-    A grid of 0 x 0 is chosen for the shape.
-    """
-
-    tile_m: int = 32
-    tile_n: int = 32
-    tile_k: int = 32
-    step_ka: int = 1
-    step_kb: int = 1
-    l1_buffers: int = 2
-    l0_buffers: int = 2
-    grid_m: int = 0
-    grid_n: int = 0
-    unit_flag: int = 0
-    l2_split_m: int = 1
-
-    @classmethod
-    def of(cls, values: Mapping[str, int] | None) -> Config:
-        """From named integers; ``stages`` sets both buffer counts.
-
-        Raises ValueError for an unknown name.
-        """
-        given = dict(values or {})
-        stages = given.pop("stages", None)
-        if stages is not None:
-            given.setdefault("l1_buffers", stages)
-            given.setdefault("l0_buffers", stages)
-        names = {f.name for f in fields(cls)}
-        unknown = sorted(set(given) - names)
-        if unknown:
-            raise ValueError(
-                f"unknown config field '{unknown[0]}', known are stages, {', '.join(sorted(names))}"
-            )
-        return cls(**given)
-
-
-DEFAULT_CONFIG = Config()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,129 +67,18 @@ class Dims:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A launch, ready but for its buffers."""
+    """A launch, ready but for its buffers. ``workspace`` in bytes, ``mix``: of both kinds of cores."""
 
     kernel: str
     block_dim: int
     tiling: bytes
     config: Config
-
-
-def refusal(
-    precision: str,
-    *,
-    b_layout: str = "KN",
-    bias: bool = False,
-    row_scale: bool = False,
-    col_scale: bool = False,
-) -> str | None:
-    """Why this kind of case is not done by the ascendc gemm, or None if it is."""
-    if b_layout not in B_LAYOUTS:
-        return f"b_layout '{b_layout}' is a host format; the ascendc gemm takes KN and NK"
-    if row_scale:
-        return (
-            "per-row scales need a vector core after the cube; this gemm runs on cube cores alone"
-        )
-    if precision in ("int8->fp32", "int8->bf16"):
-        return f"{precision}: Fixpipe on 2201 scales int32 to fp16 only (VDEQF16)"
-    if precision not in PRECISIONS:
-        return f"precision '{precision}' is unknown here, known are {', '.join(PRECISIONS)}"
-    scaled = PRECISIONS[precision].per_column_scale
-    if scaled and not col_scale:
-        return f"{precision} needs col_scale"
-    if col_scale and not scaled:
-        return f"{precision} takes no col_scale"
-    if scaled and bias:
-        return f"{precision} with a bias: the spec adds it after scaling, the cube adds it before"
-    return None
+    workspace: int = 0
+    mix: bool = False
 
 
 def _ceil_div(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def l0c_buffers(config: Config, soc: Soc) -> int:
-    """2 where two output tiles fit L0C, else 1."""
-    return 2 if 2 * config.tile_m * config.tile_n * 4 <= soc.l0c else 1
-
-
-def illegal(
-    precision: str, b_layout: str, config: Config, soc: str = "910b1", *, bias: bool = False
-) -> list[str]:
-    """Every reason why ``config`` can not run, empty if it can. Does not depend on the shape."""
-    part, kind = find(soc), PRECISIONS[precision]
-    size = kind.input_bytes
-    step_k = 32 if size == 1 else 16
-    step_n = 32 if size == 1 and b_layout != "NK" else 16
-    why: list[str] = []
-
-    def need(good: bool, text: str) -> None:
-        if not good:
-            why.append(text)
-
-    for name, step in (("tile_m", 16), ("tile_n", step_n), ("tile_k", step_k)):
-        value = getattr(config, name)
-        need(
-            value > 0 and value % step == 0,
-            f"{name} is {value}, it must be a positive multiple of {step}",
-        )
-        need(value <= 4095, f"{name} is {value}, Mmad takes at most 4095")
-    for name in ("l1_buffers", "l0_buffers"):
-        need(
-            getattr(config, name) in (1, 2),
-            f"{name} is {getattr(config, name)}, allowed are 1 and 2",
-        )
-    for name in ("step_ka", "step_kb"):
-        need(
-            getattr(config, name) >= 1, f"{name} is {getattr(config, name)}, it must be at least 1"
-        )
-    need(
-        1 <= config.l2_split_m <= _MOST_PARTS,
-        f"l2_split_m is {config.l2_split_m}, allowed are 1..{_MOST_PARTS}",
-    )
-    need(config.unit_flag in (0, 1), f"unit_flag is {config.unit_flag}, allowed are 0 and 1")
-    need(config.grid_m >= 0 and config.grid_n >= 0, "grid_m and grid_n must not be negative")
-    need(
-        (config.grid_m == 0) == (config.grid_n == 0),
-        f"grid {config.grid_m}x{config.grid_n}: give both sides or neither",
-    )
-    cores = config.grid_m * config.grid_n
-    need(
-        cores <= part.cube_cores,
-        f"grid {config.grid_m}x{config.grid_n} needs {cores} cores, {soc} has {part.cube_cores}",
-    )
-    if why:
-        return why
-
-    def fits(memory: str, used: int, what: str) -> None:
-        room = getattr(part, memory)
-        need(used <= room, f"{memory}: {what} take {used} bytes, {room} are there")
-
-    c = config
-    chunk_a, chunk_b = c.tile_k * c.step_ka, c.tile_k * c.step_kb
-    extra = c.tile_n * 8 * kind.per_column_scale + c.tile_n * 4 * bias
-    fits(
-        "l0a",
-        c.tile_m * c.tile_k * size * c.l0_buffers,
-        f"{c.l0_buffers} x A tile {c.tile_m}x{c.tile_k}",
-    )
-    fits(
-        "l0b",
-        c.tile_k * c.tile_n * size * c.l0_buffers,
-        f"{c.l0_buffers} x B tile {c.tile_k}x{c.tile_n}",
-    )
-    fits("l0c", c.tile_m * c.tile_n * 4, f"C tile {c.tile_m}x{c.tile_n}")
-    fits(
-        "l1",
-        (c.tile_m * chunk_a + c.tile_n * chunk_b) * size * c.l1_buffers + extra,
-        f"{c.l1_buffers} x (A {c.tile_m}x{chunk_a} + B {chunk_b}x{c.tile_n})",
-    )
-    if bias:
-        fits("bt", c.tile_n * 4, f"{c.tile_n} bias values")
-    if kind.per_column_scale:
-        fits("fb", c.tile_n * 8, f"{c.tile_n} column scales")
-    need(chunk_b <= 16384, f"step_kb x tile_k is {chunk_b}, one ND2NZ takes at most 16384 rows")
-    return why
 
 
 def choose_grid(dims: Dims, config: Config, soc: Soc) -> tuple[int, int]:
@@ -274,39 +105,69 @@ def plan(
     soc: str = "910b1",
     *,
     bias: bool = False,
+    row_scale: bool = False,
+    invariant: bool = False,
 ) -> Plan:
     """Kernel, blocks and tiling bytes of a non-empty case.
 
+    ``invariant``: the bits of a row do not depend on how many there are.
     Raises ValueError with every reason if it can not run.
     """
     part = find(soc)
-    why = illegal(precision, b_layout, config, soc, bias=bias)
+    kind = precision_of(precision, bias=bias, row_scale=row_scale)
+    why = illegal(precision, b_layout, config, soc, bias=bias, row_scale=row_scale)
     lda, ldb, ldc = dims.pitches(b_layout)
     why += [
-        f"{name} is {value}, allowed are 1..{_INT32_MAX}"
-        for name, value in (
-            ("M", dims.m),
-            ("N", dims.n),
-            ("K", dims.k),
-            ("lda", lda),
-            ("ldb", ldb),
-            ("ldc", ldc),
+        f"{name} is {value}, allowed are 1..{most}"
+        for name, value, most in (
+            ("M", dims.m, _INT32_MAX),
+            ("N", dims.n, _INT32_MAX),
+            ("K", dims.k, _INT32_MAX),
+            ("lda", lda, _INT32_MAX),
+            ("ldb", ldb, _INT32_MAX),
+            # Vector cores count bytes of a row in 31 bits.
+            ("ldc", ldc, _INT32_MAX // kind.output_bytes if kind.mix else _INT32_MAX),
         )
-        if not 1 <= value <= _INT32_MAX
+        if not 1 <= value <= most
     ]
     if why:
         raise ValueError("; ".join(why))
     grid_m, grid_n = (
         (config.grid_m, config.grid_n) if config.grid_m else choose_grid(dims, config, part)
     )
-    words = (
+    words = tiling_words(
+        dims, b_layout, config, part, (grid_m, grid_n), bias=bias and not kind.mix, whole=invariant
+    )
+    if kind.mix:
+        words += [int(row_scale), int(bias), piece_rows(config)]
+    blocks = grid_m * grid_n
+    return Plan(
+        kind.kernel,
+        blocks,
+        struct.pack(f"<{len(words)}i", *words),
+        config,
+        blocks * ring_bytes(config) if kind.mix else 0,
+        kind.mix,
+    )
+
+
+def tiling_words(
+    dims: Dims,
+    b_layout: str,
+    config: Config,
+    part: Soc,
+    grid: tuple[int, int],
+    *,
+    bias: bool = False,
+    whole: bool = False,
+) -> list[int]:
+    """The fields of ``TwGemmTiling``."""
+    return [
         dims.m,
         dims.n,
         dims.k,
-        lda,
-        ldb,
-        ldc,
-        _KERNEL_LAYOUTS.index(b_layout),
+        *dims.pitches(b_layout),
+        KERNEL_LAYOUTS.index(b_layout),
         int(bias),
         config.tile_m,
         config.tile_n,
@@ -316,17 +177,11 @@ def plan(
         config.l1_buffers,
         config.l0_buffers,
         l0c_buffers(config, part),
-        grid_m,
-        grid_n,
+        *grid,
         config.unit_flag,
         config.l2_split_m,
-    )
-    return Plan(
-        PRECISIONS[precision].kernel,
-        grid_m * grid_n,
-        struct.pack(f"<{len(words)}i", *words),
-        config,
-    )
+        int(whole),
+    ]
 
 
 def representatives(dims: Dims, config: Config, grid: tuple[int, int]) -> dict[int, int]:
@@ -373,6 +228,7 @@ def tiling(
     soc: str = "910b1",
     *,
     bias: bool = False,
+    row_scale: bool = False,
 ) -> bytes:
-    """The bytes of ``TwGemmTiling``."""
-    return plan(dims, precision, b_layout, config, soc, bias=bias).tiling
+    """The bytes of ``TwGemmTiling``, or of ``TwScaledTiling``."""
+    return plan(dims, precision, b_layout, config, soc, bias=bias, row_scale=row_scale).tiling

@@ -102,7 +102,7 @@ class Triton(Backend):
         if not installed():
             return self._cell(family, target, precision, State.ABSENT, NO_TRITON)
         if target.kind == "ascend":
-            missing = ascend_missing()
+            missing = family.spec.unlowered or ascend_missing()
             if missing:
                 return self._cell(family, target, precision, State.ABSENT, missing)
             return self._cell(family, target, precision, State.COMPILE, PLANNED)

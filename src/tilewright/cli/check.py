@@ -153,3 +153,10 @@ def _summary(rows: list[CheckRow]) -> None:
     ]
     if lines:
         table(("family", "backend", "target", "dtype", "ok", "worst rel_err", "tolerance"), lines)
+    for (family, backend, where, dtype), group in groups.items():
+        for name in dict.fromkeys(name for row in group for name in row.report):
+            told = [row.report[name] for row in group if name in row.report]
+            say(
+                f"{family} {backend} {where} {dtype}: {name} {number(sum(told) / len(told))} on average, "
+                f"at least {number(min(told))}, in {len(told)} checks"
+            )

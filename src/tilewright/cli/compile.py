@@ -89,6 +89,7 @@ def run(
     if shape is not None and not pool and not _fixed_sizes(found):
         raise UsageError("--shape decides which configs --pool takes; a single config needs none")
     _refuse_what_has_no_compiler(found, chosen)
+    chosen = _lowered(found, chosen, json)
     jobs: list[tuple[Precision, Target, list[Config]]] = [
         (precision, where, _configs(found, precision, where, shape, flags, config, pool, limit))
         for precision in precisions
@@ -140,6 +141,24 @@ def _refuse_what_has_no_compiler(family: Family, targets: tuple[Target, ...]) ->
         from tilewright.aot.ascend import TOOLCHAIN
 
         toolchains.require(TOOLCHAIN)
+
+
+def _lowered(family: Family, targets: tuple[Target, ...], json: str | None) -> tuple[Target, ...]:
+    """The targets, without Ascend ones, and said so, where the family's kernel cannot be lowered for those.
+
+    Raises Refused where no target is left.
+    """
+    from tilewright.errors import Refused
+
+    if not family.spec.unlowered:
+        return targets
+    left = tuple(where for where in targets if where.kind != "ascend")
+    reason = f"the Triton {family.name} is not lowered for Ascend: {family.spec.unlowered}"
+    if not left:
+        raise Refused(reason)
+    if len(left) < len(targets):
+        say(reason, json)
+    return left
 
 
 def _fixed_sizes(family: Family) -> bool:

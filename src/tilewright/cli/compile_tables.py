@@ -45,11 +45,12 @@ def verdict(rows: Sequence[CompiledKernel | LoweredKernel]) -> Iterator[str]:
 
 
 def _show_binaries(rows: list[CompiledKernel]) -> None:
+    """An op's further kernels stand below its first one."""
     _table(
-        ("launches", "regs", "spill B", "shared B", "matrix", "async", "occupancy"),
-        rows,
+        ("kernel", "launches", "regs", "spill B", "shared B", "matrix", "async", "occupancy"),
+        [kernel for row in rows for kernel in (row, *row.then)],
         lambda r: (
-            *("yes" if r.ok else "no", r.regs, r.spill_bytes, r.shared_bytes),
+            *(r.kernel_symbol, "yes" if r.ok else "no", r.regs, r.spill_bytes, r.shared_bytes),
             *(_counted(r.matrix_instructions), _counted(r.async_copies), f"{r.occupancy:.2f}"),
         ),
         "compiled",
@@ -57,13 +58,15 @@ def _show_binaries(rows: list[CompiledKernel]) -> None:
 
 
 def _show_plans(rows: list[LoweredKernel]) -> None:
+    """As for binaries."""
     fits = {True: "yes", False: "no"}
     _table(
-        ("fits", "cores", "L1 B", "L0C B", "UB B", "flags", "barriers")
+        ("kernel", "fits", "cores", "L1 B", "L0C B", "UB B", "flags", "barriers")
         + ("cross-core", "cube", "vector", "copies", "scalar", "workspace B"),
-        rows,
+        [kernel for row in rows for kernel in (row, *row.then)],
         lambda r: (
-            *(fits[r.ok], r.cores, r.l1_bytes, r.l0c_bytes, r.ub_bytes, r.sync_flags, r.barriers),
+            *(r.symbol, fits[r.ok], r.cores, r.l1_bytes, r.l0c_bytes, r.ub_bytes),
+            *(r.sync_flags, r.barriers),
             *(r.block_syncs, r.cube_ops, r.vector_ops, r.copy_ops, r.scalar_ops, r.workspace_bytes),
         ),
         "compiled to planned HIVM",

@@ -146,12 +146,14 @@ def _predictions(
         if cores is not None and not 1 <= cores <= most:
             raise UsageError(f"--cores {cores} is not in 1..{most}, the cube cores of {where.name}")
         space, default = found.spec.space_for(where), found.spec.default_config(where)
-        chosen = space.complete(options.config(config) or {}, default) if space else default
+        given = options.config(config)
+        fixed = space.complete(given or {}, default) if space else default
         for precision in precisions:
             sizes = options.shape(shape) or dict(
                 next(iter(found.spec.benchmark_cases(precision))).sizes
             )
-            case = backend.case(found, sizes, precision, options.flags(flags), chosen, where)
+            case = backend.case(found, sizes, precision, options.flags(flags), fixed, where)
+            chosen = found.spec.config_for(case, where) if given is None else fixed
             try:
                 with _Timeline(trace, f"{found.name} {case} on {where.name}") as file:
                     predicted = model_family.predict(

@@ -65,7 +65,7 @@ ConfigText = Annotated[
     typer.Option(
         "--config",
         metavar="JSON",
-        help="Fields to change in the config, such as '{\"tile_m\":64}'.",
+        help="Fields to change in the baseline config, such as '{\"tile_m\":64}', or 'baseline' for none.",
     ),
 ]
 Seed = Annotated[

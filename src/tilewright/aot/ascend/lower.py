@@ -42,7 +42,8 @@ class LoweredKernel:
     Bytes are planned peaks per core (`workspace_bytes`: of global memory, per block); counts are of
     the code, not of what a run executes. If `ok` is False `error` says why and there are no figures
     but `overflow`, the memories that did not suffice. `fallbacks` are compiler options that the
-    compiler turned off to make it fit.
+    compiler turned off to make it fit. `then` are the kernels that the op starts after this one, and `ok`
+    and `error` are of all of them.
     """
 
     family: str
@@ -52,6 +53,7 @@ class LoweredKernel:
     config: Mapping[str, int]
     ok: bool
     error: str = ""
+    symbol: str = ""
     ir_sha256: str | None = None
     ir: str = field(default="", repr=False)
     cores: str | None = None
@@ -74,10 +76,12 @@ class LoweredKernel:
     toolchain: str = ""
     artefact: str = NO_BINARY
     evidence: Evidence | None = None
+    then: tuple[LoweredKernel, ...] = ()
 
     def row(self) -> dict[str, Any]:
         """The fields of a JSON row; those of a GPU binary are null."""
         row = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "ir"}
+        row["then"] = [step.row() for step in self.then]
         return row | {"dtype": self.precision, **dict.fromkeys(_OF_A_BINARY)}
 
 
@@ -131,18 +135,23 @@ def lower_pool(
     # What is asked is made by one thread at a time: Python 3.11 cannot parse in two (gh-106905).
     asking = threading.Lock()
 
+    def lowered(session: Session, row: LoweredKernel, source: AotSource) -> LoweredKernel:
+        row = dataclasses.replace(row, family=source.family, symbol=source.fn.fn.__name__)
+        with asking:
+            if id(source.fn) not in texts:
+                texts[id(source.fn)] = source.fn, kernel_text(source.fn)
+            request = _request(source, texts[id(source.fn)][1], found)
+        return _judged(row, session.ask(request), found)
+
     def one(session: Session, config: Mapping[str, int]) -> LoweredKernel:
         row = _blank(module, precision, flags, config, found)
         try:
             with asking:
                 source = _source(module, precision, flags, config, found, aligned, sizes)
-                row = dataclasses.replace(row, family=source.family)
-                if id(source.fn) not in texts:
-                    texts[id(source.fn)] = source.fn, kernel_text(source.fn)
-                request = _request(source, texts[id(source.fn)][1], found)
-            return _judged(row, session.ask(request), found)
+            steps = [lowered(session, row, step) for step in (source, *source.then)]
         except TilewrightError as error:
             return dataclasses.replace(row, error=str(error))
+        return _with_steps(steps[0], tuple(steps[1:]))
 
     yield from _spread(one, [project(c) for c in configs], command, timeout_s, workers)
 
@@ -174,6 +183,13 @@ def _spread(
         executor.shutdown(wait=False, cancel_futures=True)
         for session in sessions:
             session.close()
+
+
+def _with_steps(first: LoweredKernel, then: tuple[LoweredKernel, ...]) -> LoweredKernel:
+    failed = next((step for step in then if not step.ok), None)
+    if first.ok and failed is not None:
+        first = dataclasses.replace(first, ok=False, error=f"{failed.symbol}: {failed.error}")
+    return dataclasses.replace(first, then=then)
 
 
 def _blank(
