@@ -12,7 +12,7 @@ from tilewright.backends import Backend, State, all_backends
 from tilewright.backends import backend as backend_named
 from tilewright.cases import Case
 from tilewright.errors import Refused, TilewrightError, Unavailable, UsageError, unknown
-from tilewright.inputs import Inputs, draw, from_logical
+from tilewright.inputs import Inputs, draw_typical, from_logical
 from tilewright.machine import usable_cores
 from tilewright.peers import Peer
 from tilewright.perf import ceilings as limits
@@ -57,7 +57,7 @@ class Plan:
     effort: Effort = field(default_factory=Effort)
     seed: int = 0
     cases: Sequence[Case] | None = None
-    inputs: Callable[[Family, Case, int], Inputs] = draw
+    inputs: Callable[[Family, Case, int], Inputs] = draw_typical
 
     def __post_init__(self) -> None:
         most = usable_cores()
@@ -329,7 +329,7 @@ def _known_peers(plan: Plan, family: Family) -> None:
         case = family.spec.sample_case(precision, plan.flags)
         if case is None:
             continue
-        found = peer_table.find(family, case, draw(family, case, 0), 1)
+        found = peer_table.find(family, case, draw_typical(family, case, 0), 1)
         declared.update(dict.fromkeys(peer_table.names(family, found)))
     for wanted in plan.against:
         if wanted not in declared and not is_flag(wanted):

@@ -16,7 +16,7 @@ import pytest
 from tilewright.backends import all_backends
 from tilewright.cases import Case
 from tilewright.errors import Refused, Unavailable
-from tilewright.inputs import draw
+from tilewright.inputs import draw_typical
 from tilewright.machine import usable_cores
 from tilewright.perf.engine import Effort, measure_rounds
 from tilewright.perf.gate import Expected, poison, require
@@ -61,7 +61,7 @@ def test_family(benchmark: Any, name: str, backend: str, case: Case, threads: in
     subject = Subject(
         found, one, CPU, case.precision, case, choice.config, choice.source, SEED, threads, False
     )
-    inputs = draw(found, case, SEED)
+    inputs = draw_typical(found, case, SEED)
     expected = Expected.of(found, case, inputs, one)
     with torch_threads(threads), undisturbed():
         try:

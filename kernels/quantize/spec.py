@@ -67,6 +67,7 @@ SPEC = KernelSpec(
     flags=(Flag("scales", SCALES, "token"), Flag.yes_no("batch_invariant")),
     reference=Ref("reference:quantize"),
     make_inputs=Ref("reference:make_inputs"),
+    typical=Ref("reference:typical"),
     valid=_valid,
     cases=points(
         {"T": 1, "D": 1},

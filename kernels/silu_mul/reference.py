@@ -27,3 +27,10 @@ def make_inputs(spec: KernelSpec, case: Case, generator: torch.Generator) -> dic
     x[1::4, : sizes["W"] // 2] *= 60.0
     x[3::4] = x[3::4, :1]
     return {"gate_up": x.to(dtype)}
+
+
+def typical(spec: KernelSpec, case: Case, generator: torch.Generator) -> dict[str, Tensor]:
+    """Normal values."""
+    dtype = spec.precision(case.precision).dtypes["gate_up"].torch()
+    x = torch.randn((case.sizes["T"], case.sizes["W"]), generator=generator)
+    return {"gate_up": x.to(dtype)}

@@ -43,6 +43,7 @@ SPEC = KernelSpec(
     flags=(Flag.yes_no("batch_invariant"),),
     reference=Ref("reference:silu_mul"),
     make_inputs=Ref("reference:make_inputs"),
+    typical=Ref("reference:typical"),
     valid=_valid,
     cases=points(
         {"T": 1, "W": 2},

@@ -14,7 +14,7 @@ from typing import Any
 
 from tilewright.backends.host import attributes
 from tilewright.errors import CRASHES
-from tilewright.inputs import draw
+from tilewright.inputs import draw_typical
 from tilewright.registry import family
 from tilewright.tables import choose
 from tilewright.targets import target
@@ -31,7 +31,7 @@ def call(benchmark: Mapping[str, Any]) -> dict[str, Any]:
             benchmark["sizes"], benchmark["precision"], benchmark["flags"], benchmark["memory"]
         )
         choice = choose(found, case, target("cpu"))
-        inputs = draw(found, case, benchmark["seed"])
+        inputs = draw_typical(found, case, benchmark["seed"])
         return {
             "inputs": {name: _digest(value) for name, value in inputs.physical.items()},
             "outputs": [t.name for t in found.spec.outputs],

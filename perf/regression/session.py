@@ -27,7 +27,7 @@ from tilewright import native
 from tilewright.backends.host import view as tensor_view
 from tilewright.cases import Case
 from tilewright.errors import BuildFailed, CheckFailed, Unavailable
-from tilewright.inputs import Inputs, draw, make_outputs
+from tilewright.inputs import Inputs, draw_typical, make_outputs
 from tilewright.numerics import Comparison
 from tilewright.perf.engine import Effort, Rounds, measure_rounds
 from tilewright.perf.gate import Expected, poison, require
@@ -215,7 +215,7 @@ class Session:
         from tilewright.backends import backend
 
         bench = self.benchmarks[index]
-        inputs = draw(bench.family, bench.case, bench.seed)
+        inputs = draw_typical(bench.family, bench.case, bench.seed)
         if index not in self._expected:
             self._expected[index] = Expected.of(bench.family, bench.case, inputs, backend("host"))
         outputs = make_outputs(bench.family, bench.case, inputs)

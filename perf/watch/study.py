@@ -20,7 +20,7 @@ import numpy as np
 from tilewright.backends import backend
 from tilewright.cases import Case
 from tilewright.errors import CheckFailed, Refused
-from tilewright.inputs import draw
+from tilewright.inputs import draw_typical
 from tilewright.perf.engine import Effort, measure
 from tilewright.perf.gate import Expected
 from tilewright.perf.rows import Subject
@@ -56,7 +56,7 @@ def cases(found: Family, drawn: random.Random) -> Iterator[tuple[Case, int]]:
 def both(found: Family, case: Case, threads: int, watched_first: bool) -> Timed:
     """Time a case both ways, in this order or the other; a lower quantile each, since the machine is shared."""
     one = backend("host")
-    inputs = draw(found, case, 0)
+    inputs = draw_typical(found, case, 0)
     subject = Subject(
         found, one, CPU, case.precision, case, found.spec.default_config(CPU), "default", 0, threads, False
     )  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tilewright.inputs import Inputs, draw, reference_outputs
+from tilewright.inputs import Inputs, draw_typical, reference_outputs
 from tilewright.numerics import Comparison
 from tilewright.perf.gate import Expected, poison, require
 from tilewright.perf.timers import CallTimer
@@ -67,10 +67,12 @@ class Trial:
         """Inputs of secret seeds; real ones stay, and change by their patches only."""
 
         def values() -> Inputs:
-            return draw(self._family, self._case, secret.seed()) if inputs.drawn else inputs
+            return draw_typical(self._family, self._case, secret.seed()) if inputs.drawn else inputs
 
         usual = self._live.make_base(values())
-        other = self._live.make_base(draw(self._family, self._case, secret.seed()), patches=0)
+        other = self._live.make_base(
+            draw_typical(self._family, self._case, secret.seed()), patches=0
+        )
         scene = Scene(self._live, self._outputs, (usual, other))
         scene.begin()
         return scene

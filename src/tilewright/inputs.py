@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tilewright.cases import Case
     from tilewright.dtypes import DType
-    from tilewright.spec import Tensor
+    from tilewright.spec import Ref, Tensor
 
 
 # A page on either side, so that an output lies on its own lines and is aligned as before.
@@ -41,12 +41,21 @@ class Inputs:
 
 def draw(family: Family, case: Case, seed: int) -> Inputs:
     """Draw every input of a case from `seed` (the spec's own `make_inputs`, or by each tensor's `init`)."""
+    return _draw(family, case, seed, family.spec.make_inputs)
+
+
+def draw_typical(family: Family, case: Case, seed: int) -> Inputs:
+    """As `draw`, for calls that are timed: what calls in use look like (the spec's `typical`, if it has one)."""
+    return _draw(family, case, seed, family.spec.typical or family.spec.make_inputs)
+
+
+def _draw(family: Family, case: Case, seed: int, make: Ref | None) -> Inputs:
     import torch
 
     spec = family.spec
     generator = torch.Generator().manual_seed(seed)
-    if spec.make_inputs is not None:
-        logical = dict(spec.make_inputs.resolve(family.package)(spec, case, generator))
+    if make is not None:
+        logical = dict(make.resolve(family.package)(spec, case, generator))
     else:
         logical = {t.name: _draw_one(family, t, case, generator) for t in spec.given}
     return replace(from_logical(family, case, logical), drawn=True)

@@ -156,6 +156,9 @@ class KernelSpec:
     reference: Ref
     flags: tuple[Flag, ...] = ()
     make_inputs: Ref | None = None
+    # As make_inputs, for calls that are timed: without the values that few calls have and that take long
+    # (subnormal ones), which a check wants.
+    typical: Ref | None = None
     peers: Ref | None = None
     bench_cases: SizeGrid | None = None
     default_precision: str = ""
