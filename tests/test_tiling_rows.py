@@ -78,6 +78,7 @@ def compiled(family: Family, folder: Path) -> Path:
     bindings, kernels = package_folder("tilewright.bindings"), package_folder("tilewright.kernels")
     command = ["g++", "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", f"-I{folder}"]
     command += [f"-I{bindings}", f"-I{kernels}", f"-DTW_OP={family.spec.name}_op"]
-    command += [str(bindings / "border.cpp"), str(source), "-o", str(folder / "choose")]
+    sources = [bindings / "border.cpp", bindings / "choice.cpp", source]
+    command += [*map(str, sources), "-o", str(folder / "choose")]
     subprocess.run(command, check=True)
     return folder / "choose"
