@@ -8,6 +8,7 @@ from tilewright.cases import Case, Flag, empty, grid
 from tilewright.dims import cdiv, dim, dims
 from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, DType
 from tilewright.kernels._triton import rules
+from tilewright.kernels.gemm import tiles
 from tilewright.numerics import dot_product_error
 from tilewright.space import Config, Rule, Space
 from tilewright.spec import KernelSpec, Layout, Precision, Ref, Tensor
@@ -85,9 +86,7 @@ _GPU = Space(
     Rule("split of K", _split),
 )
 
-_GPU_BASELINE = Config(
-    tile_m=32, tile_n=32, tile_k=32, num_warps=4, num_stages=2, group_m=8, split_k=1
-)
+_GPU_BASELINE = Config({**tiles.GPU_BASELINE, "group_m": 8, "split_k": 1})
 
 SPEC = KernelSpec(
     name="gemm",
@@ -137,23 +136,11 @@ SPEC = KernelSpec(
     tolerance=dot_product_error(K),
     flops=2 * M * N * K,
     space={
-        "cpu": Space(
-            tile_m=(8, 16, 32, 48, 64, 96, 128, 192, 256),
-            tile_n=(16, 32, 64, 96, 128, 256, 512),
-            tile_k=(32, 64, 128, 256, 512, 1024, 2048, 4096),
-            stages=(1, 2),
-            split_k=(1, 2, 4, 8),
-        ).where(Rule("split of K", _split)),
+        "cpu": Space(**tiles.HOST, split_k=(1, 2, 4, 8)).where(Rule("split of K", _split)),
         "cuda": _GPU,
         "hip": _GPU,
         "ascend": Space(
-            tile_m=(16, 32, 64, 128, 256),
-            tile_n=(16, 32, 64, 128, 256),
-            tile_k=(16, 32, 64, 128, 256),
-            step_ka=(1, 2, 4, 8),
-            step_kb=(1, 2, 4, 8),
-            l1_buffers=(1, 2),
-            l0_buffers=(1, 2),
+            **{**tiles.CUBE, "tile_k": (16, *tiles.CUBE["tile_k"])},
             grid_m=(0, 1, 2, 4, 6),
             grid_n=(0, 1, 4, 6, 12),
             unit_flag=(0, 1),
@@ -162,21 +149,11 @@ SPEC = KernelSpec(
     },
     # The baseline: 32x32 tiles, double-buffered, on every backend; what tuning starts from.
     default={
-        "cpu": Config(tile_m=32, tile_n=32, tile_k=32, stages=2, split_k=1),
+        "cpu": Config({**tiles.HOST_BASELINE, "split_k": 1}),
         "cuda": _GPU_BASELINE,
         "hip": _GPU_BASELINE,
         "ascend": Config(
-            tile_m=32,
-            tile_n=32,
-            tile_k=32,
-            step_ka=1,
-            step_kb=1,
-            l1_buffers=2,
-            l0_buffers=2,
-            grid_m=0,
-            grid_n=0,
-            unit_flag=0,
-            l2_split_m=1,
+            {**tiles.CUBE_BASELINE, "grid_m": 0, "grid_n": 0, "unit_flag": 0, "l2_split_m": 1}
         ),
     },
     # What a call gets where nothing is tuned.

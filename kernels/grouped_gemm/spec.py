@@ -13,6 +13,7 @@ from tilewright.cases import Case, Flag, empty, grid, points
 from tilewright.dims import cdiv, dim, dims
 from tilewright.dtypes import BF16, FP16, FP32, INT8, INT32, DType
 from tilewright.kernels._triton import rules
+from tilewright.kernels.gemm import tiles
 from tilewright.kernels.gemm.spec import K_PER_LANE
 from tilewright.kernels.grouped_gemm.tiling import tiling
 from tilewright.numerics import dot_product_error
@@ -101,7 +102,7 @@ _GPU = Space(
     Rule("accumulators", rules.sums_fill_threads),
     Rule("shared memory", rules.operands_fit_shared_memory),
 )
-_GPU_DEFAULT = Config(tile_m=32, tile_n=32, tile_k=32, num_warps=4, num_stages=2, group_m=8)
+_GPU_DEFAULT = Config({**tiles.GPU_BASELINE, "group_m": 8})
 
 SPEC = KernelSpec(
     name="grouped_gemm",
@@ -159,40 +160,19 @@ SPEC = KernelSpec(
     flops=_flops,
     bytes=_bytes,
     space={
-        "cpu": Space(
-            tile_m=(8, 16, 32, 48, 64, 96, 128, 192, 256),
-            tile_n=(16, 32, 64, 96, 128, 256, 512),
-            tile_k=(32, 64, 128, 256, 512, 1024, 2048, 4096),
-            stages=(1, 2),
-        ),
+        "cpu": Space(**tiles.HOST),
         "cuda": _GPU,
         "hip": _GPU,
-        "ascend": Space(
-            tile_m=(16, 32, 64, 128),
-            tile_n=(16, 32, 64, 128, 256),
-            tile_k=(32, 64, 128, 256),
-            step_ka=(1, 2, 4, 8),
-            step_kb=(1, 2, 4, 8),
-            l1_buffers=(1, 2),
-            l0_buffers=(1, 2),
-            unit_flag=(0, 1),
-        ).where(Rule("what the kernel takes", _fits_ascend)),
+        "ascend": Space(**{**tiles.CUBE, "tile_m": (16, 32, 64, 128)}, unit_flag=(0, 1)).where(
+            Rule("what the kernel takes", _fits_ascend)
+        ),
     },
     # The baseline, which tuning starts from: 32x32 tiles, double-buffered, as gemm's.
     default={
-        "cpu": Config(tile_m=32, tile_n=32, tile_k=32, stages=2),
+        "cpu": tiles.HOST_BASELINE,
         "cuda": _GPU_DEFAULT,
         "hip": _GPU_DEFAULT,
-        "ascend": Config(
-            tile_m=32,
-            tile_n=32,
-            tile_k=32,
-            step_ka=1,
-            step_kb=1,
-            l1_buffers=2,
-            l0_buffers=2,
-            unit_flag=0,
-        ),
+        "ascend": Config({**tiles.CUBE_BASELINE, "unit_flag": 0}),
     },
     # What a call gets where nothing is tuned.
     tiling=tiling,

@@ -12,6 +12,7 @@ from tilewright.cases import Case, Flag, empty, grid, points
 from tilewright.dims import cdiv, dims
 from tilewright.dtypes import BF16, FP32, INT8, INT32, INT64, DType
 from tilewright.kernels._triton import rules
+from tilewright.kernels.gemm import tiles
 from tilewright.kernels.gemm.spec import K_PER_LANE
 from tilewright.kernels.gemm.spec import SPEC as GEMM
 from tilewright.kernels.gemm.tiling import tiling
@@ -133,7 +134,6 @@ _GPU = Space(
     Rule("accumulators", rules.sums_fill_threads),
     Rule("shared memory", rules.operands_fit_shared_memory),
 )
-_GPU_DEFAULT = Config(tile_m=32, tile_n=32, tile_k=32, num_warps=4, num_stages=2)
 
 
 def _tiling(spec: KernelSpec, case: Case, target: Target) -> Config | None:
@@ -209,39 +209,18 @@ SPEC = KernelSpec(
     bytes=_bytes,
     computes=_computes,
     space={
-        "cpu": Space(
-            tile_m=(8, 16, 32, 48, 64, 96, 128, 192, 256),
-            tile_n=(16, 32, 64, 96, 128, 256, 512),
-            tile_k=(32, 64, 128, 256, 512, 1024, 2048, 4096),
-            stages=(1, 2),
-        ),
+        "cpu": Space(**tiles.HOST),
         "cuda": _GPU,
         "hip": _GPU,
-        "ascend": Space(
-            tile_m=(16, 32, 64, 128, 256),
-            tile_n=(16, 32, 64, 128, 256),
-            tile_k=(32, 64, 128, 256),
-            step_ka=(1, 2, 4, 8),
-            step_kb=(1, 2, 4, 8),
-            l1_buffers=(1, 2),
-            l0_buffers=(1, 2),
-            unit_flag=(0, 1),
-        ).where(Rule("what the kernel takes", _fits_ascend)),
+        "ascend": Space(**tiles.CUBE, unit_flag=(0, 1)).where(
+            Rule("what the kernel takes", _fits_ascend)
+        ),
     },
     default={
-        "cpu": Config(tile_m=32, tile_n=32, tile_k=32, stages=2),
-        "cuda": _GPU_DEFAULT,
-        "hip": _GPU_DEFAULT,
-        "ascend": Config(
-            tile_m=32,
-            tile_n=32,
-            tile_k=32,
-            step_ka=1,
-            step_kb=1,
-            l1_buffers=2,
-            l0_buffers=2,
-            unit_flag=0,
-        ),
+        "cpu": tiles.HOST_BASELINE,
+        "cuda": tiles.GPU_BASELINE,
+        "hip": tiles.GPU_BASELINE,
+        "ascend": Config({**tiles.CUBE_BASELINE, "unit_flag": 0}),
     },
     tiling=_tiling,
     peers=Ref("peers:peers"),
