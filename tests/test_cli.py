@@ -188,8 +188,11 @@ def test_a_document_can_go_to_a_file(tilewright: CommandLine, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"]])
-def test_it_starts_at_once(arguments: list[str]) -> None:
-    """Under 300 ms on a quiet machine; processor time of the best of several runs, so that neighbours do not count."""
+def test_it_starts_at_once(arguments: list[str], tmp_path: Path) -> None:
+    """Under 300 ms on a quiet machine; processor time of the best of several runs, so that neighbours
+    do not count, and with the bytecode that the first run leaves, as wherever it is installed."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
     command = [
         sys.executable,
         "-c",
@@ -199,7 +202,7 @@ def test_it_starts_at_once(arguments: list[str]) -> None:
     best = float("inf")
     for _ in range(6):
         before = os.times()
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, env=environment)
         after = os.times()
         best = min(
             best,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import sys
@@ -85,6 +84,8 @@ def usable_levels(flags: frozenset[str] | None = None) -> list[str]:
 @cache
 def host() -> Host:
     """This machine, at the level in use. Cheap: reads /proc/cpuinfo and no library."""
+    import hashlib  # see toolchains: loading it takes as long as the rest of a short command
+
     info = _cpuinfo()
     model = info.get("model name", platform.processor() or platform.machine())
     identity = "/".join(

@@ -8,11 +8,11 @@ points of group `tilewright.families` (each naming a package that contains a spe
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -122,7 +122,7 @@ def _discover() -> Iterator[Family]:
         yield _load(spec_file.parent, f"tilewright.kernels.{name}", "tilewright")
     for folder in _external_folders():
         # Folders of the same name elsewhere are other packages.
-        place = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+        place = f"{zlib.crc32(str(folder).encode()):08x}"
         yield _load(folder, f"tilewright_families.{folder.name}_{place}", str(folder))
     if not _someone_has_entry_points():
         return

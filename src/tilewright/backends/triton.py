@@ -36,6 +36,7 @@ PLANNED = "lowered to planned HIVM for static facts; a binary needs hivmc, which
 
 
 @cache
+@cache
 def installed() -> bool:
     """Whether triton can be imported (without importing it)."""
     return importlib.util.find_spec("triton") is not None

@@ -6,13 +6,13 @@ other environment. Nothing here starts a process: `list` asks for the state of e
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -203,11 +203,17 @@ def toolchain(name: str) -> Toolchain:
         raise unknown("toolchain", name, list(TOOLCHAINS)) from None
 
 
+@cache
+def _digest(one: Toolchain) -> str:
+    import hashlib  # loads OpenSSL: 10 ms that few commands need
+
+    identity = [p.pin for p in one.packages] + [*map(str, one.python), platform.machine()]
+    return hashlib.sha256("/".join((*identity, *one.unused)).encode()).hexdigest()[:12]
+
+
 def folder(one: Toolchain) -> Path:
     """Where it is, or would be: other pins, Pythons and machines are other folders."""
-    identity = [p.pin for p in one.packages] + [*map(str, one.python), platform.machine()]
-    digest = hashlib.sha256("/".join((*identity, *one.unused)).encode()).hexdigest()
-    return cache_folder("toolchains", f"{one.name}-{digest[:12]}")
+    return cache_folder("toolchains", f"{one.name}-{_digest(one)}")
 
 
 def interpreter(one: Toolchain) -> str | None:
