@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 
+from tilewright.backends.answers import answers
 from tilewright.backends.base import Backend, Cell
 from tilewright.errors import unknown
 from tilewright.registry import Family
@@ -37,3 +38,4 @@ def cells(families: list[Family]) -> Iterator[Cell]:
             for name in one.targets():
                 for precision in family.spec.precisions:
                     yield one.cell(family, target(name), precision)
+    answers().save()
