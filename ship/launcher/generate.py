@@ -63,10 +63,11 @@ def table_source(
     for number, (name, data) in enumerate(sorted(images.items())):
         symbols[name] = f"kImage{number}"
         parts.append(_image(symbols[name], data))
-    parts.extend(_entry_parts(number, entry, symbols) for number, entry in enumerate(entries))
+    pool = _Pool()
+    rows = [_entry_row(entry, symbols, pool) for entry in entries]
+    parts.extend(pool.definitions)
     if entries:
-        rows = ",\n".join(_entry_row(n, entry) for n, entry in enumerate(entries))
-        parts.append(f"constexpr Entry kEntries[] = {{\n{rows}}};\n")
+        parts.append("constexpr Entry kEntries[] = {\n" + ",\n".join(rows) + "};\n")
     table = f"{{kEntries, {len(entries)}}}" if entries else "{nullptr, 0}"
     parts.append("}  // namespace\n")
     parts.append(
@@ -102,13 +103,36 @@ def _text(value: str) -> str:
     return f'"{escaped}"'
 
 
-def _array(kind: str, name: str, rows: Sequence[str]) -> str:
-    # An empty C++ array is no array: the row then points nowhere with a count of 0.
-    return (
-        f"constexpr {kind} {name}[] = {{{', '.join(rows)}}};\n"
-        if rows
-        else f"constexpr const {kind}* {name} = nullptr;\n"
-    )
+class _Pool:
+    """Arrays and functions of the table, each defined once: most entries of a family share most of theirs.
+
+    Without it a table of a thousand entries is 6 MB of the library, and relocated when it is loaded.
+    """
+
+    def __init__(self) -> None:
+        self.definitions: list[str] = []
+        self._names: dict[tuple[str, str], str] = {}
+
+    def array(self, kind: str, prefix: str, rows: Sequence[str]) -> str:
+        """`name, count` of an array of these rows."""
+        if not rows:  # an empty C++ array is no array
+            return "nullptr, 0"
+        body = ", ".join(rows)
+        if (prefix, body) not in self._names:
+            self._names[prefix, body] = f"{prefix}{len(self._names)}"
+            self.definitions.append(
+                f"constexpr {kind} {self._names[prefix, body]}[] = {{{body}}};\n"
+            )
+        return f"{self._names[prefix, body]}, {len(rows)}"
+
+    def formula(self, tokens: Formula, entry: DispatchEntry) -> str:
+        """Name of a function that computes this from an entry's dims."""
+        body = cpp(tokens, entry.dims, entry.config)
+        if ("Formula", body) not in self._names:
+            name = self._names["Formula", body] = f"Formula{len(self._names)}"
+            parameter = "const int64_t* d" if "d[" in body else "const int64_t*"
+            self.definitions.append(f"int64_t {name}({parameter}) {{ return {body}; }}\n")
+        return self._names["Formula", body]
 
 
 def _image(symbol: str, data: bytes) -> str:
@@ -116,49 +140,23 @@ def _image(symbol: str, data: bytes) -> str:
     return f"alignas(64) constexpr unsigned char {symbol}[] = {{\n" + ",\n".join(lines) + "};\n"
 
 
-def _entry_parts(number: int, entry: DispatchEntry, symbols: Mapping[str, str]) -> str:
-    dims = entry.dims
-    parts = [f"// {entry.id}\n"]
-    parts.append(_array("const char*", f"kDims{number}", [_text(d) for d in dims]))
-    parts.append(
-        _array("TensorDecl", f"kTensors{number}", [_tensor(t, dims) for t in entry.tensors])
-    )
-    parts.append(
-        _array("Flag", f"kFlags{number}", [f"{{{_text(k)}, {v}}}" for k, v in entry.flags.items()])
-    )
-    ranges = []
+def _ranges(entry: DispatchEntry) -> list[str]:
+    rows = []
     for name, (low, high) in entry.when.items():
         ends = f"{'INT64_MIN' if low is None else low}, {'INT64_MAX' if high is None else high}"
-        ranges.append(f"{{{dims.index(name)}, {ends}}}")
-    parts.append(_array("Range", f"kWhen{number}", ranges))
-    parts.append(_formula_function(f"Workspace{number}", entry.workspace, entry))
-    rows = []
-    for place, kernel in enumerate(entry.kernels):
-        own = f"{number}_{place}"
-        args = [_arg(a, entry) for a in kernel.args if a.kind != "scratch"]
-        parts.append(_array("Arg", f"kArgs{own}", args))
-        for axis, tokens in zip("XYZ", kernel.grid, strict=True):
-            parts.append(_formula_function(f"Grid{own}{axis}", tokens, entry))
-        rows.append(_kernel_row(own, kernel, entry, symbols.get(kernel.binary)))
-    parts.append(_array("Kernel", f"kKernels{number}", rows))
-    return "".join(parts)
+        rows.append(f"{{{entry.dims.index(name)}, {ends}}}")
+    return rows
 
 
-def _formula_function(name: str, tokens: Formula, entry: DispatchEntry) -> str:
-    body = cpp(tokens, entry.dims, entry.config)
-    parameter = "const int64_t* d" if "d[" in body else "const int64_t*"
-    return f"int64_t {name}({parameter}) {{ return {body}; }}\n"
-
-
-def _kernel_row(own: str, kernel: KernelEntry, entry: DispatchEntry, image: str | None) -> str:
+def _kernel_row(kernel: KernelEntry, entry: DispatchEntry, image: str | None, pool: _Pool) -> str:
     hidden = "true" if kernel.args and kernel.args[-1].kind == "scratch" else "false"
-    count = sum(arg.kind != "scratch" for arg in kernel.args)
+    args = [_arg(a, entry) for a in kernel.args if a.kind != "scratch"]
     fields = [
         *(_text(v) for v in (kernel.symbol, kernel.binary, kernel.sha256)),
         f"{image}, sizeof({image})" if image else "nullptr, 0",
         f"{entry.block_of(kernel)}, {kernel.shared_bytes}, {kernel.global_scratch_bytes}, {hidden}",
-        f"kArgs{own}, {count}",
-        f"{{Grid{own}X, Grid{own}Y, Grid{own}Z}}",
+        pool.array("Arg", "kArgs", args),
+        "{" + ", ".join(pool.formula(tokens, entry) for tokens in kernel.grid) + "}",
     ]
     return "{" + ", ".join(fields) + "}"
 
@@ -193,16 +191,18 @@ def _arg(arg: Arg, entry: DispatchEntry) -> str:
     return f"{{{kinds}, {_text(arg.name)}, {index}, {arg.dim}, {arg.divisible}, {literal}}}"
 
 
-def _entry_row(number: int, entry: DispatchEntry) -> str:
+def _entry_row(entry: DispatchEntry, symbols: Mapping[str, str], pool: _Pool) -> str:
+    kernels = [_kernel_row(k, entry, symbols.get(k.binary), pool) for k in entry.kernels]
+    flags = [f"{{{_text(name)}, {value}}}" for name, value in entry.flags.items()]
     fields = [
         *(_text(v) for v in (entry.id, entry.family, entry.target, entry.arch)),
         f"Api::{_API[entry.api]}",
-        f"kDims{number}, {len(entry.dims)}",
-        f"kTensors{number}, {len(entry.tensors)}",
-        f"kFlags{number}, {len(entry.flags)}",
-        f"kWhen{number}, {len(entry.when)}",
-        f"kKernels{number}, {len(entry.kernels)}",
-        f"Workspace{number}",
+        pool.array("const char*", "kDims", [_text(d) for d in entry.dims]),
+        pool.array("TensorDecl", "kTensors", [_tensor(t, entry.dims) for t in entry.tensors]),
+        pool.array("Flag", "kFlags", flags),
+        pool.array("Range", "kWhen", _ranges(entry)),
+        pool.array("Kernel", "kKernels", kernels),
+        pool.formula(entry.workspace, entry),
     ]
     return "    {" + ", ".join(fields) + "}"
 
