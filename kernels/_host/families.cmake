@@ -31,7 +31,7 @@ set(TW_CXX_FLAGS -O3 -Wall -Wextra -Werror -fno-math-errno -ffp-contract=off -fn
 # Sanitizers for a build that is only run to look for errors, such as `address,undefined`.
 set(TW_SANITIZE "" CACHE STRING "sanitizers to compile kernels with")
 if(TW_SANITIZE)
-  list(APPEND TW_CXX_FLAGS -O1 -g -fno-omit-frame-pointer -fsanitize=${TW_SANITIZE} -fno-sanitize-recover=all)
+  list(APPEND TW_CXX_FLAGS -O1 -g1 -fno-omit-frame-pointer -fsanitize=${TW_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${TW_SANITIZE})
 endif()
 
