@@ -18,10 +18,17 @@ class MissingPackage(Unavailable):
 
 
 class MissingModel(Unavailable):
-    """The model file is not where it should be."""
+    """A file of the model is not where it should be; `what` says in words what is needed there."""
+
+    def __init__(self, path: Path, what: str = "a GGUF file is") -> None:
+        super().__init__(f"no model file at {path}; {what} needed there")
+
+
+class MissingTokenizer(MissingModel):
+    """The weights come without a tokenizer."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"no model file at {path}; a GGUF file is needed there")
+        TilewrightError.__init__(self, f"no tokenizer in {path}")
 
 
 class BadModelFile(TilewrightError):

@@ -75,6 +75,21 @@ class _Cursor:
         except UnicodeDecodeError as error:
             raise BadModelFile(self.path, f"{what} at byte {start} is not UTF-8") from error
 
+    def strings(self, count: int, what: str) -> Iterator[tuple[int, int]]:
+        """Where each string of an array starts and ends; vocabularies have 100,000, so the loop is tight."""
+        at, size, data, length = self.at, self.size, self.data, struct.Struct("<Q").unpack_from
+        for _ in range(count):
+            start = at + 8
+            if start <= size:
+                at = start + length(data, at)[0]
+            if start > size or at > size:
+                detail = (
+                    f"cut off: {what} at byte {start} ends behind it, the file has {size} bytes"
+                )
+                raise BadModelFile(self.path, detail)
+            yield start, at
+        self.at = at
+
     def skip_value(self, kind: int, what: str) -> None:
         if kind == _STRING:
             self.skip(self.number("Q", what), what)
@@ -83,8 +98,8 @@ class _Cursor:
             if inner in _SCALARS:
                 self.skip(count * struct.calcsize(f"<{_SCALARS[inner]}"), what)
             elif inner == _STRING:
-                for _ in range(count):
-                    self.skip(self.number("Q", what), what)
+                for _ in self.strings(count, what):
+                    pass
             else:
                 raise BadModelFile(self.path, f"{what} is an array of type {inner}; not accepted")
         elif kind in _SCALARS:
@@ -98,7 +113,11 @@ class _Cursor:
         if kind == _ARRAY:
             inner, count = self.number("I", what), self.number("Q", what)
             if inner == _STRING:
-                return [self.string(what) for _ in range(count)]
+                places = list(self.strings(count, what))
+                try:
+                    return [str(self.data[start:end], "utf-8") for start, end in places]
+                except UnicodeDecodeError as error:
+                    raise BadModelFile(self.path, f"{what} holds what is not UTF-8") from error
             code = f"<{count}{_SCALARS[inner]}"
             return list(struct.unpack_from(code, self.data, self.skip(struct.calcsize(code), what)))
         code = f"<{_SCALARS[kind]}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .config import ModelConfig
 from .dequant import dequantise
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+    Element = TypeVar("Element", bound=np.generic)
 
 __all__ = ["GgufFile", "TensorInfo", "unpermute_rope"]
 
@@ -162,13 +164,13 @@ class GgufFile:
         return torch.from_numpy(array)
 
 
-def unpermute_rope(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
+def unpermute_rope(weight: NDArray[Element], heads: int) -> NDArray[Element]:
     """Undo llama.cpp's row order of `attn_q` and `attn_k`.
 
     llama.cpp rotates neighbouring rows (2i, 2i+1) of a head; rotate-half rotates (i, i + d/2).
 
     Args:
-        weight: [heads * d, K] with d even.
+        weight: [heads * d, K] with d even, K values or the bytes that encode them.
         heads: query heads for `attn_q`, key/value heads for `attn_k`.
 
     Returns:

@@ -1,23 +1,35 @@
-"""The byte-level BPE tokenizer that a GGUF file carries, through the package `tokenizers`.
+"""The tokenizer of a GGUF file (byte-level BPE) or of a Hugging Face folder, through the package `tokenizers`.
 
 llama.cpp's "smollm" splits every digit off before the byte-level pattern, so text is cut into
 single digits first. A conversion that leaves this step out gives other ids for whitespace before
-a digit.
+a digit. "qwen2" and "llama-bpe" are cut by the pattern of these models' own tokenizer.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from .errors import MissingMetadata
+from .errors import BadModelFile, MissingMetadata, MissingTokenizer
+from .json_file import read_object, read_text
 from .packages import require
 
 if TYPE_CHECKING:
     import tokenizers
 
-_PRE_TOKENIZERS = ("smollm",)
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# How text is cut before pairs are merged: a pattern, or None for GPT-2's, which is ByteLevel's own.
+_PRE_TOKENIZERS: Mapping[str, str | None] = {
+    "smollm": None,
+    "gpt-2": None,
+    "qwen2": _WORDS % r"\p{N}",
+    "llama-bpe": _WORDS % r"\p{N}{1,3}",
+}
 _CONTROL, _USER_DEFINED = 3, 4
 
 
@@ -43,7 +55,7 @@ class Tokenizer:
         from tokenizers import AddedToken
 
         _expect(metadata, "tokenizer.ggml.model", ("gpt2",))
-        _expect(metadata, "tokenizer.ggml.pre", _PRE_TOKENIZERS)
+        pre = _expect(metadata, "tokenizer.ggml.pre", tuple(_PRE_TOKENIZERS))
         tokens = _list(metadata, "tokenizer.ggml.tokens")
         merges = _list(metadata, "tokenizer.ggml.merges")
         kinds = _list(metadata, "tokenizer.ggml.token_type")
@@ -52,27 +64,71 @@ class Tokenizer:
             raise MissingMetadata("tokenizer.ggml.token_type", detail)
 
         words = [str(token) for token in tokens]
-        self._plain = _backend(words, [str(merge) for merge in merges])
-        self.special: Mapping[str, int] = MappingProxyType(
-            {word: i for i, word in enumerate(words) if kinds[i] == _CONTROL}
+        plain = _backend(pre, words, [str(merge) for merge in merges])
+        special = {word: i for i, word in enumerate(words) if kinds[i] == _CONTROL}
+        plain.add_special_tokens(
+            [AddedToken(word, special=True, normalized=False) for word in special]
         )
-        added = [AddedToken(word, special=True, normalized=False) for word in self.special]
-        self._plain.add_special_tokens(added)
-        self._plain.add_tokens(
+        plain.add_tokens(
             [
                 AddedToken(word, normalized=False)
                 for i, word in enumerate(words)
                 if kinds[i] == _USER_DEFINED
             ]
         )
-        self._parsing: tokenizers.Tokenizer | None = None
-        self._plain.encode_special_tokens = True
-        self.bos = _id(metadata, "bos")
-        self.eos = _id(metadata, "eos")
-        self.pad = _id(metadata, "padding")
-        self.unk = _id(metadata, "unknown")
+        roles = {role: _id(metadata, role) for role in ("bos", "eos", "padding", "unknown")}
         template = metadata.get("tokenizer.chat_template")
-        self.chat_template = template if isinstance(template, str) else None
+        self._fill(plain, special, roles, template if isinstance(template, str) else None)
+
+    def _fill(
+        self,
+        plain: tokenizers.Tokenizer,
+        special: dict[str, int],
+        roles: Mapping[str, int | None],
+        template: str | None,
+    ) -> None:
+        self._plain = plain
+        self._plain.encode_special_tokens = True
+        self._parsing: tokenizers.Tokenizer | None = None
+        self.special: Mapping[str, int] = MappingProxyType(special)
+        self.bos, self.eos = roles["bos"], roles["eos"]
+        self.pad, self.unk = roles["padding"], roles["unknown"]
+        self.chat_template = template
+
+    @classmethod
+    def from_directory(cls, path: Path) -> Tokenizer:
+        """Build from a folder's tokenizer.json, with tokenizer_config.json and chat_template.jinja if they are there.
+
+        Raises:
+            MissingPackage: the package tokenizers is not installed.
+            MissingTokenizer: there is no tokenizer.json.
+            BadModelFile: one of the files cannot be read.
+        """
+        require("tokenizers", "tokenizing")
+        from tokenizers import Tokenizer as Backend
+
+        source = path / "tokenizer.json"
+        if not source.is_file():
+            raise MissingTokenizer(source)
+        text = read_text(source)
+        try:
+            plain = Backend.from_str(text)
+        except Exception as error:
+            if type(error) is not Exception:  # what the package raises, nothing narrower
+                raise
+            raise BadModelFile(source, f"holds no tokenizer: {error}") from error
+        plain.no_padding()
+        plain.no_truncation()
+        config = path / "tokenizer_config.json"
+        said = read_object(config) if config.is_file() else {}
+        special = {t.content: i for i, t in plain.get_added_tokens_decoder().items() if t.special}
+        found = cls.__new__(cls)
+        roles = {
+            role: _named(plain, said.get(f"{key}_token"))
+            for role, key in (("bos",) * 2, ("eos",) * 2, ("padding", "pad"), ("unknown", "unk"))
+        }
+        found._fill(plain, special, roles, _template(path, said))
+        return found
 
     @property
     def vocab_size(self) -> int:
@@ -112,29 +168,59 @@ class Tokenizer:
         return [self.decode([i]) for i in self.encode(text)]
 
 
-def _backend(words: list[str], merges: list[str]) -> tokenizers.Tokenizer:
+def _backend(pre: str, words: list[str], merges: list[str]) -> tokenizers.Tokenizer:
+    from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
     from tokenizers import Tokenizer as Backend
-    from tokenizers import decoders, models, pre_tokenizers
 
     pairs = []
     for merge in merges:
         left, _, right = merge.partition(" ")
         pairs.append((left, right))
-    backend = Backend(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=pairs))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
+    vocab = {word: i for i, word in enumerate(words)}
+    for left, right in pairs:
+        if not {left, right, left + right} <= vocab.keys():
+            detail = f"merges {left!r} and {right!r}, which are no tokens or make none"
+            raise MissingMetadata("tokenizer.ggml.merges", detail)
+    # Llama 3 takes a word that is a token whole, whether merges lead to it or not.
+    model = models.BPE(vocab=vocab, merges=pairs, ignore_merges=pre == "llama-bpe")
+    backend = Backend(model)
+    pattern = _PRE_TOKENIZERS[pre]
+    steps: list[pre_tokenizers.PreTokenizer] = []
+    if pre == "smollm":
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    if pattern is not None:
+        steps.append(pre_tokenizers.Split(Regex(pattern), "isolated"))
+    if pre == "qwen2":
+        backend.normalizer = normalizers.NFC()
+    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
     backend.decoder = decoders.ByteLevel()
     return backend
 
 
-def _expect(metadata: Mapping[str, object], key: str, accepted: tuple[str, ...]) -> None:
+def _named(backend: tokenizers.Tokenizer, token: object) -> int | None:
+    """The id of a token that a config names, as text or as an object with its content."""
+    text = token.get("content") if isinstance(token, dict) else token
+    return backend.token_to_id(text) if isinstance(text, str) else None
+
+
+def _template(path: Path, said: Mapping[str, object]) -> str | None:
+    """The chat template: a file of its own, or in the config, alone or by name."""
+    file = path / "chat_template.jinja"
+    if file.is_file():
+        return read_text(file)
+    found = said.get("chat_template")
+    if isinstance(found, list):
+        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
+        found = named.get("default")
+    return found if isinstance(found, str) else None
+
+
+def _expect(metadata: Mapping[str, object], key: str, accepted: tuple[str, ...]) -> str:
     value = metadata.get(key)
-    if value not in accepted:
+    if not isinstance(value, str) or value not in accepted:
         raise MissingMetadata(key, f"= {value!r}; accepted: {', '.join(accepted)}")
+    return value
 
 
 def _list(metadata: Mapping[str, object], key: str) -> list[object]:

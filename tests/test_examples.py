@@ -25,7 +25,7 @@ def test_the_demo_does_the_whole_job_on_real_input(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     summary = done.stdout[done.stdout.index("tilewright demo:") :]
     assert "FAILED" not in summary
-    for word in ("check", "bench", "tune", "compile", "twin", "ship", "verify", "report"):
+    for word in ("check", "bench", "tune", "compile", "twin", "ship", "verify", "engine", "report"):
         assert f"ok     {word} " in summary, word
     checks = json.loads((out / "check.json").read_text())["rows"]
     assert {r["backend"] for r in checks} == {"reference", "host", "triton", "ascendc"}
@@ -36,6 +36,8 @@ def test_the_demo_does_the_whole_job_on_real_input(tmp_path: Path) -> None:
     }
     assert json.loads((out / "tune.json").read_text())["best"]
     assert all(r["ok"] for r in json.loads((out / "verify.json").read_text())["rows"])
+    (answer,) = json.loads((out / "engine.json").read_text())["rows"]
+    assert answer["same_as_fp32"] and answer["replays"] and "Paris" in answer["text"]
     report = (out / "report.html").read_text()
     assert "measured" in report and "modelled" in report
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", report), "it needs no network"

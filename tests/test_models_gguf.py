@@ -89,6 +89,7 @@ def test_config_of_smollm(smollm: GgufFile) -> None:
         vocab=49152,
         context=8192,
         tied=True,
+        ends=(2,),
     )
 
 

@@ -118,8 +118,8 @@ def test_ids_agree_with_the_vocabulary(tokenizer: Tokenizer, smollm: GgufFile) -
 
 
 def test_other_tokenizers_are_refused(smollm: GgufFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(MissingMetadata, match="= 'llama-bpe'; accepted: smollm"):
-        Tokenizer(dict(smollm.metadata) | {"tokenizer.ggml.pre": "llama-bpe"})
+    with pytest.raises(MissingMetadata, match="= 'tekken'; accepted: smollm"):
+        Tokenizer(dict(smollm.metadata) | {"tokenizer.ggml.pre": "tekken"})
     without = {k: v for k, v in smollm.metadata.items() if k != "tokenizer.ggml.merges"}
     with pytest.raises(MissingMetadata, match=r"'tokenizer\.ggml\.merges' is absent"):
         Tokenizer(without)

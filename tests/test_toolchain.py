@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,3 +172,41 @@ def test_absence_is_three_with_the_command_everywhere(
     doctor = tilewright("doctor", "--no-ceilings", "--json", "-", env=env)
     (found,) = [r for r in json.loads(doctor.out)["rows"] if r["name"] == "ascend-ir toolchain"]
     assert found["value"] == "absent" and found["ok"] is None and command in found["hint"]
+
+
+NODE = toolchains.Toolchain(
+    "node",
+    "libraries from npm",
+    (*TOY.packages, toolchains.Package("@scope/part", "3.1", 2, "npm")),
+    TOY.python,
+    TOY.systems,
+    "test_toolchain:accept",
+)
+
+
+def test_a_package_of_npm_is_packed_once_and_unpacked_beside_the_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    npm, said = tmp_path / "bin" / "npm", list[str]()
+    npm.parent.mkdir()
+    npm.write_text(
+        '#!/bin/sh\necho "$@" >>"$0.log"\nmkdir package && echo it >package/library.so\n'
+        "tar czf scope-part-3.1.tgz package && rm -r package\n"
+    )
+    npm.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{npm.parent}:{os.environ['PATH']}")
+    with pytest.raises(Unavailable, match="no route"):
+        installing.install(NODE, said.append, FakePip(fail_at=2))
+    found, fresh = installing.install(NODE, said.append, FakePip())
+    assert fresh and (found.site / "part" / "package" / "library.so").read_text() == "it\n"
+    assert (found.site / "first_part" / "used").is_file()
+    log = npm.with_name("npm.log").read_text()
+    assert log == "pack --silent @scope/part@3.1\n"
+    assert "downloading @scope/part 3.1 (2 MiB)" in said
+
+
+def test_without_npm_a_toolchain_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(installing, "interpreter", lambda one: "python")
+    with pytest.raises(Unavailable, match="@scope/part comes from npm, and there is no npm on"):
+        installing.install(NODE, lambda line: None, FakePip())

@@ -7,6 +7,7 @@
 #include "burst.hpp"
 #include "flush.hpp"
 #include "library.hpp"
+#include "plan.hpp"
 #include "prepared.hpp"
 #include "timing.hpp"
 
@@ -18,7 +19,7 @@ PYBIND11_MODULE(_C, module) {
   module.attr("abi_version") = TW_ABI_VERSION;
 
   using NoGil = py::call_guard<py::gil_scoped_release>;
-  py::class_<Prepared>(module, "Prepared", "A kernel call with everything bound.")
+  py::class_<Prepared, std::shared_ptr<Prepared>>(module, "Prepared", "A kernel call with everything bound.")
       .def("run", &Prepared::run, NoGil(),
            "Call the kernel; raises Refused or TilewrightError with its sentence.")
       .def("burst", &burst, py::arg("stores"), NoGil(),
@@ -34,6 +35,12 @@ PYBIND11_MODULE(_C, module) {
            py::arg("batch") = 1, NoGil(),
            "Two lists of samples in ns, taken in blocks of the order self, other, other, self.");
 
+  py::class_<Plan>(module, "Plan", "Prepared calls, replayed with no Python in between.")
+      .def(py::init<std::vector<std::shared_ptr<Prepared>>>(), py::arg("calls"))
+      .def("__len__", &Plan::size)
+      .def("run", &Plan::run, NoGil(), "Every call in order; raises what the first that fails raises.")
+      .def("profile", &Plan::profile, NoGil(), "As `run`; the ns of each call.");
+
   module.def(
       "flush_caches", &flush_caches, py::arg("bytes"), NoGil(),
       "Rewrite that many bytes of other memory, a share on every CPU this process may use, which evicts "
@@ -44,7 +51,7 @@ PYBIND11_MODULE(_C, module) {
       "prepare",
       [](uintptr_t address, const std::vector<TensorView>& tensors,
          const std::map<std::string, int64_t>& attrs,
-         int threads) { return std::make_unique<Prepared>(address, tensors, attrs, threads); },
+         int threads) { return std::make_shared<Prepared>(address, tensors, attrs, threads); },
       py::arg("address"), py::arg("tensors"), py::arg("attrs"), py::arg("threads") = 0,
       "Bind a call of the kernel at `address`; tensors are (name, address, dtype code, shape, strides in "
       "elements), "
@@ -63,6 +70,7 @@ PYBIND11_MODULE(_C, module) {
   add_host(module);
   add_twin(module);
   add_pages(module);
+  add_weights(module);
   py::module_ ops =
       module.def_submodule("ops", "One raw-kernel function a family, generated from the specs.");
   add_ops(ops);

@@ -8,6 +8,7 @@ namespace tw::bindings {
 void add_host(pybind11::module_& module);
 void add_twin(pybind11::module_& module);
 void add_pages(pybind11::module_& module);
+void add_weights(pybind11::module_& module);
 
 // Generated from the table of ops (bindings/python/generate.py).
 void add_ops(pybind11::module_& ops);

