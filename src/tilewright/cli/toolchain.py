@@ -93,8 +93,13 @@ def show(json: options.Json = None) -> None:
     )
 
 
+_SHOWN = 3  # of a toolchain's packages; the document has all
+
+
 def _versions(row: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in row["packages"].items())
+    pins = [f"{name} {version}" for name, version in row["packages"].items()]
+    more = [f"{len(pins) - _SHOWN} more"] if len(pins) > _SHOWN + 1 else []
+    return ", ".join(pins[:_SHOWN] + more if more else pins)
 
 
 def _row(one: Toolchain) -> dict[str, Any]:
