@@ -116,6 +116,8 @@ class Ours:
         requests = [engine.add(ids, wanted) for ids in prompts]
         while not all(r.answer for r in requests):
             engine.step()
+            if failed := [r.error for r in requests if r.state.ended and not r.answer]:
+                raise WrongOutput(f"a request failed: {failed[0]}")
         if steps:
             self._same(requests, 1)
             before, inside = time.perf_counter(), engine.native_s

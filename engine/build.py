@@ -17,7 +17,8 @@ from tilewright.engine.transformer import Feed, Layer, Transformer
 from tilewright.errors import TilewrightError, UsageError, unknown
 from tilewright.models.checkpoint import Q4, Checkpoint, check_shapes, shapes
 
-FORMATS = ("fp32", "bf16", "w8a8", "q4_1")
+FORMATS = ("fp32", "bf16", "w8a8", "q4_1", "w4a8")
+OWN = ("q4_1", "w4a8")  # the codes of the file
 ROUTED = "routed"  # w8a8, with bf16 weights beside it where a Router keeps them
 
 
@@ -35,9 +36,10 @@ def build(
     """Read, check and lay out every tensor, or map what was laid out before: see `Kept`.
 
     `form` of linears: fp32, bf16, w8a8 (int8 by rounding to nearest), q4_1 (the file's own codes),
-    routed (w8a8 with what `router` keeps in bf16 beside it).
+    w4a8 (those, with activations rounded to int8 token by token), routed (w8a8 with what `router` keeps in bf16 beside it).
     `dtype` of activations: fp32 or bf16; by default fp32 for fp32 and q4_1, else bf16. The
-    embedding and norms are of that type; the output projection of w8a8 is int8 too.
+    embedding and norms are of that type; the output projection of w8a8 is int8 too,
+    that of q4_1 and w4a8 has the file's 8-bit codes if it is stored so.
 
     Raises UsageError for a format there is none of or that the file has not, BadModelFile for a tensor
     that is missing or has another shape, BadWeights for NaN; nothing is half loaded.
@@ -128,7 +130,7 @@ class _Builder:
         made: list[Weight] = []
 
         def parts() -> dict[str, Tensor]:
-            codes = self._codes(names) if self._form == "q4_1" else None
+            codes = self._codes(names) if self._form in OWN else None
             if codes is not None:
                 made.append(Grouped4.lay(ops, codes))
             else:
@@ -147,7 +149,9 @@ class _Builder:
         w = made[0] if made else Weight(n, k, "panel16", found)
         if routed:
             return Routed(ops, w, bias, *routed)
-        return (Grouped4 if grouped else kind)(ops, w, bias)
+        if grouped:
+            return Grouped4(ops, w, bias, int8=self._form == "w4a8")
+        return kind(ops, w, bias)
 
     def _codes(self, names: Sequence[str]) -> Q4 | None:
         """None: an output projection in floats."""
@@ -158,7 +162,7 @@ class _Builder:
         if len(found) != len(parts):
             raise UsageError(
                 f"{names[parts.index(None)]} of {self._from.path.name} is not stored as Q4_1; "
-                f"accepted formats: {', '.join(f for f in FORMATS if f != 'q4_1')}"
+                f"accepted formats: {', '.join(f for f in FORMATS if f not in OWN)}"
             )
         for name, part in zip(names, found, strict=True):
             _finite(name, part.scale)

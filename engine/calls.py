@@ -36,6 +36,9 @@ TARGETS: Mapping[str, str] = {
 }
 
 
+_KINDS = 4096  # cases whose attributes a runner remembers
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """A family, what of it is wanted, and the tensors of it: `outputs` exist and are written in place.
@@ -152,6 +155,8 @@ class HostRunner:
         )
         found = self._kinds.get(key)
         if found is None:
+            if len(self._kinds) >= _KINDS:
+                self._kinds.clear()
             found = self._kinds[key] = self._new_kind(call)
         return found
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tilewright import __version__, native
+from tilewright import __version__, models, native
 from tilewright.engine.memory import huge_pages, placed
 from tilewright.machine import cache_folder
 
@@ -31,7 +31,7 @@ _ALIGN = 64
 _ENDS = 1 << 16  # bytes of either end of a file that tell it from others
 SMALLEST = 1 << 24  # bytes; less is as quickly made again
 ROOM = 4 << 30  # bytes kept in all; the files not used for longest go, but never the newest
-_CODE = ("kept.py", "layout.py", "linear.py", "build.py", "calibrate.py")
+_CODE = ("kept", "layout", "linear", "build", "calibrate", "transformer", "kv_cache")
 
 Parts = dict[str, Tensor]
 
@@ -84,7 +84,9 @@ class Kept:
 
 
 def _place(files: Sequence[Path], choices: Sequence[object], folder: str) -> Path:
-    sources = [Path(__file__).parent / name for name in _CODE]
+    here = Path(__file__).parent
+    sources = [here / f"{name}.py" for name in _CODE]
+    sources += sorted(Path(str(models.__file__)).parent.glob("*.py"))
     stamp = Path(str(native.module().__file__)).stat()
     text = [__version__, *map(repr, choices), f"{stamp.st_size} {stamp.st_mtime_ns}"]
     digest = hashlib.sha256("\n".join(text).encode())
@@ -92,7 +94,8 @@ def _place(files: Sequence[Path], choices: Sequence[object], folder: str) -> Pat
         digest.update(source.read_bytes())
     for file in files:
         found = file.stat()
-        digest.update(f"{file.resolve()} {found.st_size} {found.st_mtime_ns}".encode())
+        times = f"{found.st_mtime_ns} {found.st_ctime_ns}"
+        digest.update(f"{file.resolve()} {found.st_size} {times}".encode())
         with file.open("rb") as stream:
             digest.update(stream.read(_ENDS))
             stream.seek(max(0, found.st_size - _ENDS))

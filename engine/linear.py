@@ -183,14 +183,17 @@ class Routed(Linear):
 
 
 class Grouped4(Linear):
-    """W4A16 on the codes of a GGUF Q4_1 tensor: bit for bit what its dequantisation gives.
+    """W4A16 on the codes of a GGUF Q4_1 tensor: bit for bit what its dequantisation gives; W4A8 with `int8`.
 
     Codes of 8 bits come as [N,2K] of their halves (see Checkpoint.q4), which `x` is repeated for.
     """
 
-    def __init__(self, ops: Ops, w: Q4 | Weight, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, ops: Ops, w: Q4 | Weight, bias: Tensor | None = None, int8: bool = False
+    ) -> None:
         self._w = w if isinstance(w, Weight) else self.lay(ops, w)
-        self.n, self.k, self._bias = self._w.n, self._w.k, bias
+        self.n, self.k, self._int8 = self._w.n, self._w.k, int8
+        self._bias = bias.float() if int8 and bias is not None else bias
 
     @staticmethod
     def lay(ops: Ops, w: Q4) -> Weight:
@@ -211,17 +214,22 @@ class Grouped4(Linear):
     def __call__(self, ops: Ops, x: Tensor) -> Tensor:
         """See Linear."""
         y = empty(x, x.shape[0], self.n)
+        precision, row_scale = name_of(x), None
+        if self._int8:
+            precision = f"int8->{precision}"
+            x, row_scale = ops.quantize(x)
         if self.k > x.shape[1]:
             once, x = x, empty(x, x.shape[0], self.k)
             ops.between(partial(torch.cat, [once] * (self.k // once.shape[1]), dim=1, out=x))
         flags = {"b_layout": self._w.layout, "group": str(GROUP), "zero": "min"}
-        flags |= {"activations": "float", "bias": "no" if self._bias is None else "yes"}
+        flags |= {"activations": "int8" if self._int8 else "float"}
+        flags |= {"bias": "no" if self._bias is None else "yes"}
         ops.call(
             "gemm_w4",
-            name_of(x),
+            precision,
             flags,
             {"M": x.shape[0], "N": self.n, "K": self.k, "G": -(-self.k // GROUP)},
-            {"a": x, "bias": self._bias, **self._w.parts},
+            {"a": x, "row_scale": row_scale, "bias": self._bias, **self._w.parts},
             {"c": y},
             logical=self._w.logical,
         )

@@ -115,26 +115,37 @@ class Engine:
         self.cache.copy(self.scheduler.copies)
         begun = ((r.pages, r.computed) for r in self.scheduler.running if r.computed % PAGE)
         self.cache.keep(page_of(pages[count // PAGE]) for pages, count in begun)
-        logits = self.forward(pieces)
+        try:
+            logits = self.forward(pieces)
+        except BaseException:  # pages are half written, and formats with open pages have moved on
+            for piece in pieces:
+                self.scheduler.preempt(piece.request)
+            raise
         if self.router:
             self.router.tally()
         top = logits.max(dim=1)  # NaN for a row that holds one, else its first largest
         values, ids = top.values.tolist(), top.indices.tolist()
+        for piece in pieces:  # all of them before one is drawn from: that may raise
+            piece.request.computed += piece.count
+            self.blocks.learn(piece.request)
         events = []
-        row = 0
-        for piece in pieces:
-            request = piece.request
-            request.computed += piece.count
-            caught_up = request.behind == 0
-            self.blocks.learn(request)
-            if caught_up:
+        wanted = [piece.request for piece in pieces if piece.last]
+        for row, request in enumerate(wanted):
+            if request.state.ended:
+                continue  # a beam of a search that failed in this step
+            try:
                 if values[row] != values[row]:
                     events.append(self._fail(request, "NaN; weights or a kernel are broken"))
                 elif request.group is None:
                     events.append(self._next(request, logits[row], ids[row]))
                 elif request.group.take(request, logits[row]):
                     self._advance(request.group)
-                row += 1
+            except BaseException:  # of a processor, say: the request fails, those behind it wait
+                self._all(request, State.FAILED)
+                for later in wanted[row + 1 :]:
+                    if not later.state.ended:
+                        self.scheduler.preempt(later)
+                raise
         return events
 
     def beams(
@@ -220,7 +231,8 @@ class Engine:
             self.scheduler.end(one, state)
 
     def _fail(self, request: Request, reason: str) -> Event:
-        request.error = f"logits of request {request.number} hold {reason}"
+        for one in request.group.members if request.group else [request]:
+            one.error = f"logits of request {request.number} hold {reason}"
         self._all(request, State.FAILED)
         return Event(request, None, "")
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import torch
 
-from tilewright.engine.build import FORMATS
+from tilewright.engine.build import FORMATS, OWN
 from tilewright.engine.kv_formats import NAMES, KvFormat, bytes_of
 from tilewright.errors import unknown
 from tilewright.kernels._kv.formats import PAGE, QUANTISED, RESIDUAL
 from tilewright.models.checkpoint import shapes
 from tilewright.models.config import ModelConfig
 
-# Bytes of a weight of a linear [N,K]: with a scale a row (w8a8), with two fp16 a group of 32 (q4_1).
+# Bytes of a weight of a linear [N,K]: with a scale a row (w8a8), with two fp16 a group of 32 (q4_1, w4a8).
 _WEIGHT = {"fp32": 4.0, "bf16": 2.0, "w8a8": 1.0, "q4_1": 0.5 + 4 / 32}
+_WEIGHT["w4a8"] = _WEIGHT["q4_1"]
 LINEAR = ("q", "k", "v", "o", "gate", "up", "down")
 
 
@@ -35,11 +36,17 @@ class Memory:
     tokens: int
 
 
-def plans(config: ModelConfig, budget: int) -> list[Memory]:
-    """Every format of weights with every one of keys and values that it goes with."""
+def plans(
+    config: ModelConfig, budget: int, codes: bool = True, halves: bool = False
+) -> list[Memory]:
+    """Every format of weights with every one of keys and values that it goes with.
+
+    `codes`: the file has 4-bit codes; `halves`: and its output projection 8-bit ones.
+    """
     return [
-        memory(config, form, kv, budget, residual)
+        memory(config, form, kv, budget, residual, halves=halves)
         for form in FORMATS
+        if codes or form not in OWN
         for residual in RESIDUAL
         for kv in NAMES
         if (kv in QUANTISED or residual == "none") and {form, kv} != {"fp32", "bf16"}
@@ -47,7 +54,13 @@ def plans(config: ModelConfig, budget: int) -> list[Memory]:
 
 
 def memory(
-    config: ModelConfig, form: str, kv: str, budget: int, residual: str = "none", running: int = 16
+    config: ModelConfig,
+    form: str,
+    kv: str,
+    budget: int,
+    residual: str = "none",
+    running: int = 16,
+    halves: bool = False,
 ) -> Memory:
     """The memory of weights in `form` and nd pages in `kv`, of `budget` bytes; evidence: counted, not measured.
 
@@ -63,12 +76,15 @@ def memory(
     plain = dtype.itemsize
     weights = 0.0
     for name, shape in shapes(config).items():
+        if name == "head":
+            continue
         linear = name.rpartition(".")[2] in LINEAR and "experts" not in name
         weights += math.prod(shape) * (_WEIGHT[form] if linear else plain)
         if linear and form == "w8a8":
             weights += 4 * shape[0]
-    if config.tied:  # the output projection is laid out for its kernel beside the embedding
-        weights += config.vocab * config.hidden * (1.0 if form == "w8a8" else plain)
+    # The output projection is laid out for its kernel, beside the embedding where they are one.
+    each = 1.0 if form == "w8a8" else 2 * _WEIGHT[form] if halves and form in OWN else plain
+    weights += config.vocab * config.hidden * each
     format_of = KvFormat.named(kv, "nd", residual, dtype)
     page, besides = bytes_of(config, dtype, format_of, running)
     left = max(0, budget - int(weights) - besides)

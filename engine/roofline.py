@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 # Operand types whose peak bounds the products of a format. Codes of 4 bits may be multiplied in either: activations of
 # fp32 are exact sums of bf16 parts.
 _KINDS = {"fp32": ("fp32",), "bf16": ("bf16",), "w8a8": ("int8",), "q4_1": ("fp32", "bf16")}
+_KINDS["w4a8"] = ("int8",)
 
 
 @dataclass(frozen=True, slots=True)

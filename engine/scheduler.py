@@ -128,11 +128,11 @@ class Scheduler:
             victim = self._victim(request, pieces)
             if victim is None:
                 if request.state is State.RUNNING:
-                    self._preempt(request)
+                    self.preempt(request)
                 else:
                     self.blocks.release(request)
                 return None
-            self._preempt(victim)
+            self.preempt(victim)
         if fresh:
             self.blocks.count(request)
         return Piece(request, request.computed, count)
@@ -158,7 +158,7 @@ class Scheduler:
         ]
         if not behind:
             return False
-        self._preempt(max(behind, key=_urgency))
+        self.preempt(max(behind, key=_urgency))
         return True
 
     def _victim(self, request: Request, pieces: list[Piece]) -> Request | None:
@@ -182,7 +182,8 @@ class Scheduler:
         self.running.append(request)
         request.state = State.RUNNING
 
-    def _preempt(self, request: Request) -> None:
+    def preempt(self, request: Request) -> None:
+        """Take a running request's pages and seat; it is computed again later."""
         self.blocks.release(request)
         request.preemptions += 1
         self.counts.preemptions += 1

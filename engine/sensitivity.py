@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,7 @@ class _Watched(Linear):
 
     def score(self) -> float:
         """See SCORE; quartiles are those of a seeded sample."""
-        low, high = torch.cat(self._sampled).quantile(torch.tensor([0.25, 0.75])).tolist()
+        low, high = np.quantile(torch.cat(self._sampled).numpy(), [0.25, 0.75])
         return float(self._most / 127 / max(high - low, 1e-30))
 
 

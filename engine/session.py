@@ -66,6 +66,8 @@ def open_engine(
 
     `built` is what `build` made of the model before, for the same format, type and backends.
     """
+    if built and choices.sensitive:
+        raise UsageError("a model that was built before is not routed; accepted: one of the two")
     checkpoint = open_model(model) if isinstance(model, Path | str) else model
     ops = Ops(Backends.parse(choices.backends), choices.threads, choices.invariant)
     router = None

@@ -59,6 +59,8 @@ class GgufCheckpoint:
         accept_gguf(file.metadata)
         if "rope_freqs.weight" in file.tensors:
             raise BadModelFile(path, "has rope_freqs.weight; accepted: unscaled rotary angles")
+        if "blk.0.attn_q.bias" in file.tensors and not file.config.qkv_bias:
+            raise BadModelFile(path, "has blk.0.attn_q.bias; accepted: biases of qwen2 models")
         return cls(file)
 
     @property

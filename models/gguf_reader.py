@@ -65,8 +65,11 @@ class GgufFile:
             raise MissingModel(path)
         if path.stat().st_size == 0:
             raise BadModelFile(path, "is empty; a GGUF file starts with the bytes 'GGUF'")
-        with path.open("rb") as stream:
-            view = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            with path.open("rb") as stream:
+                view = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            raise BadModelFile(path, f"cannot be read: {error.strerror}") from error
         return cls(_Mapped(path, view, read_header(view, path)))
 
     @property

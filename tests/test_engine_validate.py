@@ -136,6 +136,7 @@ EXPECTED = Expected(((1, 2), (3,)), 0.5, (((1, 2), -1.0),), torch.zeros(1, 1))
 def test_a_feature_that_did_nothing_fails_its_row() -> None:
     right = {0: (1, 2), 1: (3,)}
     assert judge(outcome(right, {"chunk": 2}), EXPECTED, "x", 9).ok
+    assert not judge(outcome(right, {"beams": 2}), EXPECTED, "x", 9).ok
     silent = judge(outcome(right, {"chunk": 2, "prefix": 0}), EXPECTED, "x", 9)
     assert not silent.ok and "prefix did nothing" in silent.detail
 
@@ -281,14 +282,15 @@ def test_bad_input_is_one_sentence(
 def test_what_is_refused_is_undecided_and_what_breaks_fails() -> None:
     from tilewright.engine.validate.tasks import Task
 
-    def raising(error: Exception) -> Task:
+    def raising(error: Exception, backend: str = "host") -> Task:
         def work() -> Any:
             raise error
 
-        return Task("chunk", "", "tiny:llama", "host", work)
+        return Task("chunk", "", "tiny:llama", backend, work)
 
     assert run(raising(Unavailable("no such device"))).ok is None
-    assert run(raising(UsageError("not with graphs"))).ok is None
+    assert run(raising(UsageError("not with graphs"), "triton")).ok is None
+    assert run(raising(UsageError("not with graphs"))).ok is False
     broken = run(raising(RuntimeError("shapes\nand more")))
     assert broken.ok is False and broken.detail == "RuntimeError: shapes"
     assert json.loads(json.dumps(broken.as_dict()))["fired"] == 0

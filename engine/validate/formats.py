@@ -23,6 +23,7 @@ from tilewright.models.forward import plain_linear
 
 # Formats of weights, and what shows in the calls that they were used.
 SIGNS = {"bf16": "bf16", "w8a8": "scale=row_col", "q4_1": "gemm_w4"}
+SIGNS["w4a8"] = "activations=int8"
 # A format that is broken, not coarse, is nats away: a scale that is off, rows that are swapped.
 _BROKEN = 0.5
 # Of a logit's norm, between fp32 passes whose sums are made in another order.
@@ -33,7 +34,7 @@ _BATCH = frozenset({"batch"})
 
 def kv_choices(quick: bool) -> Iterator[Choices]:
     """Quantised pages in both layouts, with and without residuals; `quick`: in one layout, without."""
-    kinds = (("nd",), ("none",)) if quick else (("nd", "nz"), ("none", "nested"))
+    kinds = (("nd",), ("none",)) if quick else (("nd", "nz"), ("none", "nested", "e3m0"))
     for kv, layout, residual in product(KV_QUANTISED, *kinds):
         yield Choices(form="fp32", pages=64, kv=kv, kv_layout=layout, residual=residual)
 

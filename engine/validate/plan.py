@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 
-from tilewright.engine.build import build
+from tilewright.engine.build import OWN, build
 from tilewright.engine.calls import TARGETS
 from tilewright.engine.ops import Backends, Ops
 from tilewright.engine.session import Choices
@@ -116,12 +116,12 @@ class Plan:
         tiny = of.name.startswith(TINY_PREFIX)
         for form, sign in formats.SIGNS.items():
             choices = Choices(form=form, pages=64)
-            if form == "q4_1" and of.checkpoint.q4("layers.0.q") is None:
+            if form in OWN and of.checkpoint.q4("layers.0.q") is None:
                 continue
             yield Task(form, "kl", of.name, "host", self._far(of, choices, sign))
             calls = partial(formats.same_calls, of, choices, sign)
             yield Task(form, "each call", of.name, "host", calls)
-            if form == "q4_1" or (tiny and form != "bf16"):
+            if form == "q4_1" or (tiny and form == "w8a8"):
                 over: Callable[[], Found] = partial(self._q4, of, choices, sign)
                 if form == "w8a8":
                     over = partial(formats.over_dequantised_weights, of, choices, sign)

@@ -30,7 +30,7 @@ Weights = Annotated[
     typer.Option(
         "--weights",
         metavar="FORM",
-        help="fp32, bf16, w8a8 or q4_1; by default q4_1 where the file has it, else fp32.",
+        help="fp32, bf16, w8a8, q4_1 or w4a8; by default q4_1 where the file has it, else fp32.",
     ),
 ]
 Dtype = Annotated[
@@ -285,7 +285,11 @@ def plan(
 
     if not 0 < gib <= 2**20:
         raise UsageError(f"--memory {gib}; accepted: more than 0, up to 1048576 (GiB)")
-    found = plans(open_model(model).config, int(gib * 2**30))
+    checkpoint = open_model(model)
+    config = checkpoint.config
+    codes = checkpoint.q4("layers.0.q") is not None
+    halves = codes and checkpoint.q4("embed" if config.tied else "head") is not None
+    found = plans(config, int(gib * 2**30), codes, halves)
     saved = paging(parse(lengths), longest, seed=seed)
     emit(
         json,

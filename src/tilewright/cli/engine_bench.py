@@ -35,7 +35,9 @@ def bench(
     threads: Annotated[str | None, typer.Option("--threads", metavar="N,...")] = None,
     weights: Annotated[
         str | None,
-        typer.Option("--weights", metavar="FORM,...", help="Ours; by default q4_1, bf16, w8a8."),
+        typer.Option(
+            "--weights", metavar="FORM,...", help="Ours; by default q4_1, w4a8, bf16, w8a8."
+        ),
     ] = None,
     workload: Annotated[
         str | None,
@@ -160,7 +162,7 @@ def _engines(
 
     if not forms:
         native = checkpoint.q4("layers.0.q") is not None
-        forms = [*(["q4_1"] if native else []), "bf16", "w8a8"]
+        forms = [*(["q4_1", "w4a8"] if native else []), "bf16", "w8a8"]
     found = {}
     torch.set_num_threads(1)  # see engine.py: what torch does between our calls
     for form in dict.fromkeys(forms):

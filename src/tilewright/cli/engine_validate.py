@@ -57,6 +57,7 @@ def validate(
     oracle, missing = oracle_here()
     tasks = list(Plan(oracle, wanted).tasks((model,) if model else everything()))
     rows: list[Row] = []
+    stopped = False
     if missing:
         tasks.insert(0, Task("oracle", "", "", "transformers", missing))
     try:
@@ -65,11 +66,13 @@ def validate(
                 rows.append(run(task))
                 step(f"{task.model} {task.feature} {task.beside}".rstrip())
     except KeyboardInterrupt:
+        stopped = True
         say(f"stopped after {len(rows)} of {len(tasks)}", json)
-    _show(rows, json)
+    _show(rows, json, stopped)
     if any(row.ok is False for row in rows):
         raise typer.Exit(1)
-    if missing or not any(row.ok for row in rows):
+    undecided = any(row.ok is None and row.task.backend == "host" for row in rows)
+    if stopped or missing or undecided or not any(row.ok for row in rows):
         raise typer.Exit(3)
 
 
@@ -78,7 +81,7 @@ def diff(
     a: SideA = "reference",
     b: SideB = "host",
     weights: Annotated[
-        str, typer.Option("--weights", metavar="FORM", help="fp32, bf16, w8a8 or q4_1.")
+        str, typer.Option("--weights", metavar="FORM", help="fp32, bf16, w8a8, q4_1 or w4a8.")
     ] = "",
     tokens: Annotated[int, typer.Option("--tokens", metavar="N", help="Of the prompt.")] = 24,
     json: options.Json = None,
@@ -123,8 +126,8 @@ def diff(
     raise typer.Exit(1)
 
 
-def _show(rows: list[Row], json: str | None) -> None:
-    emit(json, "engine", [row.as_dict() for row in rows])
+def _show(rows: list[Row], json: str | None, stopped: bool) -> None:
+    emit(json, "engine", [row.as_dict() for row in rows], interrupted=stopped)
     words = {True: "ok", False: "FAILED", None: "undecided"}
     table(
         ("feature", "with", "model", "backend", "verdict", "fired", "detail"),

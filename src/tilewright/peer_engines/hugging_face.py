@@ -60,7 +60,22 @@ def ask(
 
 def run(found: Installed, arguments: Sequence[str], job: object = None) -> str:
     """What a Python with the toolchain's packages before ours prints; torch is that of this environment."""
-    done = subprocess.run(
+    try:
+        done = _started(found, arguments, job)
+    except subprocess.TimeoutExpired:
+        raise Unavailable(
+            f"transformers took longer than {_TIMEOUT_S} s in {found.folder}"
+        ) from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Unavailable(f"transformers failed in {found.folder}: {last}")
+    return done.stdout
+
+
+def _started(
+    found: Installed, arguments: Sequence[str], job: object
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [found.python, *arguments],
         input=json.dumps(job),
         env={**os.environ, "PYTHONPATH": str(found.site)}
@@ -70,10 +85,6 @@ def run(found: Installed, arguments: Sequence[str], job: object = None) -> str:
         timeout=_TIMEOUT_S,
         check=False,
     )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise Unavailable(f"transformers failed in {found.folder}: {last}")
-    return done.stdout
 
 
 def probe(found: Installed) -> None:

@@ -120,12 +120,14 @@ def load(options: Any) -> Any:
         last[:] = [int(np.ctypeslib.as_array(row, (vocab,)).argmax()) for row in rows_of]
         return [[token] for token in last]
 
-    def start(prompts: Any) -> Any:
+    def drop() -> None:
         llama.llama_memory_clear(llama.llama_get_memory(made), True)
+
+    def start(prompts: Any) -> Any:
         past[:] = [0] * len(prompts)
         return decode(enumerate(prompts))
 
-    return start, lambda: decode(enumerate([token] for token in last))
+    return start, lambda: decode(enumerate([token] for token in last)), drop
 
 
 if __name__ == "__main__":

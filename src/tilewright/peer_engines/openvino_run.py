@@ -32,18 +32,21 @@ def load(options: Any) -> Any:
             raise SystemExit(f"a step of OpenVINO GenAI brought {[len(n) for n in found]} tokens")
         return found
 
-    def start(prompts: Any) -> Any:
+    def drop() -> None:
         for handle in running:
             handle.cancel() if hasattr(handle, "cancel") else handle.drop()
         if running and pipe.has_non_finished_requests():
             pipe.step()
+        running.clear()
+
+    def start(prompts: Any) -> Any:
         running[:] = [
             pipe.add_request(next(numbers), ov.Tensor(np.array([ids], dtype=np.int64)), wanted)
             for ids in prompts
         ]
         return step()
 
-    return start, step
+    return start, step, drop
 
 
 if __name__ == "__main__":

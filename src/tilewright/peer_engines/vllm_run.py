@@ -53,17 +53,19 @@ def load(options: Any) -> Any:
             raise SystemExit(f"a step of vLLM brought {[len(n) for n in found]} tokens")
         return found
 
-    def start(prompts: Any) -> Any:
+    def drop() -> None:
         if seen:
             engine.abort_request(list(seen))
         seen.clear()
+
+    def start(prompts: Any) -> Any:
         for ids in prompts:
             name = str(next(numbers))
             engine.add_request(name, {"prompt_token_ids": ids}, wanted)
             seen[name] = 0
         return step()
 
-    return start, step
+    return start, step, drop
 
 
 if __name__ == "__main__":

@@ -29,12 +29,15 @@ def options() -> Any:
     return found
 
 
-def serve(load: Callable[[Any], tuple[Callable[[Tokens], Tokens], Callable[[], Tokens]]]) -> None:
-    """Answer jobs until the input ends. `load(options)` gives two calls: `start(prompts)` drops what was there and
-    gives each request's first token, `step()` the next one of each."""
+Calls = tuple[Callable[[Tokens], Tokens], Callable[[], Tokens], Callable[[], object]]
+
+
+def serve(load: Callable[[Any], Calls]) -> None:
+    """Answer jobs until the input ends. `load(options)` gives three calls: `start(prompts)` gives each request's
+    first token, `step()` the next one of each, and `drop()`, which is not timed, ends them."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries print
-    start, step = load(options())
+    start, step, drop = load(options())
     answer: dict[str, Any] = {"ready": True}
     while True:
         answers.write(json.dumps(answer) + "\n")
@@ -51,6 +54,7 @@ def serve(load: Callable[[Any], tuple[Callable[[Tokens], Tokens], Callable[[], T
                 for own, new in zip(tokens, step(), strict=True):
                     own += new
         answer = {"seconds": time.perf_counter() - before, "tokens": tokens}
+        drop()
         _settle()
 
 
