@@ -206,7 +206,7 @@ class EngineRow:
 
 def measure(
     ours: Sequence[Ours],
-    peers: Sequence[Side],
+    peers: Sequence[Peer],
     work: Workload,
     ids: Sequence[int],
     seconds: float,
@@ -217,7 +217,8 @@ def measure(
     Eager steps of ours must give the tokens of its replays. Raises WrongOutput, and what a peer says.
     """
     prompts = work.prompts(ids)
-    timers = [SideTimer(side, work, prompts) for side in (*ours, *peers)]
+    sides: list[Side] = [*ours, *peers]
+    timers = [SideTimer(side, work, prompts) for side in sides]
     for one, timer in zip(ours, timers, strict=False):
         graphs, one.engine.graphs = one.engine.graphs, None
         try:
@@ -230,7 +231,12 @@ def measure(
     # As many rounds as make an interval, however long they take.
     effort = Effort(seconds=1e6, warmup_s=0.0)
     rounds = measure_rounds(
-        timers, effort, done=lambda _: time.monotonic() >= end, fewest=FEWEST_QUADS, block_ns=1.0
+        timers,
+        effort,
+        done=lambda _: time.monotonic() >= end,
+        fewest=FEWEST_QUADS,
+        block_ns=1.0,
+        processes=[peer.pid for peer in peers],
     )
     fastest = min(range(len(ours), len(timers)), key=lambda i: _middle(rounds, i), default=-1)
     rows = []
@@ -320,7 +326,7 @@ def started(
 
 def compare(
     ours: Callable[[int], Sequence[Ours]],
-    peers: Callable[[int], Sequence[Side]],
+    peers: Callable[[int], Sequence[Peer]],
     works: Sequence[Workload],
     threads: Sequence[int],
     ids: Sequence[int],

@@ -21,22 +21,6 @@ __all__ = ["LANE", "Dense", "Grouped4", "Int8", "Linear", "Weight", "rounded"]
 GROUP = 32  # of GGUF's Q4_1
 
 
-class Linear(ABC):
-    """y[T,N] = x[T,K] W^T (+ bias)."""
-
-    n: int
-    k: int
-
-    @abstractmethod
-    def __call__(self, ops: Ops, x: Tensor) -> Tensor:
-        """y in the type of x."""
-
-    @property
-    @abstractmethod
-    def bytes(self) -> int:
-        """Bytes of weights that a call reads."""
-
-
 @dataclass(frozen=True, slots=True)
 class Weight:
     """W [N,K] as the backend of its op reads it: panels on the host, rows elsewhere.
@@ -63,30 +47,44 @@ class Weight:
         return sum(p.numel() * p.element_size() for p in self.parts.values())
 
 
+class Linear(ABC):
+    """y[T,N] = x[T,K] W^T (+ bias)."""
+
+    def __init__(self, w: Weight, bias: Tensor | None) -> None:
+        self._w, self._bias = w, bias
+        self.n, self.k = w.n, w.k
+
+    @abstractmethod
+    def __call__(self, ops: Ops, x: Tensor) -> Tensor:
+        """y in the type of x."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of weights that a call reads."""
+        return self._w.bytes
+
+    def _flags(self) -> dict[str, str]:
+        return {"b_layout": self._w.layout, "bias": "no" if self._bias is None else "yes"}
+
+
 class Dense(Linear):
     """Weights in the type of the activations."""
 
     def __init__(self, ops: Ops, w: Tensor | Weight, bias: Tensor | None = None) -> None:
-        self._w = w if isinstance(w, Weight) else self.lay(ops, w)
-        self.n, self.k, self._bias = self._w.n, self._w.k, bias
+        super().__init__(w if isinstance(w, Weight) else self.lay(ops, w), bias)
 
     @staticmethod
     def lay(ops: Ops, w: Tensor) -> Weight:
         """What a call reads of W [N,K]."""
         return Weight.of(ops, "gemm", w)
 
-    @property
-    def bytes(self) -> int:
-        return self._w.bytes
-
     def __call__(self, ops: Ops, x: Tensor) -> Tensor:
         """See Linear."""
         y = empty(x, x.shape[0], self.n)
-        flags = {"b_layout": self._w.layout, "bias": "no" if self._bias is None else "yes"}
         ops.call(
             "gemm",
             name_of(x),
-            {**flags, "scale": "none"},
+            {**self._flags(), "scale": "none"},
             {"M": x.shape[0], "N": self.n, "K": self.k},
             {"a": x, "bias": self._bias, **self._w.parts},
             {"c": y},
@@ -99,9 +97,8 @@ class Int8(Linear):
     """W8A8: int8 weights with a scale a column of C, activations quantised token by token in the call."""
 
     def __init__(self, ops: Ops, w: Tensor | Weight, bias: Tensor | None = None) -> None:
-        self._w = w if isinstance(w, Weight) else self.lay(ops, w)
-        self.n, self.k = self._w.n, self._w.k
-        self._bias = None if bias is None else bias.float()
+        laid = w if isinstance(w, Weight) else self.lay(ops, w)
+        super().__init__(laid, None if bias is None else bias.float())
 
     @staticmethod
     def lay(ops: Ops, w: Tensor) -> Weight:
@@ -110,19 +107,14 @@ class Int8(Linear):
         laid = Weight.of(ops, "gemm", codes)
         return replace(laid, parts={**laid.parts, "col_scale": scale})
 
-    @property
-    def bytes(self) -> int:
-        return self._w.bytes
-
     def __call__(self, ops: Ops, x: Tensor) -> Tensor:
         """See Linear."""
         y = empty(x, x.shape[0], self.n)
         q, row_scale = ops.quantize(x)
-        flags = {"b_layout": self._w.layout, "bias": "no" if self._bias is None else "yes"}
         ops.call(
             "gemm",
             f"int8->{name_of(x)}",
-            {**flags, "scale": "row_col"},
+            {**self._flags(), "scale": "row_col"},
             {"M": x.shape[0], "N": self.n, "K": self.k},
             {"a": q, "bias": self._bias, "row_scale": row_scale, **self._w.parts},
             {"c": y},
@@ -147,9 +139,8 @@ class Routed(Linear):
         words: Tensor,
         counts: Tensor,
     ) -> None:
-        self._w = w if isinstance(w, Weight) else self.lay(ops, w)
-        self.n, self.k = self._w.n, self._w.k
-        self._bias = None if bias is None else bias.float()
+        laid = w if isinstance(w, Weight) else self.lay(ops, w)
+        super().__init__(laid, None if bias is None else bias.float())
         self._layer, self._words, self._counts = layer, words, counts
 
     @staticmethod
@@ -160,20 +151,14 @@ class Routed(Linear):
         parts = {"b8": b8.parts["b"], "b16": b16.parts["b"], "col_scale": scale}
         return replace(b8, parts=parts, logical={})
 
-    @property
-    def bytes(self) -> int:
-        """What a call with rows of both kinds reads."""
-        return self._w.bytes
-
     def __call__(self, ops: Ops, x: Tensor) -> Tensor:
         """See Linear."""
         y = empty(x, x.shape[0], self.n)
         q, row_scale = ops.quantize(x)
-        flags = {"b_layout": self._w.layout, "bias": "no" if self._bias is None else "yes"}
         ops.call(
             "mask_gemm",
             name_of(x),
-            {**flags, "layer": str(self._layer)},
+            {**self._flags(), "layer": str(self._layer)},
             {"M": x.shape[0], "N": self.n, "K": self.k, "W": len(self._words)},
             {"a8": q, "a": x, "row_scale": row_scale, "bias": self._bias, **self._w.parts}
             | {"selection": self._words, "owner": ops.owner},
@@ -191,9 +176,9 @@ class Grouped4(Linear):
     def __init__(
         self, ops: Ops, w: Q4 | Weight, bias: Tensor | None = None, int8: bool = False
     ) -> None:
-        self._w = w if isinstance(w, Weight) else self.lay(ops, w)
-        self.n, self.k, self._int8 = self._w.n, self._w.k, int8
-        self._bias = bias.float() if int8 and bias is not None else bias
+        laid = w if isinstance(w, Weight) else self.lay(ops, w)
+        super().__init__(laid, bias.float() if int8 and bias is not None else bias)
+        self._int8 = int8
 
     @staticmethod
     def lay(ops: Ops, w: Q4) -> Weight:
@@ -207,10 +192,6 @@ class Grouped4(Linear):
         parts = shared | {"b": formats.codes_to_rows(codes, {})}
         return Weight(n, k, "rows", parts, {"b": codes, **shared})
 
-    @property
-    def bytes(self) -> int:
-        return self._w.bytes
-
     def __call__(self, ops: Ops, x: Tensor) -> Tensor:
         """See Linear."""
         y = empty(x, x.shape[0], self.n)
@@ -221,9 +202,8 @@ class Grouped4(Linear):
         if self.k > x.shape[1]:
             once, x = x, empty(x, x.shape[0], self.k)
             ops.between(partial(torch.cat, [once] * (self.k // once.shape[1]), dim=1, out=x))
-        flags = {"b_layout": self._w.layout, "group": str(GROUP), "zero": "min"}
+        flags = {**self._flags(), "group": str(GROUP), "zero": "min"}
         flags |= {"activations": "int8" if self._int8 else "float"}
-        flags |= {"bias": "no" if self._bias is None else "yes"}
         ops.call(
             "gemm_w4",
             precision,

@@ -239,15 +239,16 @@ def measure_rounds(
     block_ns: float = BLOCK_NS,
     alone: bool = False,
     seed: int = 0,
+    processes: Sequence[int] = (),
 ) -> Rounds:
-    """Time any number of calls in `Turns`, all of them in every round.
+    """Time any number of calls in `Turns`, all of them in every round; `processes` are those that calls run in.
 
     Ends when `done(logs)` says so (asked after `fewest` rounds, and then more and more rarely), after `most` rounds,
     when the budget is spent and there are `fewest` rounds, or after 5 budgets in any case. Without `done`: at the
     budget.
     """
     effort = effort or Effort()
-    watch = Watch()
+    watch = Watch(processes=processes)
     logs: list[Samples] = []
     with undisturbed():
         end = now() + effort.seconds

@@ -114,8 +114,21 @@ def _jiffies() -> tuple[float, float] | None:
     return user + nice + system + irq + softirq, steal
 
 
-def _point() -> _Point:
-    return _Point(time.monotonic(), time.process_time(), _jiffies())
+def _spent(process: int) -> float:
+    """Processor seconds of a process so far; 0 once it is gone."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    user, system = text.rpartition(")")[2].split()[
+        11:13
+    ]  # its name, which may hold blanks, stands in brackets
+    return (int(user) + int(system)) / _TICK
+
+
+def _point(processes: Sequence[int] = ()) -> _Point:
+    ours = time.process_time() + sum(map(_spent, processes))
+    return _Point(time.monotonic(), ours, _jiffies())
 
 
 def _shares(start: _Point, end: _Point) -> tuple[float | None, float | None]:
@@ -133,11 +146,18 @@ def _load() -> float | None:
 
 
 class Watch:
-    """Readings from its creation to `read`; `tick` between samples keeps them over time, cheap when called often."""
+    """Readings from its creation to `read`; `tick` between samples keeps them over time, cheap when called often.
 
-    def __init__(self, clock: Callable[[], clocks.Clock] = clocks.clock) -> None:
-        self._clock = clock()
-        self._start = self._last = _point()
+    `processes` are others that work for us, such as peers that are timed: they disturb nobody.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], clocks.Clock] = clocks.clock,
+        processes: Sequence[int] = (),
+    ) -> None:
+        self._clock, self._processes = clock(), tuple(processes)
+        self._start = self._last = _point(self._processes)
         self._readings: list[Reading] = []
         self._note(self._start)
 
@@ -150,11 +170,11 @@ class Watch:
     def tick(self) -> None:
         """A reading, unless the last one is fresh."""
         if time.monotonic() - self._last.wall >= _EVERY_S:
-            self._note(_point())
+            self._note(_point(self._processes))
 
     def read(self) -> Disturbance:
         """The shares since the start, with all readings, the last one taken now."""
-        point = _point()
+        point = _point(self._processes)
         self._note(point)
         others, steal = _shares(self._start, point)
         return Disturbance(others, steal, _load(), tuple(self._readings), self._clock.source)

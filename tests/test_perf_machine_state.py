@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tilewright import native
+from tilewright.machine import usable_cores
 from tilewright.perf import clock, machine_state
 from tilewright.perf.clock import Clock
 from tilewright.perf.machine_state import Disturbance, Reading, Watch, merged
@@ -109,3 +114,21 @@ def test_several_timings_together_are_as_disturbed_as_the_worst() -> None:
     assert (found.others, found.steal, found.load) == (0.4, 0.0, 2.0)
     assert len(found.readings) == 2
     assert merged([]).quiet is None
+
+
+def test_processes_that_work_for_us_disturb_nobody() -> None:
+    """One that burns a processor counts as others' work only for a watch that was not told of it."""
+    burn = "import sys, time\nprint(flush=True)\nend = time.process_time() + 60\nwhile time.process_time() < end: pass"
+    with subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE) as busy:
+        assert busy.stdout is not None
+        busy.stdout.readline()
+        told, not_told = Watch(processes=[busy.pid]), Watch()
+        before, started = machine_state._spent(busy.pid), time.monotonic()
+        time.sleep(1.0)
+        ours, others = told.read().others, not_told.read().others
+        used, wall = machine_state._spent(busy.pid) - before, time.monotonic() - started
+        busy.kill()
+    assert ours is not None and others is not None and used > 0.1
+    cores = max(usable_cores(), os.cpu_count() or 1)
+    assert others - ours == pytest.approx(used / wall / cores, abs=0.05)
+    assert machine_state._spent(busy.pid) == 0.0

@@ -13,10 +13,10 @@ from tilewright.cli.output import emit, number, progress, say, table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tilewright.engine.bench import EngineRow, Ours, Side
+    from tilewright.engine.bench import EngineRow, Ours
     from tilewright.engine.loop import Engine
     from tilewright.models.checkpoint import Checkpoint
-    from tilewright.peer_engines.processes import Wanted
+    from tilewright.peer_engines.processes import Peer, Wanted
     from tilewright.perf.ceilings import Ceilings
 
 
@@ -183,12 +183,12 @@ def _started(
     checkpoint: Checkpoint,
     reasons: dict[str, str],
     threads: int,
-) -> list[Side]:
+) -> list[Peer]:
     """The peers that start; why the others do not goes to `reasons`."""
     from tilewright.engine.bench import started
     from tilewright.errors import Unavailable
 
-    found: list[Side] = []
+    found: list[Peer] = []
     try:
         for one in wanted:
             try:

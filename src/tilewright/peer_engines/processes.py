@@ -85,6 +85,11 @@ class Peer:
         )
         self._read()
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def once(self, prompts: Tokens, steps: int) -> tuple[float, Tokens]:
         """Do a job of `worker`: seconds of its timed part, and each request's tokens."""
         assert self._process.stdin is not None
