@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from native import host_lib
 from tilewright import native
 from tilewright.backends.host import view
 from tilewright.errors import Refused, UsageError
@@ -23,13 +26,54 @@ from tilewright.registry import family
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8->fp32", "int8->bf16", "int8->fp16")
 LAYOUTS, ZEROS = ("rows", "panel16"), ("sym", "asym", "min")
+# Where many rows of floats are multiplied as bytes too.
+BYTE_LEVELS = ("avx2vnni", "avx512")
 Tensors = dict[str, torch.Tensor]
+
+
+@cache
+def emulated_library() -> ctypes.CDLL:
+    units = [*host_lib.units_of("_host", emulate=True), *host_lib.units_of("gemm_w4", emulate=True)]
+    name = "libtw-gemm_w4-emulated.so"
+    lib = ctypes.CDLL(str(host_lib.build(name, units, ("-shared", "-Wl,--no-undefined"))))
+    lib.tw_force_level.argtypes = [ctypes.c_char_p]
+    return lib
+
+
+class Kernel:
+    """The function that `multiply` calls."""
+
+    address = 0
+
+
+def use_native(level: str | None) -> None:
+    native.module().force_level(level)
+    Kernel.address = native.host_function(family("gemm_w4"))
+
+
+def use_emulated(level: str) -> None:
+    emulated_library().tw_force_level(level.encode())
+    function = emulated_library().tw_host_gemm_w4
+    Kernel.address = ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def levels(emulated: bool = True) -> Iterator[str]:
+    """Sets one level after the other: those this processor has, then those it lacks, emulated."""
+    here = native.module().cpu_levels()
+    for level in here:
+        use_native(level)
+        yield level
+    for level in host_lib.LEVELS:
+        if emulated and level not in here:
+            use_emulated(level)
+            yield level
 
 
 @pytest.fixture(autouse=True)
 def automatic_level() -> Iterator[None]:
+    use_native(None)
     yield
-    native.module().force_level(None)
+    use_native(None)
 
 
 def case_of(m: int, n: int, k: int, precision: str, **flags: Any) -> Any:
@@ -55,8 +99,7 @@ def multiply(
         c = torch.full((given["a"].shape[0], case.sizes["N"]), math.nan, dtype=dtype)
     views = [view(t.name, given[t.name]) for t in spec.inputs if t.name in given]
     attributes = {f.name: f.values.index(case.flags[f.name]) for f in spec.flags}
-    address = native.host_function(family("gemm_w4"))
-    native.module().prepare(address, [*views, view("c", c)], attributes, threads).run()
+    native.module().prepare(Kernel.address, [*views, view("c", c)], attributes, threads).run()
     return c
 
 
@@ -70,7 +113,7 @@ def bits(x: torch.Tensor) -> torch.Tensor:
     return x.contiguous().view(torch.uint8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     m=st.integers(0, 20),
     n=st.integers(0, 90),
@@ -83,6 +126,7 @@ def bits(x: torch.Tensor) -> torch.Tensor:
     seed=st.integers(0, 1000),
     threads=st.integers(1, 3),
     level=st.integers(0, 9),
+    build=st.sampled_from(("native", "emulated")),
 )
 def test_any_shape_on_any_level(
     m: int,
@@ -96,9 +140,13 @@ def test_any_shape_on_any_level(
     seed: int,
     threads: int,
     level: int,
+    build: str,
 ) -> None:
-    levels = native.module().cpu_levels()
-    native.module().force_level(levels[level % len(levels)])
+    if build == "native":
+        here = native.module().cpu_levels()
+        use_native(here[level % len(here)])
+    else:
+        use_emulated(host_lib.LEVELS[level % len(host_lib.LEVELS)])
     case = case_of(m, n, k, precision, b_layout=layout, group=group, zero=zero, bias=bias)
     logical, physical = operands(case, seed)
     found = compare(
@@ -112,19 +160,18 @@ def test_any_shape_on_any_level(
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("zero", ZEROS)
 def test_bits_do_not_depend_on_threads_layouts_or_fused_levels(precision: str, zero: str) -> None:
-    """Levels with fused products agree but for dot products of bf16, which are an instruction of some."""
+    """Levels with dot products of bytes agree, but for bf16, whose dot products are an instruction of some."""
     rows = case_of(23, 131, 200, precision, zero=zero, group=64)
     panels = case_of(23, 131, 200, precision, zero=zero, group=64, b_layout="panel16")
     first: dict[str, torch.Tensor] = {}
-    for level in native.module().cpu_levels():
-        native.module().force_level(level)
+    for level in levels(emulated=False):
         want = multiply(rows, operands(rows)[1])
         for case in (rows, panels):
             for threads in (1, 2, 5):
                 assert torch.equal(
                     bits(multiply(case, operands(case)[1], threads=threads)), bits(want)
                 )
-        exact = precision.startswith("int8") or (precision != "bf16" and level != "amx")
+        exact = precision.startswith("int8") or (precision != "bf16" and level in BYTE_LEVELS)
         if level != "scalar" and exact:
             assert torch.equal(bits(first.setdefault("fused", want)), bits(want)), level
 
@@ -137,8 +184,7 @@ def test_bits_of_many_rows_do_not_depend_on_how_they_are_staged(precision: str, 
     case = case_of(rows, 275, 72, precision, **flags)
     panels = case_of(rows, 275, 72, precision, b_layout="panel16", **flags)
     given = operands(case)[1]
-    for level in native.module().cpu_levels():
-        native.module().force_level(level)
+    for level in levels():
         want = multiply(panels, operands(panels)[1])
         for threads in (1, 3):
             assert torch.equal(bits(multiply(case, given, threads=threads)), bits(want)), level
@@ -150,11 +196,10 @@ def test_bits_of_many_rows_do_not_depend_on_how_they_are_staged(precision: str, 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("zero", ZEROS)
 def test_a_row_does_not_depend_on_its_batch(precision: str, zero: str) -> None:
-    """With the flag; without it, floats of a few rows do where there are tile registers."""
+    """With the flag; without it, floats of a few rows do where many take an order of sums of their own."""
     case = case_of(200, 97, 160, precision, zero=zero, b_layout="panel16", batch_invariant="yes")
     _, physical = operands(case, 3)
-    for level in native.module().cpu_levels():
-        native.module().force_level(level)
+    for level in levels():
         want = multiply(case, physical, threads=2)
         for part in (slice(0, 1), slice(199, 200), slice(5, 7), slice(190, 195), slice(1, 196)):
             some = {n: v[part] if n in ("a", "row_scale") else v for n, v in physical.items()}
@@ -165,8 +210,7 @@ def test_a_row_does_not_depend_on_its_batch(precision: str, zero: str) -> None:
 def test_int8_rows_keep_their_bits_without_the_flag_too(zero: str) -> None:
     case = case_of(40, 97, 200, "int8->fp32", zero=zero, group=64, b_layout="panel16")
     _, physical = operands(case, 5)
-    for level in native.module().cpu_levels():
-        native.module().force_level(level)
+    for level in levels():
         want = multiply(case, physical)
         for part in (slice(0, 1), slice(7, 12), slice(20, 40)):
             some = {n: v[part] if n in ("a", "row_scale") else v for n, v in physical.items()}
@@ -183,8 +227,7 @@ def test_fp32_activations_are_taken_whole(rows: int, power: int) -> None:
     physical["a"] = torch.diag(values)[:rows]
     physical["b"] = formats.codes_to_rows(torch.full((33, 40), 9), {})
     physical["scale"] = torch.full((33, 2), 0.5).half()
-    for level in native.module().cpu_levels():
-        native.module().force_level(level)
+    for level in levels():
         want = (values / 2)[:rows, None].expand(rows, 33)
         assert torch.equal(multiply(case, physical), want), level
 
@@ -200,8 +243,7 @@ def test_subnormal_sums_and_mixed_rows(precision: str, zero: str) -> None:
         :, None
     ].to(logical["a"].dtype)
     tolerance = family("gemm_w4").spec.tolerance_of("c", case)
-    for level in native.module().cpu_levels():
-        native.module().force_level(level)
+    for level in levels():
         c, want = multiply(case, physical).double(), wanted(case, logical)
         if precision == "fp16":
             assert compare(c, want, tolerance).ok, level
@@ -224,8 +266,7 @@ def test_single_activations_read_the_dequantised_weights_exactly(precision: str,
     weights = dequantised(
         logical["b"], logical["scale"], logical.get("zero"), logical.get("minimum"), 64
     )
-    for level in native.module().cpu_levels():
-        native.module().force_level(level)
+    for level in levels():
         c = multiply(case, physical)
         # fp32 first, which minima round to, then the output.
         assert torch.equal(c, weights.t().float().to(c.dtype)), level
@@ -279,8 +320,7 @@ def test_weights_of_zero_give_zero(precision: str) -> None:
         physical["b"] = formats.codes_to_rows(codes, {})
         if logical["a"].is_floating_point():
             physical["a"] = logical["a"] * 1000
-        for level in native.module().cpu_levels():
-            native.module().force_level(level)
+        for level in levels():
             assert (multiply(case, physical) == 0).all(), (zero, level)
 
 
@@ -296,8 +336,7 @@ def test_int8_sums_are_exact_at_their_ends(zero: str, extreme: int) -> None:
     physical["b"] = formats.codes_to_panel16(codes, {})
     logical["scale"], physical["scale"] = torch.ones(20, 1).half(), torch.ones(2, 1, 16).half()
     logical["row_scale"] = physical["row_scale"] = torch.ones(3)
-    for level in native.module().cpu_levels():
-        native.module().force_level(level)
+    for level in levels():
         if zero == "min":
             logical["minimum"] = torch.full((20, 1), -3.5).half()
             physical["minimum"] = torch.full((2, 1, 16), -3.5).half()

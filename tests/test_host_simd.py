@@ -16,8 +16,10 @@ from native.host_lib import KERNELS, LEVEL_FLAGS, LEVELS
 
 SOURCE = Path(__file__).parent / "native" / "host_layer.cpp"
 FLOAT_OPS = ("add_f", "mul", "bcast", "bf16_even", "bf16_odd", "load_bf16", "load_fp16", "to_float")
+# Unsigned bytes whose products with signed ones add up without saturating.
+CODES = np.uint32(0x0F0F0F0F)
 INT_OPS = (
-    *("add_i", "madd16", "madd16_add", "bytes_even", "bytes_odd", "flip_sign_bits8"),
+    *("add_i", "madd16", "madd16_add", "dot_bytes16", "bytes_even", "bytes_odd", "flip_sign_bits8"),
     *("load_i8_as_i16", "store_bf16", "store_fp16", "sum_i"),
 )
 SPECIALS = np.array(
@@ -78,7 +80,8 @@ def test_instructions_match_their_emulation(level: str) -> None:
         for op in FLOAT_OPS:
             assert same_floats(apply(native, op, a, b, c), apply(emulated, op, a, b, c)), op
         for op in (*INT_OPS, *(("dpbusd",) if native.layer_has_dpbusd() else ())):
-            mine, theirs = apply(native, op, a, b, c), apply(emulated, op, a, b, c)
+            first = a & CODES if op == "dot_bytes16" else a
+            mine, theirs = apply(native, op, first, b, c), apply(emulated, op, first, b, c)
             if op == "store_fp16":  # a NaN's payload is not specified
                 halves = mine.view(np.float16), theirs.view(np.float16)
                 assert ((halves[0] == halves[1]) | np.isnan(halves[0]) & np.isnan(halves[1])).all()
@@ -161,6 +164,11 @@ def test_layer_does_what_its_names_say(level: str) -> None:
     a, b, c = (rng.integers(0, 2**32, 32, dtype=np.uint32) for _ in range(3))
     i16a, i16b = (x.view(np.int16).astype(np.int64).reshape(-1, 2)[:lanes] for x in (a, b))
     assert (apply(lib, "madd16", a, b, c)[:lanes] == (i16a * i16b).sum(1).astype(np.uint32)).all()
+    codes = a & CODES
+    pairs = codes.view(np.uint8).astype(np.int64) * b.view(np.int8)
+    sums = c.view(np.int16) + pairs.reshape(-1, 2).sum(1)
+    got = apply(lib, "dot_bytes16", codes, b, c).view(np.int16)[: 2 * lanes]
+    assert (got == sums.astype(np.int16)[: 2 * lanes]).all()
     i8 = a.view(np.int8).astype(np.int16).reshape(-1, 4)[:lanes]
     for op, at in (("bytes_even", (0, 2)), ("bytes_odd", (1, 3))):
         got = apply(lib, op, a, b, c).view(np.int16).reshape(-1, 2)[:lanes]

@@ -1,15 +1,19 @@
 // The products of a level: how a word of 8 codes a lane is unpacked and multiplied.
 //
-//   Acc                 the type of a group's partial sum
-//   kMostRows           rows of a tile where there are 32 registers
-//   kSteps              products a word takes
-//   start(zero, sums)   what a group's sum begins with
-//   kShared             whether all columns have one zero code, which then is in a table
-//   table(zero)         what every word is unpacked with
-//   weights<I>(v, z, t) operand of step I from a word of codes, the zero codes and the table
-//   dot<I>(acc, a, w)   acc plus the products of step I
-//   whole(acc)          a group's sum as floats
-//   Few, few(zero)      the path of up to kFewRows rows, and for which zero codes
+//   Part, Acc            what some k of a vector of columns sum to for a row, and a group
+//   kHeld                whether one Part holds a whole group, or 32 k alone
+//   kSteps, kBlockBytes  products that a word takes, and bytes of 32 staged k
+//   kRows                rows of a tile at most
+//   vectors(rows)        vectors of columns of a tile: enough to keep multipliers busy, and no more than
+//                        leaves sums in registers
+//   kShared              whether all columns have one zero code, which then is in a table
+//   table(zero)          what every word is unpacked with
+//   weights<I>(v, z, t)  operand of step I from a word of codes, the zero codes and the table
+//   dot<I>(part, a, w)   part plus the products of step I with the activations of a word at `a`
+//   begin(j, ...)        what a group's sum begins with
+//   take(acc, part)      acc plus a Part
+//   whole(j, ...)        a group's sum as floats
+//   Few, few(zero)       the path of up to kFewRows rows, and for which zero codes
 #pragma once
 
 #include "_host/simd/math.hpp"
@@ -22,55 +26,10 @@ using namespace tw::TW_ISA;
 
 typedef uint32_t Words __attribute__((vector_size(4 * kLanes)));
 typedef int32_t Signed __attribute__((vector_size(4 * kLanes)));
-typedef float Real __attribute__((vector_size(4 * kLanes)));
 typedef uint16_t Halves __attribute__((vector_size(4 * kLanes)));
 
 TW_INLINE Words words(VI v) { return (Words)v; }
 TW_INLINE VI lanes(Words v) { return (VI)v; }
-
-// fp32 products of code minus zero, exact before they are multiplied.
-template <bool Shared>
-struct Floats {
-  using Acc = VF;
-  using Few = Floats<TW_LEVEL >= TW_LEVEL_avx512>;
-  static constexpr int kMostRows = 12, kFewRows = 4;
-  static constexpr Stage kStage = kFloats;
-  static constexpr bool kNeedsSums = false, kShared = Shared;
-  static constexpr int kSteps = 8, kStepBytes = 4;
-
-  TW_INLINE bool few(Zero zero) { return zero != kAsym; }
-  TW_INLINE Acc start(VI, float) { return zero_f(); }
-#if TW_LEVEL >= TW_LEVEL_avx512
-  TW_INLINE VF table(Zero zero) {
-    const Real codes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    return sub((VF)codes, bcast(Shared && zero == kSym ? 8.0f : 0.0f));
-  }
-  template <int I>
-  TW_INLINE VF weights(VI v, VI zero, VF table) {
-    constexpr int shift = I < 4 ? 8 * I : 8 * (I - 4) + 4;
-    // A shuffle looks at the low four bits alone.
-    const VF code = (VF)__builtin_shuffle((Real)table, words(v) >> shift);
-    return Shared ? code : sub(code, to_float(zero));
-  }
-#else
-  TW_INLINE VF table(Zero) { return zero_f(); }
-  template <int I>
-  TW_INLINE VF weights(VI v, VI zero, VF) {
-    constexpr int shift = I < 4 ? 8 * I : 8 * (I - 4) + 4;
-    return to_float(lanes(((words(v) >> shift) & 15u) - words(zero)));
-  }
-#endif
-  TW_INLINE VF activation(const char* a) {
-    float x;
-    __builtin_memcpy(&x, a, sizeof x);
-    return bcast(x);
-  }
-  template <int>
-  TW_INLINE Acc dot(Acc acc, VF a, VF w) {
-    return fma(a, w, acc);
-  }
-  TW_INLINE VF whole(Acc acc) { return acc; }
-};
 
 TW_INLINE VI activation_word(const char* a) {
   uint32_t x;
@@ -89,15 +48,14 @@ TW_INLINE Words pair(VI v) {
 // Dot products of bf16 pairs: codes minus zero have 5 bits and are exact in bf16.
 template <bool Shared>
 struct Bf16Pairs {
+  using Part = VF;
   using Acc = VF;
   using Few = Bf16Pairs<true>;
-  static constexpr int kMostRows = 12, kFewRows = 4;
-  static constexpr Stage kStage = kPairs16;
-  static constexpr bool kNeedsSums = false, kShared = Shared;
-  static constexpr int kSteps = 4, kStepBytes = 4;
+  static constexpr bool kHeld = true, kShared = Shared;
+  static constexpr int kSteps = 4, kBlockBytes = 64, kRows = 12, kFewRows = 4;
 
+  static constexpr int vectors(int rows) { return rows <= 2 ? 4 : rows <= 6 ? 2 : 1; }
   TW_INLINE bool few(Zero zero) { return zero != kAsym; }
-  TW_INLINE Acc start(VI, float) { return zero_f(); }
   // Of a shared zero: every code twice, since a shuffle looks at five bits, of which the fifth is another
   // code's.
   TW_INLINE Halves table(Zero zero) {
@@ -123,95 +81,94 @@ struct Bf16Pairs {
     const Words index = pair<I>(v) + (Words{} + 0x000f000fu) - words(zero) * 0x00010001u;
     return lanes((Words)__builtin_shuffle(table, (Halves)index));
   }
-  TW_INLINE VI activation(const char* a) { return activation_word(a); }
-  template <int>
-  TW_INLINE Acc dot(Acc acc, VI a, VI w) {
-    return dpbf16(acc, a, w);
+  template <int I>
+  TW_INLINE Part dot(Part part, const char* a, VI w) {
+    return dpbf16(part, activation_word(a + 4 * I), w);
   }
-  TW_INLINE VF whole(Acc acc) { return acc; }
+  TW_INLINE Acc begin(const Job&, VI, int64_t) { return zero_f(); }
+  TW_INLINE Acc take(Acc, Part part) { return part; }
+  TW_INLINE VF whole(const Job&, Acc acc, int64_t) { return acc; }
 };
-
-using Bf16Vectors = Bf16Pairs<false>;
-#else
-using Bf16Vectors = Floats<false>;
 #endif
 
-// Exact sums of int8 times unsigned codes; zero codes are paid once a group, from the sum of activations.
-struct BytesFew;
+// Whole numbers, exactly: activations are P signed bytes times what a group of them shares, see
+// `stage_bytes`, and codes are unsigned ones. Zero codes are paid once a group, from the sums of the
+// activations. `Apart`: high nibbles stay where they are, so that their sums are 16 times as large and are
+// shifted once a group.
+template <int P, bool Apart = false>
 struct Bytes {
-  using Acc = VI;
-  using Few = BytesFew;
-  static constexpr int kMostRows = 6, kFewRows = 2;
-  static constexpr Stage kStage = kBytes;
-  static constexpr bool kNeedsSums = true, kShared = false;
-  static constexpr int kSteps = 2, kStepBytes = 4;
-
-  TW_INLINE bool few(Zero) { return kLanes == 16; }
-  TW_INLINE int table(Zero) { return 0; }
-  TW_INLINE Acc start(VI zero, float sum) {
-    const auto whole = static_cast<int32_t>(-sum);  // within +-128 * 128, a signed half
-    return madd16(zero, bcast_i(static_cast<uint16_t>(whole)));
-  }
-  template <int I>
-  TW_INLINE VI weights(VI v, VI, int) {
-    return lanes((words(v) >> (4 * I)) & 0x0f0f0f0fu);
-  }
-  TW_INLINE VI activation(const char* a) { return activation_word(a); }
-  template <int>
-  TW_INLINE Acc dot(Acc acc, VI a, VI w) {
-    return dpbusd(acc, w, a);
-  }
-  TW_INLINE VF whole(Acc acc) { return to_float(acc); }
-};
-
-// High nibbles stay where they are: their sum is 16 times as large and is shifted once a group.
-struct BytesFew : Bytes {
+  struct Part {
+    VI sum[Apart ? 2 * P : P];
+  };
+  // low + 2^16 high
   struct Acc {
     VI low, high;
   };
-  TW_INLINE Acc start(VI zero, float sum) { return {Bytes::start(zero, sum), zero_i()}; }
+  using Few = Bytes<P, kHasDpbusd && kLanes == 16>;
+  // Sums of 16 bits hold 32 products of pairs: 8 times 2 * 15 * 128.
+  static constexpr bool kHeld = kHasDpbusd, kShared = true;
+  static constexpr int kSteps = 2, kBlockBytes = P * kBlock, kFewRows = 2;
+  static constexpr int kRows = kLanes == 16 ? 6 : P == 1 ? 4 : 3;
+
+  static constexpr int vectors(int rows) {
+    if (P == 1) return rows <= (kLanes == 16 ? 2 : 1) ? 4 : 2;
+    return rows == 1 ? 2 : 1;
+  }
+  TW_INLINE bool few(Zero) { return true; }
+  TW_INLINE int table(Zero) { return 0; }
   template <int I>
   TW_INLINE VI weights(VI v, VI, int) {
-    return lanes(words(v) & (I == 0 ? 0x0f0f0f0fu : 0xf0f0f0f0u));
+    if (Apart) return lanes(words(v) & (I == 0 ? 0x0f0f0f0fu : 0xf0f0f0f0u));
+    return lanes((words(v) >> (4 * I)) & 0x0f0f0f0fu);
   }
   template <int I>
-  TW_INLINE Acc dot(Acc acc, VI a, VI w) {
-    if (I == 0) return {dpbusd(acc.low, w, a), acc.high};
-    return {acc.low, dpbusd(acc.high, w, a)};
+  TW_INLINE Part dot(Part part, const char* a, VI w) {
+    unrolled<P>([&](int p) TW_BODY {
+      const VI x = activation_word(a + p * kBlock + 4 * I);
+      VI& sum = part.sum[Apart ? 2 * p + I : p];
+      sum = kHasDpbusd ? dpbusd(sum, w, x) : dot_bytes16(sum, w, x);
+    });
+    return part;
   }
-  TW_INLINE VF whole(Acc acc) { return to_float(::tw::TW_ISA::add(acc.low, (VI)((Signed)acc.high >> 4))); }
+  TW_INLINE Acc begin(const Job& j, VI zero, int64_t at) {
+    if (j.kind_of_zero == kMin) return {zero_i(), zero_i()};
+    const int32_t* whole = j.wholes + 2 * at;
+    auto times = [&](int32_t sum) TW_BODY {
+      const auto less = static_cast<uint32_t>(-sum);
+      return j.kind_of_zero == kSym ? bcast_i(8 * less) : lanes(words(zero) * words(bcast_i(less)));
+    };
+    return {times(whole[0]), P > 2 ? times(whole[1]) : zero_i()};
+  }
+  TW_INLINE Acc take(Acc acc, Part part) {
+    acc.low = plus<1>(acc.low, part, 0);
+    if (P > 1) acc.low = plus<256>(acc.low, part, 1);
+    if (P > 2) acc.high = plus<1>(acc.high, part, 2);
+    if (P > 3) acc.high = plus<256>(acc.high, part, 3);
+    return acc;
+  }
+  TW_INLINE VF whole(const Job& j, Acc acc, int64_t at) {
+    if (P == 1) return to_float(acc.low);
+    return mul(fma(to_float(acc.high), bcast(65536.0f), to_float(acc.low)), bcast(j.factors[at]));
+  }
+
+ private:
+  // acc plus `Factor` times the sums of a part, which may not be there.
+  template <int Factor>
+  TW_INLINE VI plus(VI acc, const Part& part, int p) {
+    if (!kHasDpbusd) return madd16_add(acc, part.sum[p], bcast_i(Factor * 0x00010001u));
+    Words sum = words(part.sum[Apart ? 2 * p : p]);
+    if (Apart) sum += (Words)((Signed)part.sum[2 * p + 1] >> 4);
+    return lanes(words(acc) + sum * static_cast<uint32_t>(Factor));
+  }
 };
 
-// The same sums without dot products of bytes.
-struct Int16Pairs {
-  using Acc = VI;
-  using Few = Int16Pairs;
-  static constexpr int kMostRows = 6, kFewRows = 0;
-  static constexpr Stage kStage = kPairs16;
-  static constexpr bool kNeedsSums = false, kShared = false;
-  static constexpr int kSteps = 4, kStepBytes = 4;
-
-  TW_INLINE bool few(Zero) { return false; }
-  TW_INLINE int table(Zero) { return 0; }
-  TW_INLINE Acc start(VI, float) { return zero_i(); }
-  template <int I>
-  TW_INLINE VI weights(VI v, VI zero, int) {
-    return lanes((Words)((Halves)pair<I>(v) - (Halves)(words(zero) * 0x00010001u)));
-  }
-  TW_INLINE VI activation(const char* a) { return activation_word(a); }
-  template <int>
-  TW_INLINE Acc dot(Acc acc, VI a, VI w) {
-    return madd16_add(acc, a, w);
-  }
-  TW_INLINE VF whole(Acc acc) { return to_float(acc); }
-};
-
-// Zero codes of a group, one a lane.
-TW_INLINE VI zero_codes(const Job& j, int64_t panel, int64_t group, int vec) {
+// Zero codes of a group of a vector of columns, one a lane.
+TW_INLINE VI zero_codes(const Job& j, int64_t vector, int64_t group) {
   if (j.kind_of_zero == kMin) return zero_i();
   if (j.kind_of_zero == kSym) return bcast_i(8);
   uint32_t wide[kLanes];
-  const uint8_t* at = j.zero + panel * j.zero_step + group * kPanelCols + vec * kLanes;
+  const uint8_t* at =
+      j.zero + vector / kPanelVecs * j.zero_step + group * kPanelCols + vector % kPanelVecs * kLanes;
   for (int i = 0; i < kLanes; ++i) wide[i] = at[i] & 15u;
   return load_i(wide);
 }

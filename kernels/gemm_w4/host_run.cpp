@@ -15,9 +15,8 @@ namespace {
 constexpr int64_t kMacsPerThread = 1 << 17;
 constexpr int64_t kElementBytes[] = {4, 2, 2, 1};  // of activations, by Kind
 constexpr int64_t kChunkRows = 192;   // of staged rows, which then stay in the second level of cache
-constexpr int64_t kTileRows = 16;     // that tile registers read at once
-constexpr int64_t kSharedChunks = 4;  // chunks of rows for tile registers that share a step of packed panels
-constexpr int64_t kRowEnd = 64;       // zeros after a row that is read a vector at a time
+constexpr int64_t kReadRows = 16;     // that tile registers read at once
+constexpr int64_t kSharedChunks = 4;  // chunks of many rows that share a step of packed panels
 constexpr int64_t kRowPad = 64;       // keeps rows of 2^n bytes out of the same cache sets
 
 float get(const tw_tensor& t, int64_t offset) {
@@ -28,12 +27,8 @@ float get(const tw_tensor& t, int64_t offset) {
   return t.dtype == TW_BF16 ? bf16_to_float(bits) : fp16_to_float(bits);
 }
 
-// Where k of a word of eight lies in a staged row.
+// Where k of a word of eight lies among pairs.
 constexpr int64_t kPairOrder[8] = {0, 2, 1, 3, 4, 6, 5, 7};
-int64_t staged_at(Stage stage, int64_t k) { return stage == kPairs16 ? k / 8 * 8 + kPairOrder[k % 8] : k; }
-
-// Half i of the pairs is k = 0, 2, 1, 3, 4, 6, 5, 7, and so is the way back.
-static_assert(kPairOrder[kPairOrder[1]] == 1 && kPairOrder[kPairOrder[5]] == 5);
 
 // The nibbles of eight codes in order, as a word of a panel.
 uint32_t panel_word(uint32_t w) {
@@ -46,7 +41,7 @@ uint32_t panel_word(uint32_t w) {
 
 // Memory of one thread, as offsets.
 struct Scratch {
-  int64_t row;                          // tile registers: a row on its way to where it is staged
+  int64_t row;                          // a row on its way to where it is staged
   int64_t room;                         // of a Job
   int64_t codes, scale, zero, minimum;  // packed panels
 };
@@ -55,29 +50,30 @@ class Runner {
  public:
   explicit Runner(const Problem& p)
       : p_(p),
-        stage_(p.kernels->stage[p.kind]),
-        tiled_(on_tiles(p)),
+        many_(are_many(p)),
+        bytes_(many_ ? 0 : p.kernels->bytes[p.kind]),
         words_(round_up(p.k, kBlock) / kWordCodes),
         panels_((p.n + kPanelCols - 1) / kPanelCols),
-        a_bytes_((tiled_ ? words_ * kWordCodes * 2 * p.kernels->parts[p.kind]
-                         : words_ * kWordCodes * stage_bytes(stage_)) +
-                 kRowPad),
-        step_(tiled_ ? kTilePanels : p.kernels->panels),
+        a_bytes_(words_ * kWordCodes * staged_bytes(p) + kRowPad),
+        step_(many_ ? kManyPanels : p.kernels->panels),
         element_(kElementBytes[p.kind]) {}
 
   bool run(Workspace& workspace) {
-    const int64_t most = !tiled_ ? kChunkRows : p_.prepacked ? kTileChunk : kSharedChunks * kTileChunk;
-    const int64_t chunk = std::min(p_.m, most), padded = round_up(chunk, kTileRows);
+    const int64_t most = !many_ ? kChunkRows : p_.prepacked ? kManyRows : kSharedChunks * kManyRows;
+    const int64_t chunk = std::min(p_.m, most), padded = round_up(chunk, kReadRows);
     const int64_t threads = std::max(staging_threads(chunk), panel_threads(chunk));
     thread_bytes_ = lay_out_thread();
     Layout layout;
     const int64_t a = layout.add(padded * a_bytes_), sums = layout.add(padded * p_.groups * 4),
+                  factors = layout.add(padded * p_.groups * 4), wholes = layout.add(padded * p_.groups * 8),
                   scale = layout.add(padded * 4), bias = layout.add(panels_ * kPanelCols * 4),
                   of_threads = layout.add(threads * thread_bytes_);
     char* room = workspace.get(layout.size());
     if (room == nullptr) return false;
     a_ = room + a;
     sums_ = reinterpret_cast<float*>(room + sums);
+    factors_ = reinterpret_cast<float*>(room + factors);
+    wholes_ = reinterpret_cast<int32_t*>(room + wholes);
     row_scale_ = reinterpret_cast<float*>(room + scale);
     bias_ = reinterpret_cast<float*>(room + bias);
     of_threads_ = room + of_threads;
@@ -89,13 +85,16 @@ class Runner {
   }
 
  private:
-  // Sums of floats on tile registers have an order of their own, so batch_invariant leaves no choice.
-  static bool on_tiles(const Problem& p) {
-    if (p.kernels->stage_tiles == nullptr) return false;
-    return p.m >= p.kernels->tile_least[p.kind] || (p.batch_invariant && p.kind != kI8);
+  // Sums of floats have an order of their own there, so batch_invariant leaves no choice.
+  static bool are_many(const Problem& p) {
+    const int least = p.kernels->many_least[p.kind];
+    return least > 0 && (p.m >= least || (p.batch_invariant && p.kind != kI8));
   }
 
-  bool wants_sums() const { return p_.zero == kMin || (!tiled_ && p_.kernels->needs_sums[p_.kind]); }
+  // Of an element.
+  int64_t staged_bytes(const Problem& p) const {
+    return many_ ? p.kernels->many_bytes[p.kind] : bytes_ > 0 ? bytes_ : 2;
+  }
 
   int threads_for(int64_t tasks, int64_t macs) const {
     return static_cast<int>(std::clamp<int64_t>(std::min(tasks, macs / kMacsPerThread), 1, p_.threads));
@@ -108,8 +107,8 @@ class Runner {
   // What a thread needs: tasks must not throw, so none of them asks for memory.
   int64_t lay_out_thread() {
     Layout layout;
-    at_.row = layout.add(tiled_ ? p_.k * element_ + kRowEnd : 0);
-    at_.room = layout.add(tiled_ ? kTileRoom : 0);
+    at_.row = layout.add(p_.k * element_ + kRowEnd);
+    at_.room = layout.add(many_ ? kManyRoom : 0);
     const int64_t codes = p_.prepacked ? 0 : step_ * words_ * kPanelCols,
                   groups = p_.prepacked ? 0 : step_ * p_.groups * kPanelCols;
     at_.codes = layout.add(codes * 4);
@@ -121,15 +120,10 @@ class Runner {
 
   void run_rows(int64_t row, int64_t rows) {
     parallel_for(rows, staging_threads(rows), [&](int64_t begin, int64_t end, int index) {
-      for (int64_t i = begin; i < end; ++i) {
-        if (tiled_) {
-          stage_tiles(row + i, i, of_threads_ + index * thread_bytes_ + at_.row);
-        } else {
-          stage_row(row + i, i);
-        }
-      }
+      char* const room = of_threads_ + index * thread_bytes_ + at_.row;
+      for (int64_t i = begin; i < end; ++i) stage(row + i, i, room);
     });
-    const int64_t padded = round_up(rows, kTileRows);
+    const int64_t padded = round_up(rows, kReadRows);
     std::fill(a_ + rows * a_bytes_, a_ + padded * a_bytes_, char{0});
     std::fill(sums_ + rows * p_.groups, sums_ + padded * p_.groups, 0.0f);
     const int64_t unit = p_.kernels->panels;
@@ -138,22 +132,33 @@ class Runner {
     });
   }
 
-  void stage_row(int64_t row, int64_t to) {
-    char* at = a_ + to * a_bytes_;
-    const tw_tensor& a = *p_.a;
-    const int64_t from = row * a.stride[0], step = a.stride[1], padded = words_ * kWordCodes;
-    if (stage_ == kFloats) {
-      auto* out = reinterpret_cast<float*>(at);
-      for (int64_t k = 0; k < p_.k; ++k) out[k] = get(a, from + k * step);
-      std::fill(out + p_.k, out + padded, 0.0f);
-    } else if (stage_ == kBytes) {
-      copy_row<int8_t>(a, row, reinterpret_cast<int8_t*>(at));
-      std::fill(at + p_.k, at + padded, char{0});
-    } else {
-      stage_pairs(a, from, step, reinterpret_cast<uint16_t*>(at), padded);
-    }
+  // Row `row` of A becomes row `to` of what is staged.
+  void stage(int64_t row, int64_t to, char* room) {
     if (p_.row_scale != nullptr) row_scale_[to] = get(*p_.row_scale, row * p_.row_scale->stride[0]);
-    if (wants_sums()) sum_groups(row, 1.0f, sums_ + to * p_.groups);
+    if (element_ == 1) copy_row(*p_.a, row, room);
+    if (element_ == 2) copy_row(*p_.a, row, reinterpret_cast<uint16_t*>(room));
+    if (element_ == 4) copy_row(*p_.a, row, reinterpret_cast<uint32_t*>(room));
+    std::fill_n(room + p_.k * element_, kRowEnd, char{0});
+    float* const sums = sums_ + to * p_.groups;
+    const StageRow job{.from = room,
+                       .kind = p_.kind,
+                       .element = element_,
+                       .k = p_.k,
+                       .to = a_ + to * a_bytes_,
+                       .part_bytes = words_ * kWordCodes * 2,
+                       .group = p_.group,
+                       .wholes = wholes_ + 2 * to * p_.groups,
+                       .factors = factors_ + to * p_.groups,
+                       .sums = sums};
+    if (bytes_ > 0) return p_.kernels->stage_bytes(job);
+    float factor = 1.0f;
+    if (many_) {
+      factor = p_.kernels->stage_many(job);
+      if (p_.row_scale == nullptr) row_scale_[to] = 1.0f / factor;
+    } else {
+      stage_pairs(reinterpret_cast<const uint16_t*>(room), reinterpret_cast<uint16_t*>(job.to));
+    }
+    if (p_.zero == kMin && !(many_ && p_.kernels->many_whole)) sum_groups(row, factor, sums);
   }
 
   // Elements of a row, one after the other.
@@ -169,25 +174,10 @@ class Runner {
     }
   }
 
-  void stage_tiles(int64_t row, int64_t to, char* room) {
-    if (element_ == 1) copy_row(*p_.a, row, room);
-    if (element_ == 2) copy_row(*p_.a, row, reinterpret_cast<uint16_t*>(room));
-    if (element_ == 4) copy_row(*p_.a, row, reinterpret_cast<uint32_t*>(room));
-    std::fill_n(room + p_.k * element_, kRowEnd, char{0});
-    const StageRow job{room, p_.kind, element_, p_.k, a_ + to * a_bytes_, words_ * kWordCodes * 2};
-    const float factor = p_.kernels->stage_tiles(job);
-    row_scale_[to] =
-        p_.row_scale == nullptr ? 1.0f / factor : get(*p_.row_scale, row * p_.row_scale->stride[0]);
-    if (wants_sums()) sum_groups(row, factor, sums_ + to * p_.groups);
-  }
-
-  void stage_pairs(const tw_tensor& a, int64_t from, int64_t step, uint16_t* out, int64_t padded) const {
-    std::fill(out, out + padded, uint16_t{0});
-    for (int64_t k = 0; k < p_.k; ++k) {
-      const char* x = element(a, from + k * step);
-      out[staged_at(stage_, k)] = a.dtype == TW_INT8
-                                      ? static_cast<uint16_t>(int16_t{*reinterpret_cast<const int8_t*>(x)})
-                                      : *reinterpret_cast<const uint16_t*>(x);
+  // `from` is followed by zeros.
+  void stage_pairs(const uint16_t* from, uint16_t* to) const {
+    for (int64_t k = 0; k < words_ * kWordCodes; k += kWordCodes) {
+      for (int64_t i = 0; i < kWordCodes; ++i) to[k + kPairOrder[i]] = from[k + i];
     }
   }
 
@@ -222,7 +212,7 @@ class Runner {
     job.kind_of_zero = p_.zero;
     job.out = p_.out;
     job.room = room + at_.room;
-    if (tiled_) std::fill_n(job.room, kTileRoom, char{0});
+    if (many_) std::fill_n(job.room, kManyRoom, char{0});
     const int64_t step = p_.prepacked ? end - begin : step_;
     for (int64_t panel = begin; panel < end; panel += step) {
       job.panels = std::min(step, end - panel);
@@ -240,14 +230,16 @@ class Runner {
 
   // The panels of a job with all staged rows, as many at a time as it takes.
   void run_chunks(int64_t row, int64_t rows, int64_t col, Job* job) const {
-    const int64_t most = tiled_ ? kTileChunk : rows;
+    const int64_t most = many_ ? kManyRows : rows;
     for (int64_t first = 0; first < rows; first += most) {
       job->a = a_ + first * a_bytes_;
       job->sums = sums_ + first * p_.groups;
+      job->factors = factors_ + first * p_.groups;
+      job->wholes = wholes_ + 2 * first * p_.groups;
       job->rows = std::min(most, rows - first);
-      job->row_scale = p_.row_scale == nullptr && !tiled_ ? nullptr : row_scale_ + first;
+      job->row_scale = p_.row_scale == nullptr && !many_ ? nullptr : row_scale_ + first;
       job->c = p_.c.data + ((row + first) * job->c_row + col * job->c_col) * (p_.out == kOutF32 ? 4 : 2);
-      (tiled_ ? p_.kernels->run_tiles : p_.kernels->run)[p_.kind](*job);
+      (many_ ? p_.kernels->run_many : p_.kernels->run)[p_.kind](*job);
     }
   }
 
@@ -305,15 +297,16 @@ class Runner {
   }
 
   const Problem& p_;
-  const Stage stage_;
-  const bool tiled_;
+  const bool many_;
+  const int64_t bytes_;  // of a staged element, 0 where it is something else
   const int64_t words_, panels_, a_bytes_;
   const int64_t step_;  // panels that are packed at a time
   const int64_t element_;
   Scratch at_{};
   int64_t thread_bytes_ = 0;
   char *a_ = nullptr, *of_threads_ = nullptr;
-  float *sums_ = nullptr, *row_scale_ = nullptr, *bias_ = nullptr;
+  float *sums_ = nullptr, *factors_ = nullptr, *row_scale_ = nullptr, *bias_ = nullptr;
+  int32_t* wholes_ = nullptr;
 };
 
 }  // namespace

@@ -10,39 +10,20 @@
 #include <type_traits>
 
 #include "gemm_w4/host_paths.hpp"
+#include "gemm_w4/host_stage.hpp"
 
 #if TW_LEVEL == TW_LEVEL_amx
 namespace tw::gemm_w4::TW_ISA {
 namespace {
 
-typedef int32_t Ints __attribute__((vector_size(4 * kLanes)));
-typedef int8_t Int8s __attribute__((vector_size(kLanes)));
 typedef uint16_t Uint16s __attribute__((vector_size(2 * kLanes)));
 
 constexpr int kParts[4] = {3, 1, 2, 1};  // of a Kind
 
-TW_INLINE VF load_element(Kind kind, const char* at) {
-  if (kind == kF32) return load(reinterpret_cast<const float*>(at));
-  if (kind == kI8) {
-    Int8s bytes;
-    __builtin_memcpy(&bytes, at, sizeof bytes);
-    return to_float((VI) __builtin_convertvector(bytes, Ints));
-  }
-  const auto* halves = reinterpret_cast<const uint16_t*>(at);
-  return kind == kBF16 ? load_bf16(halves) : load_fp16(halves);
-}
-
 // What a row is multiplied with so that no part of what counts is subnormal, which a tile takes for 0.
 float factor_of(const StageRow& s) {
-  Words most{};
-  for (int64_t k = 0; k < s.k; k += kLanes) {
-    const Words size = words((VI)load_element(s.kind, s.from + k * s.element)) & 0x7fffffffu;
-    most = size > most ? size : most;
-  }
-  uint32_t largest = 0;
-  for (int i = 0; i < kLanes; ++i) largest = most[i] > largest ? most[i] : largest;
   constexpr uint32_t kSmall = (127 - 60) << 23;  // 2^-60
-  return largest < kSmall ? kTinyRow : 1.0f;
+  return largest(s, 0, s.k) < kSmall ? kTinyRow : 1.0f;
 }
 
 // `from` may be read, as zeros, to the end of a vector.
@@ -71,7 +52,7 @@ void unpack(const Job& j, int64_t panel, int64_t begin, int64_t end, char* to) {
   const auto table = Path::table(j.kind_of_zero);
   for (int64_t word = begin; word < end; ++word) {
     VI zero = zero_i();
-    if constexpr (!Path::kShared) zero = zero_codes(j, panel, word / j.group_words, 0);
+    if constexpr (!Path::kShared) zero = zero_codes(j, panel, word / j.group_words);
     const VI v = load_i(codes + word * kWordBytes);
     prefetch(next + word * kWordBytes);
     auto* at = reinterpret_cast<int32_t*>(to + (word - begin) * 4 * kWordBytes);
@@ -151,16 +132,16 @@ void finish(const Job& j, int64_t panel, const float* totals) {
   }
 }
 
-// Panels [first, last) of at most kTilePanels.
+// Panels [first, last) of at most kManyPanels.
 template <int Parts, class Path>
 void tile_panels(const Job& j, int64_t first, int64_t last) {
   char* weights = j.room;
   auto* part = reinterpret_cast<float (*)[kTileRows * kPanel]>(
-      j.room + kTileWeights);  // rows that a tile lacks stay 0
-  auto* totals = reinterpret_cast<float*>(j.room + kTileWeights + kTileParts);
+      j.room + kManyWeights);  // rows that a tile lacks stay 0
+  auto* totals = reinterpret_cast<float*>(j.room + kManyWeights + kManyParts);
   const int64_t rows = (j.rows + kTileRows - 1) / kTileRows * kTileRows, each = rows * kPanel;
   __builtin_memset(totals, 0, static_cast<std::size_t>((last - first) * each) * sizeof(float));
-  const int64_t most = kTileWords / j.group_words;
+  const int64_t most = kManyWords / j.group_words;
   for (int64_t group = 0; group < j.groups; group += most) {
     const int64_t end = group + most < j.groups ? group + most : j.groups;
     const int64_t word = group * j.group_words;
@@ -192,8 +173,8 @@ void begin_tiles(int64_t rows) {
 template <int Parts>
 void run_tiles(const Job& j) {
   begin_tiles(j.rows);
-  for (int64_t panel = 0; panel < j.panels; panel += kTilePanels) {
-    const int64_t end = panel + kTilePanels < j.panels ? panel + kTilePanels : j.panels;
+  for (int64_t panel = 0; panel < j.panels; panel += kManyPanels) {
+    const int64_t end = panel + kManyPanels < j.panels ? panel + kManyPanels : j.panels;
     if (j.kind_of_zero == kAsym) {
       tile_panels<Parts, Bf16Pairs<false>>(j, panel, end);
     } else {

@@ -28,6 +28,7 @@ EXPORT int layer_apply(const char* op, const void* a, const void* b, const void*
   if (is("to_float")) return store(fo, to_float(load_i(a))), 0;
   if (is("madd16")) return store(io, madd16(load_i(a), load_i(b))), 0;
   if (is("madd16_add")) return store(io, madd16_add(load_i(c), load_i(a), load_i(b))), 0;
+  if (is("dot_bytes16")) return store(io, dot_bytes16(load_i(c), load_i(a), load_i(b))), 0;
   if (is("bytes_even")) return store(io, bytes_even(load_i(a))), 0;
   if (is("bytes_odd")) return store(io, bytes_odd(load_i(a))), 0;
   if (is("flip_sign_bits8")) return store(io, flip_sign_bits8(load_i(a))), 0;

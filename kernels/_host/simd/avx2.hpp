@@ -37,6 +37,11 @@ TW_INLINE VI madd16_add(VI acc, VI a, VI b) {
   __asm__("vpaddd %1, %0, %0" : "+x"(acc) : "x"(_mm256_madd_epi16(a, b)));
   return acc;
 }
+// As an instruction, as above.
+TW_INLINE VI dot_bytes16(VI acc, VI u, VI s) {
+  __asm__("vpaddw %1, %0, %0" : "+x"(acc) : "x"(_mm256_maddubs_epi16(u, s)));
+  return acc;
+}
 TW_INLINE VI bytes_even(VI v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
 TW_INLINE VI bytes_odd(VI v) { return _mm256_srai_epi16(v, 8); }
 TW_INLINE VI flip_sign_bits8(VI v) { return _mm256_xor_si256(v, _mm256_set1_epi8(static_cast<char>(0x80))); }

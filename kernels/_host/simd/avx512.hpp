@@ -37,6 +37,7 @@ TW_INLINE VF to_float(VI a) { return _mm512_cvtepi32_ps(a); }
 
 TW_INLINE VI madd16(VI a, VI b) { return _mm512_madd_epi16(a, b); }
 TW_INLINE VI madd16_add(VI acc, VI a, VI b) { return add(acc, madd16(a, b)); }
+TW_INLINE VI dot_bytes16(VI acc, VI u, VI s) { return _mm512_add_epi16(acc, _mm512_maddubs_epi16(u, s)); }
 TW_INLINE VI bytes_even(VI v) { return _mm512_srai_epi16(_mm512_slli_epi16(v, 8), 8); }
 TW_INLINE VI bytes_odd(VI v) { return _mm512_srai_epi16(v, 8); }
 TW_INLINE VI flip_sign_bits8(VI v) { return _mm512_xor_si512(v, _mm512_set1_epi8(static_cast<char>(0x80))); }

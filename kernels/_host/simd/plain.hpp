@@ -19,6 +19,7 @@ constexpr bool kHasDpbf16 = TW_LEVEL >= TW_LEVEL_avx512;
 typedef float VF __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t VI __attribute__((vector_size(4 * kLanes)));
 typedef int32_t VS __attribute__((vector_size(4 * kLanes)));
+typedef int16_t VH __attribute__((vector_size(4 * kLanes)));
 
 // Keeps a value from being reasoned about.
 #if TW_LEVEL == TW_LEVEL_scalar
@@ -68,6 +69,12 @@ TW_INLINE VI madd16(VI a, VI b) {
   return (VI)al * (VI)bl + (VI)ah * (VI)bh;
 }
 TW_INLINE VI madd16_add(VI acc, VI a, VI b) { return add(acc, madd16(a, b)); }
+// Each 16-bit half of acc plus two products of unsigned bytes of u and signed bytes of s, which must fit.
+TW_INLINE VI dot_bytes16(VI acc, VI u, VI s) {
+  const VH even = (VH)(u & 0x00ff00ffu) * ((VH)(s << 8) >> 8),
+           odd = (VH)(u >> 8 & 0x00ff00ffu) * ((VH)s >> 8);
+  return (VI)((VH)acc + even + odd);
+}
 // Signed bytes 0 and 2 (even) or 1 and 3 (odd) of each lane, as two 16-bit halves.
 TW_INLINE VI bytes_even(VI v) {
   const VS low = (VS)(v << 24) >> 24, high = (VS)(v << 8) >> 24;

