@@ -88,6 +88,7 @@ class BeamGroup:
         for member, token, score in going:
             source = before[member]
             beam = Request(source.prompt, source.sampling, source.priority, source.salt)
+            beam.arrival = source.arrival
             beam.tokens, beam.group, beam.state = [*source.tokens, token], self, State.RUNNING
             blocks.fork(source, beam)
             self.members.append(beam)

@@ -7,8 +7,10 @@ other than greedily, keeps prefixes or turns tokens into text.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -109,6 +111,13 @@ class Ours:
 
     def once(self, prompts: Tokens, steps: int) -> tuple[float, Tokens]:
         """See Side."""
+        with _on_processors(self.threads):
+            return self._once(prompts, steps)
+
+    def close(self) -> None:
+        """See Side."""
+
+    def _once(self, prompts: Tokens, steps: int) -> tuple[float, Tokens]:
         engine = self.engine
         engine.use(self.threads)
         wanted = Sampling(most=steps + 1, ignore_eos=True)
@@ -129,13 +138,27 @@ class Ours:
         self.spent += took
         return took, [list(r.answer) for r in requests]
 
-    def close(self) -> None:
-        """See Side."""
-
     def _same(self, requests: Sequence[Request], count: int) -> None:
         found = [len(r.answer) for r in requests]
         if found != [count] * len(found):
             raise WrongOutput(f"requests have {found} tokens after a step that brings each {count}")
+
+
+@contextmanager
+def _on_processors(count: int) -> Iterator[None]:
+    """All threads of this process on the processors that peers with as many threads get."""
+    allowed = os.sched_getaffinity(0)
+
+    def allow(processors: Collection[int]) -> None:
+        for thread in os.listdir("/proc/self/task"):
+            with suppress(ProcessLookupError):  # it may have ended
+                os.sched_setaffinity(int(thread), processors)
+
+    allow(sorted(allowed)[:count])
+    try:
+        yield
+    finally:
+        allow(allowed)
 
 
 @dataclass(slots=True)

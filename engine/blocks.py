@@ -13,6 +13,7 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from tilewright.engine.requests import Request
 from tilewright.errors import OutOfPages, TilewrightError
@@ -171,18 +172,15 @@ class Blocks:
             )
 
     def _take(self, count: int) -> list[int]:
-        while self.pool.free_pages < count and self._evict():
-            pass
+        """Raises OutOfPages, and evicts nothing, where even all that may be evicted is too little."""
+        short = count - self.pool.free_pages
+        if short > 0:
+            unused = (k for k, v in self._known.items() if self.pool.references(v.handle) == 1)
+            evicted = list(islice(unused, short))
+            if len(evicted) == short:
+                self.pool.release_many([self._known.pop(key).handle for key in evicted])
+                self.counts.evicted += short
         return self.pool.alloc_many(count)
-
-    def _evict(self) -> bool:
-        for key, known in self._known.items():
-            if self.pool.references(known.handle) == 1:
-                del self._known[key]
-                self.pool.release(known.handle)
-                self.counts.evicted += 1
-                return True
-        return False
 
 
 def _parent(request: Request) -> bytes:

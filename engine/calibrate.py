@@ -16,7 +16,7 @@ from tilewright.engine.ops import Backends, Ops
 from tilewright.engine.transformer import Transformer
 from tilewright.kernels._kv.formats import PAGE
 from tilewright.models.checkpoint import Checkpoint
-from tilewright.models.text import TEXT_SHA256, default_text
+from tilewright.models.text import default_text
 from tilewright.models.tokenizer import Tokenizer
 
 TOKENS, WINDOW = 2048, 512
@@ -42,15 +42,14 @@ def static_scales(
     before for the same files is read again; a text is computed on the host, whatever the backends of `ops`.
     """
     config, dtype = model.config, from_torch(model.dtype).name
-    kept = Kept(
-        checkpoint.files(), form, dtype, TOKENS, TEXT_SHA256, folder="kv-scales", smallest=0
-    )
+    ids = _text(tokenizer, config.vocab)
+    kept = Kept(checkpoint.files(), form, dtype, WINDOW, ids, folder="kv-scales", smallest=0)
 
     def make() -> dict[str, Tensor]:
         host, own = Ops(Backends.parse("host"), ops.threads), model
         if ops.backends != host.backends:
             own = build(checkpoint, host, form if form in FORMATS else dtype, dtype)
-        return dict(zip("kv", scales(own, host, _text(tokenizer, config.vocab)), strict=True))
+        return dict(zip("kv", scales(own, host, ids), strict=True))
 
     found = kept.parts("scales", make)
     kept.save()

@@ -25,12 +25,14 @@ from tilewright.registry import family as family_named
 
 @dataclass(slots=True)
 class Heard:
-    """Counts calls by family, by precision and by `flag=value`."""
+    """Counts calls of `ops` by family, by `family=backend`, by precision and by `flag=value`."""
 
+    ops: Ops
     counts: Counter[str] = field(default_factory=Counter)
 
     def __call__(self, call: Call) -> None:
-        self.counts.update((call.family, call.precision))
+        ran = f"{call.family}={self.ops.backends.of(call.family)}"
+        self.counts.update((call.family, ran, call.precision))
         self.counts.update(f"{k}={v}" for k, v in call.flags.items())
 
 
@@ -56,7 +58,7 @@ class Diff:
     """Of `calls` calls, the outputs that differ by more than both sides' tolerances.
 
     `share` is the largest difference as a part of what is tolerated, 0 where all bits agree. `heard` counts
-    the calls of side b by family and by `flag=value`.
+    the calls of side b by family, by `family=backend` and by `flag=value`.
     """
 
     calls: int
@@ -91,9 +93,9 @@ def diff(
     _pass(engine, prompt)
     differences: list[Difference] = []
     shares = [0.0]
-    heard = Heard()
     number = 0
     other, _ = _traced(model, replace(choices, backends=b))
+    heard = Heard(other.ops)
 
     def hold(call: Call) -> None:
         nonlocal number

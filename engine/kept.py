@@ -15,6 +15,7 @@ import mmap
 import os
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ _MAGIC = b"twkept01"
 _HEAD = struct.Struct("<8sQQ")
 _ALIGN = 64
 _ENDS = 1 << 16  # bytes of either end of a file that tell it from others
+_NEW, _LEFT_S = ".new-", 3600.0  # what is being written; after so long nobody writes it any more
 SMALLEST = 1 << 24  # bytes; less is as quickly made again
 ROOM = 4 << 30  # bytes kept in all; the files not used for longest go, but never the newest
 _CODE = ("kept", "layout", "linear", "build", "calibrate", "transformer", "kv_cache")
@@ -135,7 +137,7 @@ def _write(path: Path, made: dict[str, Parts]) -> None:
         at = _up(at + tensor.nbytes)
     text = json.dumps(index).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=_NEW)
     try:
         with open(number, "w+b") as stream:
             stream.seek(_HEAD.size)
@@ -167,6 +169,9 @@ def _up(at: int) -> int:
 
 
 def _prune(folder: Path) -> None:
+    for left in folder.glob(f"{_NEW}*"):  # of a process that was killed
+        if time.time() - left.stat().st_mtime > _LEFT_S:
+            left.unlink(missing_ok=True)
     files = [(f.stat(), f) for f in folder.glob("[0-9a-f]*")]
     files.sort(key=lambda pair: pair[0].st_mtime_ns)
     total = sum(found.st_size for found, _ in files)

@@ -58,10 +58,12 @@ class Engine:
         self.context = min(model.config.context, cache.pages * PAGE)
         self.graphs = Graphs(model, ops, cache, self.context) if graphs else None
         self.ends, self.router = frozenset(model.config.ends), router
+        self._arrivals = 0
 
     def add(self, prompt: Sequence[int], sampling: Sampling | None = None, **more: int) -> Request:
         """Queue a prompt of token ids. Raises UsageError for one that can never be answered."""
         request = Request(tuple(prompt), sampling or Sampling(), **more)  # type: ignore[arg-type]
+        request.arrival = self._arrivals
         if len(request.prompt) >= self.context:
             raise UsageError(
                 f"a prompt of {len(request.prompt)} tokens; accepted: fewer than {self.context}, "
@@ -73,6 +75,7 @@ class Engine:
             raise UsageError(
                 f"token {wrong[0]} is not in the vocabulary of {self.model.config.vocab}"
             )
+        self._arrivals += 1
         request.salt = self.cache.salt + request.salt
         self.scheduler.add(request)
         return request

@@ -35,7 +35,7 @@ class Sampling:
         min_p: only tokens of at least this part of the most likely one's probability.
         presence, frequency: subtracted from logits of tokens of the answer, once and by their count.
         repetition: divides positive logits of tokens seen (prompt included), multiplies negative ones.
-        seed: of this request's own random numbers; None takes its number in the engine.
+        seed: of this request's own random numbers; None takes its place among the engine's arrivals.
         most: tokens of an answer at most.
         stop: texts that end the answer; they are not part of it.
         ignore_eos: go on after an end token.
@@ -101,7 +101,8 @@ class Request:
     """One request in the engine. `tokens` are known (prompt, then answer), `computed` of them are in the cache.
 
     `pages` are handles of the pool, one for each 16 tokens. Smaller `priority` goes first. `slot` is the
-    bit of the selection's request word, -1 for none. `turns` are positions, ascending, from which on its tokens
+    bit of the selection's request word, -1 for none. `arrival` is its place among those of its engine, which
+    beams of a search share. `turns` are positions, ascending, from which on its tokens
     are computed in bf16, in int8 again, in bf16, ... `salt` keeps prefixes apart that other
     weights or formats computed. `text` is the answer so far.
     """
@@ -111,6 +112,7 @@ class Request:
     priority: int = 0
     salt: bytes = b""
     number: int = field(default_factory=lambda: next(_numbers))
+    arrival: int = -1
     tokens: list[int] = field(default_factory=list)
     computed: int = 0
     pages: list[int] = field(default_factory=list)
@@ -130,6 +132,8 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt:
             raise UsageError("a prompt has no tokens; accepted: one or more")
+        if self.arrival < 0:
+            self.arrival = self.number
         self.tokens = list(self.prompt)
 
     @property
@@ -179,6 +183,6 @@ class Request:
         return self.group is not None and self.group.steps > 0
 
     @property
-    def order(self) -> tuple[int, int]:
+    def order(self) -> tuple[int, int, int]:
         """Who goes first: by priority, then by arrival."""
-        return (self.priority, self.number)
+        return (self.priority, self.arrival, self.number)

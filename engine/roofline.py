@@ -45,7 +45,10 @@ def floor(
     moved = weight_bytes(engine) + kv * batch * (seen if steps else prompt)
     attention = 4 * config.layers * config.heads * config.head_dim * seen
     work = queries * (2 * parameters(config) + attention) + 2 * batch * config.vocab * config.hidden
-    peak = max(ceilings.peak_gops(kind, threads) or 0.0 for kind in _KINDS.get(form, ("bf16",)))
+    peak = max(
+        ceilings.peak_gops(kind, threads) or 0.0
+        for kind in _KINDS.get(form.partition(":")[0], ("bf16",))
+    )
     memory = moved / (ceilings.bandwidth(moved, threads) * 1e6)
     compute = work / (peak * 1e6) if peak else 0.0
     return Floor(max(memory, compute), "compute" if compute > memory else "memory")
@@ -60,6 +63,8 @@ def parameters(config: ModelConfig) -> int:
 
 
 def weight_bytes(engine: Engine) -> int:
-    """Bytes of weights that a pass reads, the rows of the embedding aside; of experts, all."""
-    layers = engine.model.layers
-    return engine.model.head.bytes + sum(x.qkv.bytes + x.o.bytes + x.feed.bytes for x in layers)
+    """Bytes of weights that a pass reads at least, the rows of the embedding aside: of experts, one token's."""
+    layers, config = engine.model.layers, engine.model.config
+    used = config.experts_used / config.experts if config.experts else 1.0
+    feeds = sum(x.feed.bytes for x in layers) * used
+    return engine.model.head.bytes + sum(x.qkv.bytes + x.o.bytes for x in layers) + int(feeds)

@@ -89,7 +89,7 @@ def _draw(request: Request, logits: Tensor) -> int:
     """One token with the softmax's probabilities, by the exponential race (Gumbel's trick)."""
     if request.generator is None:
         seed = request.sampling.seed
-        request.generator = torch.Generator().manual_seed(request.number if seed is None else seed)
+        request.generator = torch.Generator().manual_seed(request.arrival if seed is None else seed)
     race = torch.empty_like(logits).exponential_(generator=request.generator)
     return int((logits - race.log()).argmax())
 

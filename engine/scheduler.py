@@ -201,5 +201,6 @@ class Scheduler:
         self.counts.mixed += len(kinds) == 2
 
 
-def _urgency(request: Request) -> tuple[int, bool, int]:
-    return (request.priority, request.state is State.WAITING, request.number)
+def _urgency(request: Request) -> tuple[int, bool, int, int]:
+    waits = request.state is State.WAITING
+    return (request.priority, waits, request.arrival, request.number)

@@ -88,7 +88,7 @@ def drive(
     """
     engine = open_engine(of.checkpoint, choices_of(of, on, question, base), built)
     engine.ends = frozenset(of.ends)
-    engine.ops.after = heard = Heard()
+    engine.ops.after = heard = Heard(engine.ops)
     group = None
     if "beams" in on:
         group = engine.beams(of.prompts[0], question.width, question.most, question.penalty)

@@ -21,8 +21,9 @@ from tilewright.engine.validate.tasks import Found, judge
 from tilewright.kernels._kv.formats import QUANTISED as KV_QUANTISED
 from tilewright.models.forward import plain_linear
 
-# Formats of weights, and what shows in the calls that they were used.
-SIGNS = {"bf16": "bf16", "w8a8": "scale=row_col", "q4_1": "gemm_w4"}
+# Formats of weights, with the type of activations where it is not theirs, and what shows in the calls that they
+# were used.
+SIGNS = {"bf16": "bf16", "w8a8": "scale=row_col", "q4_1": "gemm_w4", "q4_1:bf16": "gemm_w4"}
 SIGNS["w4a8"] = "activations=int8"
 # A format that is broken, not coarse, is nats away: a scale that is off, rows that are swapped.
 _BROKEN = 0.5
@@ -65,7 +66,7 @@ def divergence(expected: Tensor, found: Tensor) -> float:
 def _logits(of: Subject, choices: Choices) -> tuple[Tensor, Heard]:
     """fp32 [tokens, vocab] of one pass over the first prompt, and the calls it made."""
     engine = open_engine(of.checkpoint, choices)
-    engine.ops.after = heard = Heard()
+    engine.ops.after = heard = Heard(engine.ops)
     batch = alone(of.prompts[0])
     return engine.model.forward(engine.ops, engine.cache, batch).float(), heard
 

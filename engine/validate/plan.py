@@ -14,6 +14,7 @@ from tilewright.engine.transformer import Transformer
 from tilewright.engine.validate import formats
 from tilewright.engine.validate.features import FEATURES, combinations, drive
 from tilewright.engine.validate.oracle import Oracle, Question
+from tilewright.engine.validate.route import turned
 from tilewright.engine.validate.subjects import TINY_PREFIX, Subject, split, subject
 from tilewright.engine.validate.tasks import Found, Task, judge, name_of
 from tilewright.errors import unknown
@@ -23,7 +24,7 @@ _SHORT = Question(most=3)
 BACKENDS = tuple(name for name in TARGETS if name != "host")
 # Where several models are validated, what does not depend on the architecture is tried with these.
 _THOROUGH = ("smollm2", "tiny:llama", "tiny:mixtral")
-SECTIONS = (*FEATURES, "logits", "backends", "formats")
+SECTIONS = (*FEATURES, "logits", "backends", "formats", "route")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -65,6 +66,10 @@ class Plan:
         yield from self._features(of, dense=not tiny and not of.checkpoint.config.experts)
         if tiny and self._wanted.has("backends"):
             yield from self._backends(of, thorough)
+        if thorough and self._wanted.has("route"):
+            for graphs in (False, True):
+                work = partial(turned, of, graphs)
+                yield Task("route", "graph" if graphs else "", of.name, "host", work)
         if thorough and self._wanted.has("formats"):
             yield from self._formats(of)
 
@@ -92,20 +97,22 @@ class Plan:
         ops = ["gemm", "rmsnorm", "silu_mul", "rope", "kv_write", "paged_attention"]
         ops += ["grouped_gemm", "beam_topk"] if of.checkpoint.config.experts else ["quantize"]
 
-        def swapped(text: str, op: str) -> Found:
+        def swapped(text: str, op: str, ran: str) -> Found:
             base = Choices(form="fp32", backends=text)
             if op == "quantize":
                 base = dataclasses.replace(base, form="w8a8")
-                return formats.over_dequantised_weights(short, base, op, _SHORT)
+                return formats.over_dequantised_weights(short, base, ran, _SHORT)
             expected = self._expected(of)
             part = dataclasses.replace(expected, greedy=expected.greedy[-2:])
-            return formats.same_answers(short, base, _SHORT, part, self._oracle.name, op)
+            return formats.same_answers(short, base, _SHORT, part, self._oracle.name, ran)
 
         for name in BACKENDS[:1] if self._wanted.quick else BACKENDS:
-            yield Task("backend", "every op", of.name, name, partial(swapped, name, "gemm"))
+            work = partial(swapped, name, "gemm", f"gemm={name}")
+            yield Task("backend", "every op", of.name, name, work)
             for op in ops if thorough else ():
                 text = f"host,{op}={name}"
-                yield Task("backend", op, of.name, text, partial(swapped, text, op))
+                work = partial(swapped, text, op, f"{op}={name}")
+                yield Task("backend", op, of.name, text, work)
 
     def _formats(self, of: Subject) -> Iterator[Task]:
         """Each format: how far from fp32, call by call against a reference in fp64, answer by answer.
@@ -114,18 +121,19 @@ class Plan:
         rounds the other way moves the logits of SmolLM2 in W8A8 by 9 %, as its oracle in fp32 and in fp64 show.
         """
         tiny = of.name.startswith(TINY_PREFIX)
-        for form, sign in formats.SIGNS.items():
-            choices = Choices(form=form, pages=64)
+        for text, sign in formats.SIGNS.items():
+            form, _, dtype = text.partition(":")
+            choices = Choices(form=form, dtype=dtype, pages=64)
             if form in OWN and of.checkpoint.q4("layers.0.q") is None:
                 continue
-            yield Task(form, "kl", of.name, "host", self._far(of, choices, sign))
+            yield Task(text, "kl", of.name, "host", self._far(of, choices, sign))
             calls = partial(formats.same_calls, of, choices, sign)
-            yield Task(form, "each call", of.name, "host", calls)
-            if form == "q4_1" or (tiny and form == "w8a8"):
+            yield Task(text, "each call", of.name, "host", calls)
+            if text == "q4_1" or (tiny and form == "w8a8"):
                 over: Callable[[], Found] = partial(self._q4, of, choices, sign)
                 if form == "w8a8":
                     over = partial(formats.over_dequantised_weights, of, choices, sign)
-                yield Task(form, "dequantised", of.name, "host", over)
+                yield Task(text, "dequantised", of.name, "host", over)
         for choices in formats.kv_choices(self._wanted.quick):
             kind, sign = f"{choices.kv_layout}+{choices.residual}", f"kv={choices.kv}"
             over = partial(formats.over_dequantised_pages, of, choices, sign)

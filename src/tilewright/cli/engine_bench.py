@@ -36,7 +36,9 @@ def bench(
     weights: Annotated[
         str | None,
         typer.Option(
-            "--weights", metavar="FORM,...", help="Ours; by default q4_1, w4a8, bf16, w8a8."
+            "--weights",
+            metavar="FORM[:DTYPE],...",
+            help="Ours, and the type of activations; by default q4_1, q4_1:bf16, w4a8, bf16, w8a8.",
         ),
     ] = None,
     workload: Annotated[
@@ -162,13 +164,14 @@ def _engines(
 
     if not forms:
         native = checkpoint.q4("layers.0.q") is not None
-        forms = [*(["q4_1", "w4a8"] if native else []), "bf16", "w8a8"]
+        forms = [*(["q4_1", "q4_1:bf16", "w4a8"] if native else []), "bf16", "w8a8"]
     found = {}
     torch.set_num_threads(1)  # see engine.py: what torch does between our calls
-    for form in dict.fromkeys(forms):
-        say(f"loading {checkpoint.config.name} as {form}", json)
-        choices = Choices(form=form, budget=BUDGET, prefixes=False, graphs=graphs)
-        found[form] = open_engine(checkpoint, choices)
+    for text in dict.fromkeys(forms):
+        say(f"loading {checkpoint.config.name} as {text}", json)
+        form, _, dtype = text.partition(":")
+        choices = Choices(form=form, dtype=dtype, budget=BUDGET, prefixes=False, graphs=graphs)
+        found[text] = open_engine(checkpoint, choices)
     return found
 
 

@@ -33,7 +33,7 @@ def validate(
             "--feature",
             metavar="F,...",
             help="Only rows with one of them: batch, chunk, prefix, preempt, graph, nz, invariant, moe, "
-            "beams, logits, backends, formats.",
+            "beams, logits, backends, formats, route.",
         ),
     ] = None,
     quick: Annotated[

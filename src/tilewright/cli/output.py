@@ -66,7 +66,40 @@ def _plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: s
 
 @contextmanager
 def progress(what: str, total: int | None, json: str | None = None) -> Iterator[Step]:
-    """A progress bar with time left on a terminal; plain lines at most every five seconds elsewhere."""
+    """A progress bar with time left on a terminal; plain lines at most every five seconds elsewhere.
+
+    Inside it SIGTERM, as `timeout` sends it, is Ctrl-C: what was found so far is kept.
+    """
+    with _sigterm_as_ctrl_c(), _progress(what, total) as step:
+        yield step
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    import os
+    import signal
+    import threading
+
+    owner = os.getpid()
+
+    def stop(number: int, _: object) -> None:
+        if os.getpid() == owner:
+            raise KeyboardInterrupt
+        signal.signal(number, signal.SIG_DFL)  # a forked worker ends as it would have
+        os.kill(os.getpid(), number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Step]:
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import (
