@@ -32,7 +32,7 @@ def spoil(engine: Engine, row: int, step: int) -> None:
     engine.forward = spoilt  # type: ignore[method-assign]
 
 
-@pytest.mark.parametrize("row", [1, 2, 3])
+@pytest.mark.parametrize("row", [0, 1, 2])
 def test_nan_in_a_beam_ends_its_search_and_nothing_else(row: int) -> None:
     prompt = [3, 1, 4, 1, 5]
     engine = tiny_engine(pages=64)

@@ -146,6 +146,7 @@ def interpreting() -> Iterator[None]:
                 for name, value in list(vars(cls).items()):
                     if _is_jit(value):
                         setattr(cls, name, _method(_twin(value)))
+            _mend_dot(interpreter.InterpreterBuilder)
             _mend_bf16(interpreter.InterpreterBuilder, interpreter.ReduceScanOpInterface)
             # Patched once for all: a call of a helper would patch the language again, for 4 ms.
             interpreter._patch_lang(types.SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
@@ -214,6 +215,22 @@ def _restore(place: Any, names: Mapping[str, Any]) -> None:
     for name, value in names.items():
         if vars(place).get(name) is not value:
             setattr(place, name, value)
+
+
+def _mend_dot(builder: Any) -> None:
+    """Sum dots of floats in fp64: numpy's fp32 products round a row by its place on some processors, no GPU does."""
+    import numpy as np
+    from triton.runtime.interpreter import TensorHandle
+
+    plain = builder.create_dot
+
+    def create_dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
+        if any(x.data.dtype not in (np.float16, np.float32) for x in (a, b, d)):
+            return plain(self, a, b, d, *rest)
+        product = np.matmul(a.data.astype(np.float64), b.data.astype(np.float64))
+        return TensorHandle(product.astype(d.data.dtype) + d.data, d.dtype.scalar)
+
+    builder.create_dot = create_dot
 
 
 def _mend_bf16(builder: Any, reducer: Any) -> None:
