@@ -95,10 +95,11 @@ class KvCache:
             clear(self.tensors, self._pass.fresh)
 
     def probe(self, ops: Ops, queries: int) -> None:
-        """Run each op on a token of nobody, with so many query heads, before anything is in the cache.
+        """Run each op on a token of nobody, with so many query heads; the cache stays as it was.
 
         Raises Refused with the sentence of a backend that has not this format.
         """
+        before = {name: whole[0].clone() for name, whole in self.tensors.items()}
         batch = replace(alone([0]), slots=torch.tensor([-1], dtype=torch.int32))
         q = torch.zeros(1, queries, self.width, dtype=self.dtype)
         k = q[:, : self.heads]
@@ -109,6 +110,8 @@ class KvCache:
             pages = torch.zeros(1, PAGE, self.heads, self.width, dtype=self.dtype)
             self._close(ops, 0, (pages, pages), torch.zeros(1, dtype=torch.int32))
             self.residual_pages = 0
+        for name, value in before.items():
+            self.tensors[name][0] = value
 
     def keep(self, pages: Iterable[int]) -> None:
         """`pages` are those begun and not full that somebody owns: what is kept of others goes."""

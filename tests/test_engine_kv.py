@@ -268,6 +268,16 @@ def test_what_there_is_none_of_is_refused(
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("form", [f for f in FORMATS if f[0]], ids="-".join)
+def test_trying_a_backend_leaves_the_cache_as_it_was(
+    tiny: Path, form: tuple[str, str, str]
+) -> None:
+    tried = opened(tiny, form, backends="reference").cache.tensors
+    fresh = opened(tiny, form).cache.tensors
+    assert tried.keys() == fresh.keys()
+    assert all(torch.equal(tried[name], fresh[name]) for name in fresh)
+
+
 def test_static_scales_are_the_largest_magnitudes_and_kept(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
