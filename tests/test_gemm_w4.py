@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from native import host_lib
+from native.host_gemm_w4 import (
+    Tensors,
+    bits,
+    case_of,
+    levels,
+    multiply,
+    operands,
+    use_emulated,
+    use_native,
+    wanted,
+)
 from tilewright import native
-from tilewright.backends.host import view
 from tilewright.errors import Refused, UsageError
-from tilewright.inputs import draw
 from tilewright.kernels.gemm_w4 import formats
 from tilewright.kernels.gemm_w4.reference import dequantised
 from tilewright.numerics import compare
@@ -28,45 +35,6 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8->fp32", "int8->bf16", "int8->fp16")
 LAYOUTS, ZEROS = ("rows", "panel16"), ("sym", "asym", "min")
 # Where many rows of floats are multiplied as bytes too.
 BYTE_LEVELS = ("avx2vnni", "avx512")
-Tensors = dict[str, torch.Tensor]
-
-
-@cache
-def emulated_library() -> ctypes.CDLL:
-    units = [*host_lib.units_of("_host", emulate=True), *host_lib.units_of("gemm_w4", emulate=True)]
-    name = "libtw-gemm_w4-emulated.so"
-    lib = ctypes.CDLL(str(host_lib.build(name, units, ("-shared", "-Wl,--no-undefined"))))
-    lib.tw_force_level.argtypes = [ctypes.c_char_p]
-    return lib
-
-
-class Kernel:
-    """The function that `multiply` calls."""
-
-    address = 0
-
-
-def use_native(level: str | None) -> None:
-    native.module().force_level(level)
-    Kernel.address = native.host_function(family("gemm_w4"))
-
-
-def use_emulated(level: str) -> None:
-    emulated_library().tw_force_level(level.encode())
-    function = emulated_library().tw_host_gemm_w4
-    Kernel.address = ctypes.cast(function, ctypes.c_void_p).value or 0
-
-
-def levels(emulated: bool = True) -> Iterator[str]:
-    """Sets one level after the other: those this processor has, then those it lacks, emulated."""
-    here = native.module().cpu_levels()
-    for level in here:
-        use_native(level)
-        yield level
-    for level in host_lib.LEVELS:
-        if emulated and level not in here:
-            use_emulated(level)
-            yield level
 
 
 @pytest.fixture(autouse=True)
@@ -74,43 +42,6 @@ def automatic_level() -> Iterator[None]:
     use_native(None)
     yield
     use_native(None)
-
-
-def case_of(m: int, n: int, k: int, precision: str, **flags: Any) -> Any:
-    group = int(flags.get("group", 32))
-    sizes = {"M": m, "N": n, "K": k, "G": -(-k // group)}
-    return family("gemm_w4").spec.case(sizes, precision, {n: str(v) for n, v in flags.items()})
-
-
-def operands(case: Any, seed: int = 0) -> tuple[Tensors, Tensors]:
-    """Logical and physical inputs of a case."""
-    drawn = draw(family("gemm_w4"), case, seed)
-    logical = {n: v for n, v in drawn.logical.items() if v is not None}
-    return logical, {n: v for n, v in drawn.physical.items() if v is not None}
-
-
-def multiply(
-    case: Any, given: Tensors, c: torch.Tensor | None = None, threads: int = 1
-) -> torch.Tensor:
-    """One call of the host kernel."""
-    spec = family("gemm_w4").spec
-    if c is None:
-        dtype = spec.dtype_of(spec.outputs[0], case).torch()
-        c = torch.full((given["a"].shape[0], case.sizes["N"]), math.nan, dtype=dtype)
-    views = [view(t.name, given[t.name]) for t in spec.inputs if t.name in given]
-    attributes = {f.name: f.values.index(case.flags[f.name]) for f in spec.flags}
-    native.module().prepare(Kernel.address, [*views, view("c", c)], attributes, threads).run()
-    return c
-
-
-def wanted(case: Any, logical: Tensors) -> torch.Tensor:
-    from tilewright.kernels.gemm_w4.reference import gemm_w4
-
-    return gemm_w4(**logical, case=case)
-
-
-def bits(x: torch.Tensor) -> torch.Tensor:
-    return x.contiguous().view(torch.uint8)
 
 
 @settings(max_examples=250, deadline=None)
@@ -230,6 +161,30 @@ def test_fp32_activations_are_taken_whole(rows: int, power: int) -> None:
     for level in levels():
         want = (values / 2)[:rows, None].expand(rows, 33)
         assert torch.equal(multiply(case, physical), want), level
+
+
+@pytest.mark.parametrize("zero", ["sym", "asym"])
+@pytest.mark.parametrize(
+    ("precision", "ratio", "kept"), [("fp32", 2**6, 29), ("fp32", 2**18, 29), ("fp16", 2**11, 21)]
+)
+def test_a_large_activation_costs_its_group_what_the_readme_says(
+    precision: str, ratio: int, kept: int, zero: str
+) -> None:
+    """Its weights are 0, so that the sums are those of the others."""
+    case = case_of(2, 40, 96, precision, zero=zero)
+    logical, physical = operands(case)
+    a, codes = logical["a"].double(), logical["b"].clone()
+    a[:, ::32] = float(a.abs().max()) * ratio
+    codes[:, ::32] = logical["zero"].to(codes.dtype) if zero == "asym" else 8
+    physical["a"] = logical["a"] = a.to(logical["a"].dtype)
+    logical["b"], physical["b"] = codes, formats.codes_to_rows(codes, {})
+    weights = dequantised(codes, logical["scale"], logical.get("zero"), None, 32).abs()
+    largest, of_group = a.abs().unflatten(1, (3, 32)).amax(2), weights.unflatten(1, (3, 32)).sum(2)
+    tolerance = family("gemm_w4").spec.tolerance_of("c", case)
+    allowed = 2.0**-kept * largest @ of_group.t() + tolerance * a.abs() @ weights.t()
+    for level in levels():
+        found = (multiply(case, physical).double() - wanted(case, logical)).abs()
+        assert (found <= allowed).all(), level
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
