@@ -94,9 +94,6 @@ class Side(Protocol):
     def once(self, prompts: Tokens, steps: int) -> tuple[float, Tokens]:
         """Do a workload: the seconds of its timed part, and the tokens of each request, the first among them."""
 
-    def close(self) -> None:
-        """Give back what it holds."""
-
 
 @dataclass(slots=True)
 class Ours:
@@ -113,9 +110,6 @@ class Ours:
         """See Side."""
         with _on_processors(self.threads):
             return self._once(prompts, steps)
-
-    def close(self) -> None:
-        """See Side."""
 
     def _once(self, prompts: Tokens, steps: int) -> tuple[float, Tokens]:
         engine = self.engine
