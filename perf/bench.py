@@ -18,6 +18,8 @@ from tilewright.peers import Peer
 from tilewright.perf import ceilings as limits
 from tilewright.perf import gate
 from tilewright.perf import peers as peer_table
+from tilewright.perf.device import ceilings as device_ceilings
+from tilewright.perf.device.trial import on_device
 from tilewright.perf.engine import Effort
 from tilewright.perf.peers.itself import is_flag, itself
 from tilewright.perf.rows import (
@@ -36,6 +38,9 @@ from tilewright.targets import Target, target
 
 if TYPE_CHECKING:
     from tilewright.spec import KernelSpec, Precision
+
+
+_GPUS = ("cuda", "hip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +75,23 @@ class Plan:
 
 @dataclass(slots=True)
 class Ceiling:
-    """The ceilings of this machine, fetched when first needed; `reason` says why there are none."""
+    """The ceilings of this machine or of its GPU, fetched when first needed; `reason` says why there are none.
+
+    `source` gets them, measured again for True.
+    """
 
     found: limits.Ceilings | None = None
     reason: str = ""
     refreshed: bool = False
     tried: bool = False
+    source: Callable[[bool], limits.Ceilings] = limits.get
 
     def get(self) -> limits.Ceilings | None:
         """The ceilings, measured on first use; None where they cannot be."""
         if not self.tried:
             self.tried = True
             try:
-                self.found = limits.get()
+                self.found = self.source(False)
             except Unavailable as error:
                 self.reason = str(error)
         return self.found
@@ -92,7 +101,7 @@ class Ceiling:
         if not self.refreshed and self.found is not None:
             self.refreshed = True
             try:
-                self.found = limits.get(refresh=True)
+                self.found = self.source(True)
             except Unavailable as error:
                 self.reason = str(error)
 
@@ -103,6 +112,7 @@ class Ceiling:
         known = self.get()
         if known is None:
             return None, None
+        threads = max(1, threads)
         limit = limits.bound(spec, case, known, threads, cold)
         if time_us < limit.us and not self.refreshed:
             self.refresh()
@@ -160,8 +170,8 @@ def not_timed(family: Family, one: Backend, where: Target, precision: Precision)
     if cell.state is not State.RUN:
         why = f" ({cell.reason})" if cell.reason else ""
         return f"{one.name} on {where.name} is '{cell.state}' here{why}; only what runs on its hardware is timed"
-    if where.kind != "cpu":
-        return f"bench reads processor clocks; it does not time {where.name}"
+    if where.kind not in ("cpu", *_GPUS):
+        return f"bench reads the clocks of processors and GPUs; it does not time {where.name}"
     return None
 
 
@@ -174,14 +184,20 @@ def count(plan: Plan) -> int:
                 if not_timed(family, one, where, precision):
                     total += 1
                     continue
-                per_case = len(plan.threads or (0,)) * max(1, len(plan.against))
+                per_case = len(_threads(plan, where)) * max(1, len(plan.against))
                 total += len(cases(plan, family.spec, precision)) * per_case
     return total
+
+
+def _threads(plan: Plan, where: Target) -> Sequence[int]:
+    """Thread counts of a target's rows: 0 on a GPU, whose calls no threads of ours take part in."""
+    return (0,) if where.kind in _GPUS else plan.threads or (usable_cores(),)
 
 
 def rows(plan: Plan, ceiling: Ceiling | None = None) -> Iterator[BenchRow]:
     """One row per family, backend, case, thread count and peer. A row that has no time says why."""
     ceiling = ceiling or Ceiling()
+    on_gpu = Ceiling(source=device_ceilings.get)
     for family in plan.families:
         _known_peers(plan, family)
         for one, where in places(plan, family):
@@ -202,8 +218,9 @@ def rows(plan: Plan, ceiling: Ceiling | None = None) -> Iterator[BenchRow]:
                     )
                     yield unavailable_row(subject, reason)
                     continue
+                limit = on_gpu if where.kind in _GPUS else ceiling
                 for case in cases(plan, family.spec, precision):
-                    yield from _case_rows(plan, family, one, where, case, ceiling)
+                    yield from _case_rows(plan, family, one, where, case, limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,13 +257,14 @@ def _case_rows(
     inputs = plan.inputs(family, case, plan.seed)
     expected = gate.Expected.of(family, case, inputs, one)
     bench = _Bench(plan, family, one, where, case, inputs, expected, ceiling)
-    for threads in plan.threads or (usable_cores(),):
-        with peer_table.torch_threads(threads):
+    for threads in _threads(plan, where):
+        with peer_table.torch_threads(threads or usable_cores()):
             if not plan.against:
                 subject = bench.subject(case, threads)
                 yield _guarded(subject, inputs, partial(_alone, bench, subject))
                 continue
-            known = peer_table.find(family, case, inputs, threads)
+            theirs = on_device(inputs) if where.kind in _GPUS else inputs
+            known = peer_table.find(family, case, theirs, threads)
             known += [
                 itself(partial(bench.subject, threads=threads), case, inputs, wanted)
                 for wanted in plan.against
@@ -300,7 +318,8 @@ def _alone(bench: _Bench, subject: Subject) -> BenchRow:
 
 def _against(bench: _Bench, threads: int, known: Sequence[Peer], wanted: str) -> BenchRow:
     try:
-        peer, timer, note = peer_table.resolve(wanted, bench.family, known, bench.expected)
+        on_gpu = bench.target.kind in _GPUS
+        peer, timer, note = peer_table.resolve(wanted, bench.family, known, bench.expected, on_gpu)
     except Unavailable as error:
         return unavailable_row(bench.subject(bench.case, threads), str(error), wanted)
     like, ours = _like_for_like(bench, peer)

@@ -247,8 +247,8 @@ def cache_path() -> Path:
     return cache_folder("ceilings", f"{machine_key()}.json")
 
 
-def load(path: Path | None = None) -> Ceilings | None:
-    """The kept ceilings of this machine; None when there are none or they are of another form."""
+def load(path: Path | None = None, machine: str | None = None) -> Ceilings | None:
+    """The kept ceilings of this machine, or one named; None when there are none or they are of another form."""
     path = path or cache_path()
     if not path.is_file():
         return None
@@ -257,7 +257,7 @@ def load(path: Path | None = None) -> Ceilings | None:
         found = Ceilings.from_dict(content) if content.get("schema") == SCHEMA else None
     except (json.JSONDecodeError, KeyError, TypeError, ValueError):
         return None
-    return found if found is not None and found.machine == machine_key() else None
+    return found if found is not None and found.machine == (machine or machine_key()) else None
 
 
 def best_of(one: Ceilings, other: Ceilings) -> Ceilings:

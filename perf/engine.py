@@ -21,12 +21,12 @@ from tilewright.perf.statistics import (
     ratio_estimate,
 )
 from tilewright.perf.stopping import Effort, Width, rule_of
-from tilewright.perf.timers import Timer, flush_size, settle, undisturbed
+from tilewright.perf.timers import Timer, flushing, settle, undisturbed
 
 __all__ = ["Effort", "Measurement", "Pair", "Rounds", "Turns", "batch_for", "measure", "measure_pair", "measure_rounds"]  # fmt: skip
 
 # A sample shorter than this is a batch of calls, so that reading the clock does not count.
-_SHORTEST_SAMPLE_NS = {"native": 2_000.0, "python": 20_000.0, "run": 100_000.0}
+_SHORTEST_SAMPLE_NS = {"native": 2_000.0, "python": 20_000.0, "run": 100_000.0, "events": 100_000.0}
 _CHUNK_NS = 40e6
 BLOCK_NS = 8e6
 _MOST_IN_BLOCK = 40
@@ -130,12 +130,12 @@ def measure(
     effort = effort or Effort()
     rule = rule_of(effort)
     watch = Watch()
-    flush = flush_size() if cold else 0
+    flush, flush_ns = flushing(timer) if cold else (0, 0.0)
     with undisturbed():
         end = now() + effort.seconds
         call_ns = _warm_up(timer, effort, now)
         batch = batch_for(call_ns, timer.clock, cold)
-        each = call_ns * batch + flush / 8.0
+        each = call_ns * batch + flush_ns
         chunks: list[Samples] = []
         taken = 0
         while True:
@@ -185,13 +185,13 @@ class Turns:
         seed: int = 0,
     ) -> None:
         self._timers, self._cold, self._alone = timers, cold, alone
-        self._flush = flush_size() if cold else 0
+        self._flush, flush_ns = max(flushing(timer) for timer in timers) if cold else (0, 0.0)
         self._guesses = _alike([_warm_up(timer, effort, now) for timer in timers])
         self.batches = tuple(
             batch_for(g, t.clock, cold) for g, t in zip(self._guesses, timers, strict=True)
         )
         self._counts = [
-            int(np.clip(block_ns / (g * b + self._flush / 8.0), 1, _MOST_IN_BLOCK))
+            int(np.clip(block_ns / (g * b + flush_ns), 1, _MOST_IN_BLOCK))
             for g, b in zip(self._guesses, self.batches, strict=True)
         ]
         self._lot = np.random.default_rng(seed)

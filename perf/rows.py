@@ -56,8 +56,8 @@ class BenchRow:
 
     `state` is timed, impossible (below the physical floor), wrong (the check failed or the kernel cheated, so no time) or
     unavailable; `reason` explains the last three. `evidence` is how the time was obtained, None without
-    one. `clock` is native (read in C++ around the kernel) or python (each call made from Python, as in
-    pairs, where a peer can be called no other way). `mhz` is the lowest and the highest clock read meanwhile and
+    one. `clock` is native (read in C++ around the kernel), python (each call made from Python, as in
+    pairs, where a peer can be called no other way) or events (a GPU's own, named by `device`; `threads` is 0 there). `mhz` is the lowest and the highest clock read meanwhile and
     `mhz_source` who said so (perf/clock.py); `rule` is what was to stop the timing. A peer with a small `peer_ceiling_frac` is a weak
     one: a ratio to it says little.
     """
@@ -111,6 +111,7 @@ class BenchRow:
     mhz_source: str | None = None
     rule: str | None = None
     samples_id: str | None = None
+    device: str | None = None
 
 
 def _base(subject: Subject, checked: Comparison | None, state: str, reason: str) -> dict[str, Any]:
@@ -160,6 +161,7 @@ def _timing(subject: Subject, m: Measurement, limit: Bound | None) -> dict[str, 
     flops, moved = spec.flops_of(subject.case), spec.bytes_of(subject.case)
     return {
         "clock": m.clock,
+        "device": _device(m),
         "median_us": us,
         "ci_low_us": _finite(m.median.low / 1e3),
         "ci_high_us": _finite(m.median.high / 1e3),
@@ -176,9 +178,29 @@ def _timing(subject: Subject, m: Measurement, limit: Bound | None) -> dict[str, 
         "steal": m.disturbance.steal,
         "load": m.disturbance.load,
         "quiet": m.disturbance.quiet,
-        "mhz": m.disturbance.mhz(),
-        "mhz_source": m.disturbance.clock_source,
+        **_clock_read(m),
         "rule": m.rule,
+    }
+
+
+def _device(m: Measurement) -> str | None:
+    if m.clock != "events":
+        return None
+    from tilewright.perf.device.queue import queue
+
+    return queue().facts.name
+
+
+def _clock_read(m: Measurement) -> dict[str, Any]:
+    """The clock of what the call ran on: of a GPU after the timing, where its driver says it."""
+    if m.clock != "events":
+        return {"mhz": m.disturbance.mhz(), "mhz_source": m.disturbance.clock_source}
+    from tilewright.perf.device.queue import clock_mhz
+
+    mhz = clock_mhz()
+    return {
+        "mhz": None if mhz is None else (mhz, mhz),
+        "mhz_source": "none" if mhz is None else "nvml",
     }
 
 

@@ -111,7 +111,12 @@ class CallTimer:
 
 
 def timer_of(launch: Any, through_python: bool = False) -> Timer:
-    """A timer for a Launch: native where it can be, unless asked to go through Python like a peer does."""
+    """A timer for a Launch: native where it can be, unless asked to go through Python like a peer does; a GPU's
+    own where the call is on one."""
+    if launch.device is not None:
+        from tilewright.perf.device.timer import DeviceTimer
+
+        return DeviceTimer(launch.device.enqueue)
     if launch.native is None:
         return CallTimer(launch.run)
     return CallTimer(launch.native.run) if through_python else NativeTimer(launch.native)
@@ -144,6 +149,15 @@ def settle(limit_s: float = 0.02) -> None:
         time.sleep(0.001)
         if time.process_time_ns() - busy < 0.2 * (time.perf_counter_ns() - wall):
             return
+
+
+def flushing(timer: Timer) -> tuple[int, float]:
+    """Bytes to rewrite so that operands of this timer's call leave the caches, and the ns that takes."""
+    own: Callable[[], tuple[int, float]] | None = getattr(timer, "flushing", None)
+    if own is not None:
+        return own()
+    total = flush_size()
+    return total, total / 8.0
 
 
 def flush_size(caches: Sequence[tuple[str, int]] = (), cores: int = 0) -> int:

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from tilewright.inputs import Inputs
 from tilewright.numerics import Comparison
+from tilewright.perf.device.timer import DeviceTimer
+from tilewright.perf.device.trial import DeviceTrial
 from tilewright.perf.engine import Effort, Measurement, Pair, measure, measure_pair
 from tilewright.perf.gate import Expected, poison, require_peer
 from tilewright.perf.rows import Subject
 from tilewright.perf.timers import CallTimer, timer_of
 from tilewright.perf.watch.seal import seal
 from tilewright.perf.watch.trial import Trial
+
+
+def _trial(subject: Subject, inputs: Inputs, expected: Expected) -> Trial | DeviceTrial:
+    on_gpu = subject.target.kind in ("cuda", "hip")
+    return (DeviceTrial if on_gpu else Trial)(subject, inputs, expected)
 
 
 def time_alone(
@@ -20,7 +27,7 @@ def time_alone(
     Raises CheckFailed when its output on `inputs` is wrong, Cheated when it did anything else while it was
     timed than what it was checked for.
     """
-    trial = Trial(subject, inputs, expected)
+    trial = _trial(subject, inputs, expected)
     result = measure(trial.timer(timer_of(trial.launch), effort), effort, subject.cold)
     return result, trial.verdict()
 
@@ -29,13 +36,13 @@ def time_beside(
     subject: Subject,
     inputs: Inputs,
     expected: Expected,
-    theirs: CallTimer,
+    theirs: CallTimer | DeviceTimer,
     name: str,
     effort: Effort,
 ) -> tuple[Pair, Comparison]:
-    """Time the subject and a checked peer in interleaved pairs, both called from Python; the peer's output is
-    checked again afterwards. Raises as `time_alone` does, and PeerWrong when the peer is."""
-    trial = Trial(subject, inputs, expected)
+    """Time the subject and a checked peer in interleaved pairs, both called from Python, or on a GPU both replayed
+    by it; the peer's output is checked again afterwards. Raises as `time_alone` does, and PeerWrong when the peer is."""
+    trial = _trial(subject, inputs, expected)
     ours = trial.timer(timer_of(trial.launch, through_python=True), effort)
     if theirs.result is not None:
         values = theirs.result if isinstance(theirs.result, tuple) else (theirs.result,)

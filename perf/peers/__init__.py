@@ -10,6 +10,7 @@ import numpy as np
 
 from tilewright.errors import Unavailable
 from tilewright.peers import Peer
+from tilewright.perf.device.timer import DeviceTimer
 from tilewright.perf.gate import Expected, require_peer
 from tilewright.perf.timers import CallTimer, settle
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 BEST = "torch-best"
 _TRIAL_NS = 30e6
+
+PeerTimer = CallTimer | DeviceTimer
 
 
 @contextmanager
@@ -49,10 +52,10 @@ def names(family: Family, found: Sequence[Peer]) -> list[str]:
     return [*known, BEST] if known else []
 
 
-def prepared(peer: Peer, expected: Expected) -> CallTimer:
+def prepared(peer: Peer, expected: Expected, on_gpu: bool = False) -> PeerTimer:
     """A timer of the peer's call, once its output has been checked; raises Unavailable when it cannot or may
     not be timed."""
-    timer = CallTimer(peer.prepare())
+    timer = (DeviceTimer if on_gpu else CallTimer)(peer.prepare())
     timer.once()
     verdict = expected.judge_result(timer.result)
     require_peer(verdict, f"{peer.name} is wrong here, so it is not timed")
@@ -60,8 +63,12 @@ def prepared(peer: Peer, expected: Expected) -> CallTimer:
 
 
 def resolve(
-    wanted: str, family: Family, found: Sequence[Peer], expected: Expected
-) -> tuple[Peer, CallTimer, str]:
+    wanted: str,
+    family: Family,
+    found: Sequence[Peer],
+    expected: Expected,
+    on_gpu: bool = False,
+) -> tuple[Peer, PeerTimer, str]:
     """The peer of a name with its timer and a note; `torch-best` is the fastest of torch's in a short trial.
 
     Raises Unavailable with the reasons when there is no such peer or none can be timed.
@@ -69,16 +76,16 @@ def resolve(
     if wanted != BEST:
         for peer in found:
             if peer.name == wanted:
-                return peer, prepared(peer, expected), ""
+                return peer, prepared(peer, expected, on_gpu), ""
         declared = ", ".join(names(family, found)) or "none"
         raise Unavailable(
             f"{family.name} has no peer '{wanted}' for this case; declared: {declared}"
         )
-    best: tuple[float, Peer, CallTimer] | None = None
+    best: tuple[float, Peer, PeerTimer] | None = None
     notes = []
     for peer in (p for p in found if p.name.startswith("torch")):
         try:
-            timer = prepared(peer, expected)
+            timer = prepared(peer, expected, on_gpu)
         except Unavailable as error:
             notes.append(f"{peer.name}: {error}")
             continue
@@ -93,7 +100,7 @@ def resolve(
     return best[1], best[2], "fastest of " + "; ".join(notes)
 
 
-def _trial(timer: CallTimer) -> float:
+def _trial(timer: PeerTimer) -> float:
     """Median ns of a few calls, about 30 ms."""
     settle()
     first = float(timer.sample(2, 1, 0).min())

@@ -36,8 +36,10 @@ def itself(subject_of: Callable[[Case], Subject], case: Case, inputs: Inputs, wa
             raise Unavailable(f"with {wanted} there is no output {missing[0]} to compare")
         outputs = tuple(launch.outputs[n] for n in wanted_outputs)
 
+        run = launch.device.enqueue if launch.device else launch.run
+
         def call() -> Any:
-            launch.run()
+            run()
             return outputs
 
         return call

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tilewright.backends.base import Backend, Cell, Launch, State
+from tilewright.backends.base import Backend, Cell, Launch, OnDevice, State
 from tilewright.backends.table import all_backends, backend, cells
 
-__all__ = ["Backend", "Cell", "Launch", "State", "all_backends", "backend", "cells"]
+__all__ = ["Backend", "Cell", "Launch", "OnDevice", "State", "all_backends", "backend", "cells"]

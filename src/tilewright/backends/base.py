@@ -57,17 +57,27 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class OnDevice:
+    """A call as the queue of a GPU takes it: `enqueue` does not wait, `inputs` are what it reads there."""
+
+    enqueue: Callable[[], None]
+    inputs: Mapping[str, torch.Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """A call ready to be made any number of times on the same memory.
 
     `details` is what the last run left behind besides its outputs (findings and peaks of a twin run).
-    `native` is a prepared native call that C++ can time without Python in between, where there is one.
+    `native` is a prepared native call that C++ can time without Python in between, `device` a call that
+    a GPU can time; where there is one.
     """
 
     run: Callable[[], None]
     outputs: Mapping[str, torch.Tensor]
     details: dict[str, Any] = field(default_factory=dict)
     native: Any = None
+    device: OnDevice | None = None
 
 
 class Backend(ABC):

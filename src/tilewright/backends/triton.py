@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tilewright import toolchains
-from tilewright.backends.base import Backend, Cell, Launch, State
+from tilewright.backends.base import Backend, Cell, Launch, OnDevice, State
 from tilewright.errors import Refused, Unavailable
 from tilewright.inputs import Inputs, make_outputs
 from tilewright.targets import ALL
@@ -35,7 +35,6 @@ ASCEND_IR = "ascend-ir"
 PLANNED = "lowered to planned HIVM for static facts; a binary needs hivmc, which only CANN has"
 
 
-@cache
 @cache
 def installed() -> bool:
     """Whether triton can be imported (without importing it)."""
@@ -158,13 +157,18 @@ class Triton(Backend):
         import torch
 
         outputs = {k: with_gaps(v, torch.Tensor.cuda) for k, v in poisoned.items()}
-        tensors = {
+        given = {
             k: None if v is None else with_gaps(v, torch.Tensor.cuda)
             for k, v in inputs.physical.items()
-        } | outputs
+            if k not in outputs
+        }
+        tensors = given | outputs
+
+        def enqueue() -> None:
+            launch(tensors, case.flags, config, interpret=False)
 
         def run() -> None:
-            launch(tensors, case.flags, config, interpret=False)
+            enqueue()
             torch.cuda.synchronize()
 
-        return Launch(run, outputs)
+        return Launch(run, outputs, device=OnDevice(enqueue, given))

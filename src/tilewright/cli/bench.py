@@ -81,12 +81,14 @@ def run(
     as impossible. Configs come from tuning unless --config is given. With --against, both sides are timed
     in interleaved pairs in this run: ratio is peer time / our time, and the verdict is faster, slower or
     same only if the whole interval lies beyond, or within, 2 %. A peer with prepacked weights meets our
-    prepacked layout unless --flags fixes it. --dtype all takes every precision. Raw samples are kept.
+    prepacked layout unless --flags fixes it. Where there is a GPU, its targets are timed by its own events,
+    calls and peers replayed as graphs. --dtype all takes every precision. Raw samples are kept.
     What cannot be timed here is a row with its reason; if all are, or after Ctrl-C, the exit code is 3.
 
     \b
     Examples:
       tilewright bench gemm --shape M=64,N=1536,K=576 --dtype bf16 --against torch-best --threads 1,2
+      tilewright bench gemm --target cuda:sm_90 --dtype bf16 --shape M=4096,N=4096,K=4096 --against torch --cold
       tilewright bench gemm --export nvbench:gemm.nv.json --export perfetto:gemm.trace.json
     """
     from tilewright.errors import UsageError
@@ -137,7 +139,8 @@ def run(
             say(f"wrote {path}", json)
     lines = [_line(r) for r in found if r.state != "unavailable"]
     if lines:
-        table(_COLUMNS, lines, title=f"measured on {host().cpu}, seed {seed}", json=json)
+        machines = dict.fromkeys(r.device or host().cpu for r in found if r.state != "unavailable")
+        table(_COLUMNS, lines, title=f"measured on {', '.join(machines)}, seed {seed}", json=json)
     _remarks(found, ceiling, json)
     if interrupted:
         say(f"interrupted: {len(found)} of {total} rows were finished before", json)
