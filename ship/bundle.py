@@ -113,7 +113,8 @@ def _write(root: Path, request: Request, say: Say, counting: gpu.Counting) -> di
     )
 
     say("drawing golden vectors")
-    stored = golden.write_golden(root / "golden", pairs, request.golden_precisions)
+    for_gpus = any(t.kind in ("cuda", "hip") for t in request.targets)
+    stored = golden.write_golden(root / "golden", pairs, request.golden_precisions, for_gpus)
     _write_receiver(root)
     source = provenance.git_state(package_folder("tilewright.ship"))
     described = layout.metadata(request.name, identifier, request.version, source, __version__)

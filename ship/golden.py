@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tilewright import numerics
-from tilewright.cases import Case
+from tilewright.aot.source import fixed_sizes
+from tilewright.cases import Case, SizeGrid
 from tilewright.dims import Expr
 from tilewright.golden import golden_cases
 from tilewright.inputs import Inputs, draw, reference_outputs
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from tilewright.bindings.table import Op, OpArgument
-    from tilewright.spec import KernelSpec
+    from tilewright.spec import KernelSpec, Precision
 
 SCHEMA = "tilewright/golden/2"
 # All calls of a precision: vectors must not dominate a bundle.
@@ -28,12 +30,15 @@ SEED = 20
 
 
 def write_golden(
-    folder: Path, families: Sequence[tuple[Family, Op]], precisions: Sequence[str] = ()
+    folder: Path,
+    families: Sequence[tuple[Family, Op]],
+    precisions: Sequence[str] = (),
+    for_gpus: bool = False,
 ) -> int:
     """Write `cases.json` and one safetensors file a family; returns how many calls were stored.
 
     Outputs are the family's fp64 reference on inputs drawn from a fixed seed. With `precisions`
-    only those are stored.
+    only those are stored. `for_gpus` adds calls of the sizes that GPU binaries are made for, where they fix any.
     """
     from safetensors.torch import save_file
 
@@ -45,17 +50,38 @@ def write_golden(
         for precision in family.spec.precisions:
             if precisions and precision.name not in precisions:
                 continue
-            size = 0
-            for case in golden_cases(family.spec, precision):
-                size += int(family.spec.bytes_of(case))
-                if size > PRECISION_BYTES:
-                    break
-                rows.append(_store(family, op, case, SEED + len(rows), len(rows), tensors))
+            sources = [golden_cases(family.spec, precision)]
+            sources += [_fixed(family, precision)] if for_gpus else []
+            for cases in sources:
+                for case in _within(family.spec, cases):
+                    rows.append(_store(family, op, case, SEED + len(rows), len(rows), tensors))
         file = f"{family.name}.safetensors"
         save_file(tensors, folder / file)
         described.append({"family": family.name, "file": file, "cases": rows})
     write_json(folder / "cases.json", {"schema": SCHEMA, "families": described})
     return sum(len(d["cases"]) for d in described)
+
+
+def _within(spec: KernelSpec, cases: Iterable[Case]) -> Iterator[Case]:
+    """The first of them, as far as the room of a precision goes; one in any case."""
+    size = 0
+    for number, case in enumerate(cases):
+        size += int(spec.bytes_of(case))
+        if number and size > PRECISION_BYTES:
+            return
+        yield case
+
+
+def _fixed(family: Family, precision: Precision) -> Iterator[Case]:
+    """Calls whose sizes are those that the family's GPU binaries fix; none where they take any."""
+    if not family.has("triton.py"):
+        return
+    spec, fixed = family.spec, [dict(f) for f in fixed_sizes(family.module("triton")) if f]
+    whole = [sizes for sizes in spec.cases.sizes if all(sizes.values())]
+    if not fixed or not whole:
+        return
+    smallest = min(whole, key=lambda sizes: math.prod(sizes.values()))
+    yield from SizeGrid(tuple({**smallest, **one} for one in fixed)).cover(spec, precision, "host")
 
 
 def _store(

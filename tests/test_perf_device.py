@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -113,7 +114,6 @@ def test_a_time_below_the_ceiling_of_the_gpu_is_impossible(
         return fake_ceilings(1e-3)
 
     monkeypatch.setattr(device_ceilings, "get", slow)
-    gpu.call_ns = 1.0
     (row,) = rows(plan(), Ceiling(tried=True, reason="the processor's are not asked for"))
     assert row.state == "impossible" and "below" in row.reason
     assert asked == [False, True], "looked again before saying so"
@@ -204,3 +204,14 @@ def test_tuning_times_by_the_same_events(gpu: FakeGpu) -> None:
     timer = timer_of(launch)
     assert isinstance(timer, DeviceTimer)
     assert timer.sample(3, 4, 0) == pytest.approx(np.full(3, 5_000.0))
+
+
+def test_a_config_is_valued_by_those_events(gpu: FakeGpu) -> None:
+    pytest.importorskip("triton", reason="the gate looks at the compiled binary")
+    gemm = family("gemm")
+    case = gemm.spec.case({"M": 4, "N": 16, "K": 16}, "fp32", {})
+    outcome = MeasuredTime(gemm, case, SM_90, gpu).evaluate(
+        gemm.spec.default_config(SM_90), lambda stage: nullcontext()
+    )
+    assert outcome.value == pytest.approx(5.0), outcome
+    assert outcome.details["clock"] == "events"

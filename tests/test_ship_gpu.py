@@ -14,8 +14,9 @@ pytest.importorskip("triton", reason="triton compiles the binaries these tests l
 from fakes import gpu
 from fakes.bundles import library_of
 from fakes.gemm_gpu import every_launch
-from tilewright.ship.bundle import Bundle
+from tilewright.ship.bundle import Bundle, build
 from tilewright.ship.clean_venv import CleanVenv
+from tilewright.ship.request import make_request
 
 pytest_plugins = ("fakes.bundle_fixtures", "fakes.gpu_fixtures")
 
@@ -97,6 +98,37 @@ def stored(bundle: Path) -> tuple[list[str], int]:
         if c["precision"] == "fp16" and c["flags"]["b_layout"] in ("KN", "NK")
     ]
     return served, len(rows["cases"]) - len(served)
+
+
+@pytest.fixture(scope="session")
+def numbers_and_places(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Ops with a numeric flag that binaries fix, with memory changed in place, with a first input that may be absent."""
+    folder = tmp_path_factory.mktemp("ship") / "bundle"
+    return build(
+        make_request(
+            folder,
+            ["rmsnorm", "nz_kv"],
+            ["cpu", "cuda:sm_80"],
+            gpu_precisions=["fp16"],
+            golden_precisions=["fp16"],
+        )
+    )
+
+
+def test_numbers_that_binaries_fix_and_memory_changed_in_place_are_chosen_by(
+    numbers_and_places: Bundle, clean: CleanVenv, built: gpu.Built
+) -> None:
+    folder = numbers_and_places.folder
+    state, sentence, asked = stage(clean, folder, built.environment("sm_80"))
+    assert state == "passed", sentence
+    rows = json.loads((folder / "golden" / "cases.json").read_text())["families"]
+    stored = {row["family"]: row["cases"] for row in rows}
+    # Binaries of rmsnorm are for eps=1e-06 and for rows that need not agree bit for bit.
+    fixed = {"eps": "1e-06", "batch_invariant": "no"}.items()
+    served = [c["name"] for c in stored["rmsnorm"] if fixed <= c["flags"].items()]
+    assert served and [name for name in asked if name.startswith("rmsnorm")] == served
+    assert any("direction=read" in name for name in asked), asked
+    assert any("direction=write" in name for name in asked), asked
 
 
 def test_on_a_gpu_calls_with_a_binary_are_run_and_the_others_counted(

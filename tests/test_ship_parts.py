@@ -8,6 +8,7 @@ import importlib.metadata as installed
 import importlib.util
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tilewright.aot.source import fixed_sizes
 from tilewright.bindings.table import op_of
+from tilewright.dtypes import ALL as DTYPES
 from tilewright.errors import TilewrightError, Unavailable, UsageError
 from tilewright.inputs import draw, reference_outputs
 from tilewright.numerics import compare
@@ -93,6 +96,38 @@ def test_vectors_cover_every_flag_tails_and_empties(stored: Path) -> None:
         assert any(r["sizes"]["N"] % 16 and r["sizes"]["K"] % 4 for r in mine)
         assert {r["memory"] for r in mine} == {"dense", "padded"}
     assert sum(p.stat().st_size for p in (stored / "golden").iterdir()) < 3_000_000
+
+
+def test_a_copy_for_a_call_that_changes_it_stays_where_it_was(
+    receiver: dict[str, ModuleType],
+) -> None:
+    assert receiver["golden"].own(torch.ones(3, device="meta")).device.type == "meta"
+
+
+def test_the_launcher_has_a_code_for_every_dtype() -> None:
+    source = Path(golden.__file__).parent / "receiver" / "verify_parts" / "gpu.py"
+    (codes,) = re.findall(r"^_CODES = \((.*?)^\)", source.read_text(), re.DOTALL | re.MULTILINE)
+    found = [name.strip() for name in codes.split(",") if name.strip()]
+    wanted = {one.code: f"torch.{one.torch_name}" for one in DTYPES.values()}
+    assert found == [wanted[code] for code in sorted(wanted)]
+
+
+@pytest.mark.parametrize("name", ["attention", "paged_attention", "hadamard", "gemm"])
+def test_sizes_that_gpu_binaries_fix_have_stored_calls(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="triton says which sizes its binaries fix")
+    found = family(name)
+    precision = found.spec.precisions[0].name
+    stored = {}
+    for for_gpus in (False, True):
+        folder = tmp_path / str(for_gpus)
+        golden.write_golden(folder, [(found, op_of(found))], [precision], for_gpus)
+        stored[for_gpus] = json.loads((folder / "cases.json").read_text())["families"][0]["cases"]
+    more = stored[True][len(stored[False]) :]
+    assert stored[True][: len(stored[False])] == stored[False]
+    fixed = [dict(one) for one in fixed_sizes(found.module("triton")) if one]
+    for one in fixed:
+        assert any(one.items() <= row["sizes"].items() for row in more), one
+    assert bool(more) == bool(fixed)
 
 
 def test_every_stored_call_fits_the_schema(stored: Path) -> None:

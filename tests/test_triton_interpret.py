@@ -67,6 +67,20 @@ def test_a_kernel_that_raises_is_a_failed_kernel() -> None:
     assert torch.equal(c, a @ b)
 
 
+def test_a_config_that_needs_more_than_the_gpu_has_is_refused() -> None:
+    from triton.runtime.errors import OutOfResources
+
+    class TooLarge:
+        def __getitem__(self, grid: tuple[int, ...]) -> Any:
+            def start(*args: Any, **options: Any) -> None:
+                raise OutOfResources(321600, 232448, "shared memory")
+
+            return start
+
+    with pytest.raises(Refused, match="needs 321600 of shared memory .* this GPU has 232448"):
+        interpret.launch(TooLarge(), (1,), (), {}, {}, interpret=False)
+
+
 HELPER = """
 import triton
 import triton.language as tl

@@ -1,5 +1,7 @@
 #include "device/cuda_ops.hpp"
 
+#include <algorithm>
+
 namespace tilewright::device {
 namespace {
 
@@ -31,6 +33,11 @@ int32_t device_of(const tw::border::OpSpec& op, const Arguments& arguments) {
   return device;
 }
 
+// Any input that is there: where outputs are made. Each op has one that it does not work without.
+const Tensor& some_input(const Arguments& arguments) {
+  return **std::ranges::find_if(arguments.inputs, [](const OptionalTensor& input) { return input.has_value(); });
+}
+
 }  // namespace
 
 std::vector<Tensor> launch(const tw::border::OpSpec& op, const Arguments& arguments) {
@@ -55,7 +62,7 @@ std::vector<Tensor> launch(const tw::border::OpSpec& op, const Arguments& argume
     const bool present = resolved.present(op, i);
     const std::vector<int64_t> shape = present ? resolved.shape(op, i) : std::vector<int64_t>{0};
     outputs.push_back(torch::stable::new_empty(
-        *arguments.inputs[0], torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()),
+        some_input(arguments), torch::headeronly::IntHeaderOnlyArrayRef(shape.data(), shape.size()),
         tw::ops::kScalarTypes[resolved.precision->dtypes[i]]));
     if (present) request.tensors[i] = view_of(outputs.back());
   }

@@ -50,8 +50,8 @@ def launch(
 
     `args` are its leading parameters, `constexprs` the others by name, `options` the compiler's
     (`num_warps`, `num_stages`). A grid with a zero launches nothing. With `interpret` it runs on
-    the CPU; otherwise the tensors must lie on a GPU, or Unavailable is raised. What Triton raises about
-    the kernel arrives as KernelFailed.
+    the CPU; otherwise the tensors must lie on a GPU, or Unavailable is raised. A config that needs more than the
+    GPU has arrives as Refused, what else Triton raises about the kernel as KernelFailed.
     """
     if 0 in grid:
         return
@@ -64,9 +64,15 @@ def launch(
                 "a compiled Triton kernel needs tensors on a GPU, not cpu; use interpret instead"
             )
     from triton.errors import TritonError
+    from triton.runtime.errors import OutOfResources
 
     try:
         kernel[grid](*args, **constexprs, **options)
+    except OutOfResources as error:
+        raise Refused(
+            f"the kernel needs {error.required} of {error.name} with this config; this GPU has {error.limit}: "
+            "smaller tiles or fewer stages need less"
+        ) from error
     except TritonError as error:
         raise KernelFailed(f"Triton cannot launch the kernel: {_first_line(error)}") from error
 

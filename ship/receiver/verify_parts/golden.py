@@ -120,12 +120,12 @@ def placed(value: torch.Tensor, free: int, align: int = 0) -> torch.Tensor:
 
 
 def own(value: torch.Tensor) -> torch.Tensor:
-    """A copy with the same strides and the same alignment, for a call that changes it."""
+    """A copy where it is, with the same strides and the same alignment, for a call that changes it."""
     span = 0
     if value.numel():
         span = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
     unit = 512 // value.element_size()
-    room = torch.empty(span + 2 * unit, dtype=value.dtype)
+    room = torch.empty(span + 2 * unit, dtype=value.dtype, device=value.device)
     wanted = value.data_ptr() % 512
     shift = (wanted - room.data_ptr()) % 512 // value.element_size()
     copy = room.as_strided(value.shape, value.stride(), shift)

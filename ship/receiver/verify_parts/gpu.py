@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import struct
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ _CODES = (
     torch.int64,
     torch.uint8,
     torch.float64,
+    torch.int16,
 )
 
 
@@ -41,7 +43,7 @@ class _Tensor(ctypes.Structure):
 
 
 class _Attr(ctypes.Structure):
-    """`tw_attr`: a flag and the index of its value."""
+    """`tw_attr`: a flag and the index of its value; of a numeric one, the bits of a double."""
 
     _fields_ = [("name", ctypes.c_char_p), ("value", ctypes.c_int64)]
 
@@ -75,14 +77,18 @@ def gpu_stage(loaded: Loaded) -> Result:
     entries = document["entries"]
     if not entries:
         return "passed", "The bundle has no GPU binaries."
-    for entry in entries:
-        data = (folder / entry["binary"]).read_bytes()
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            return "failed", f"{entry['binary']} does not have the sha256 that dispatch.json gives."
+    kernels = [kernel for entry in entries for kernel in (entry, *entry.get("then", ()))]
+    for kernel in kernels:
+        data = (folder / kernel["binary"]).read_bytes()
+        if hashlib.sha256(data).hexdigest() != kernel["sha256"]:
+            return (
+                "failed",
+                f"{kernel['binary']} does not have the sha256 that dispatch.json gives.",
+            )
         if data[:4] != b"\x7fELF":
-            return "failed", f"{entry['binary']} is not an ELF file."
+            return "failed", f"{kernel['binary']} is not an ELF file."
     targets = ", ".join(sorted({e["target"] for e in entries}))
-    binaries = len({e["binary"] for e in entries})
+    binaries = len({kernel["binary"] for kernel in kernels})
     facts = f"{len(entries)} launch entries for {targets} name {binaries} binaries with the right sha256"
     library = loaded.library
     if not hasattr(library, "tw_gpu_choose"):
@@ -164,15 +170,12 @@ def choose(loaded: Loaded, call: Call, device: Device) -> tuple[int, str]:
     given = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
     like = next(t for t in call.args if isinstance(t, torch.Tensor))
     for name, want, dtype in zip(call.outputs, call.expected, call.dtypes, strict=True):
-        given[name] = torch.empty(want.shape, dtype=dtype, device=like.device)
+        if name not in call.changed:
+            given[name] = torch.empty(want.shape, dtype=dtype, device=like.device)
     tensors = (_Tensor * len(op["tensors"]))(
         *(_tensor(given.get(t["name"])) for t in op["tensors"])
     )
-    flags = [
-        (f["name"], f["values"].index(call.flags[f["name"]]))
-        for f in op["flags"]
-        if f["kind"] != "number"
-    ]
+    flags = [(f["name"], _flag_value(f, call.flags[f["name"]])) for f in op["flags"]]
     attrs = (_Attr * max(1, len(flags)))(*(_Attr(name.encode(), value) for name, value in flags))
     error, entry = ctypes.create_string_buffer(1024), ctypes.create_string_buffer(1024)
     room = ctypes.cast(error, ctypes.c_char_p)
@@ -187,6 +190,13 @@ def choose(loaded: Loaded, call: Call, device: Device) -> tuple[int, str]:
     )
     said = entry.value if status == 0 else error.value
     return status, said.decode(errors="replace")
+
+
+def _flag_value(flag: dict[str, Any], value: str) -> int:
+    if flag["kind"] == "number":
+        (bits,) = struct.unpack("<q", struct.pack("<d", float(value)))
+        return int(bits)
+    return int(flag["values"].index(value))
 
 
 def _tensor(value: torch.Tensor | None) -> _Tensor:
