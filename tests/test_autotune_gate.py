@@ -110,6 +110,15 @@ def test_the_default_is_never_dropped_for_being_unpromising() -> None:
     assert "spill" in both.judge(Config(tile_m=64), SPILLS)
 
 
+def test_where_the_clock_decides_only_what_cannot_run_is_dropped() -> None:
+    """On an H100 the rules dropped 34 of 36 configs of attention, for 8 bytes of spill some of them."""
+    gate = Gate(None, None, timed=True)
+    for place in range(30):
+        assert gate.judge({"tile_m": place}, (SPILLS, THIN)[place % 2]) == ""
+    assert "no such register" in gate.judge({}, Facts(error="no such register"))
+    assert gate.remark == ""
+
+
 def test_a_rule_that_would_lose_most_of_a_space_relaxes_with_a_remark() -> None:
     thin = sift([THIN] * 8 + [FINE] * 2)
     assert all(thin.passes) and "occupancy" in thin.remark
@@ -191,9 +200,13 @@ def test_a_gpu_that_is_present_is_gated_by_the_binary_it_will_run(spilling: Conf
 
     gemm, where = family("gemm"), target("cuda:sm_80")
     objective = MeasuredTime(gemm, gemm_case(), where, Present())
+    # A spill goes to the clock, with what is known; what the GPU cannot hold goes nowhere.
     found = objective.evaluate(spilling, lambda stage: nullcontext())
-    assert found.stage is Stage.GATE, found
-    assert "64 bytes of registers spill" in found.reason and found.details["regs"] > 0
+    assert found.value and found.details["spill_bytes"] == 64, found
+    large = {"tile_m": 128, "tile_n": 256, "tile_k": 128, "num_stages": 5}
+    huge = Config({**gemm.spec.default_config(where), **large})
+    lost = objective.evaluate(huge, lambda stage: nullcontext())
+    assert lost.stage is Stage.GATE and "shared" in lost.reason, lost
     good = objective.evaluate(gemm.spec.default_config(where), lambda stage: nullcontext())
     assert good.value and good.details["regs"] > 0 and good.details["size_bytes"] > 1000
     assert objective.sizes(("time", "size"))["size"] == "compiled"

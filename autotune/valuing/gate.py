@@ -143,12 +143,14 @@ def beyond_capacity(facts: Facts, target: Target | None = None) -> str:
 class Gate:
     """Judges configs as they come. The default, and what untuned calls get, are never dropped for what is merely unpromising.
 
-    A rule that would lose more than 60 % of the configs that can run relaxes itself; `remark` says so.
+    A rule that would lose more than 60 % of the configs that can run relaxes itself; `remark` says so. Where configs
+    are `timed` on the very GPU, the clock says what a spill or a low occupancy costs: only what cannot run is dropped.
     """
 
     target: Target | None
     default: Config | None
     suggested: Config | None = None
+    timed: bool = False
     _seen: list[Facts] = field(default_factory=list)
     _step: int = 0
 
@@ -158,14 +160,14 @@ class Gate:
 
     @property
     def remark(self) -> str:
-        return _SOFTER[self._step][1]
+        return "" if self.timed else _SOFTER[self._step][1]
 
     def judge(self, config: Mapping[str, Any] | None, facts: Facts) -> str:
         """Why this config goes no further; empty if it does."""
         if reason := beyond_capacity(facts, self.target):
             return reason
         self._note(facts)
-        if config is not None and config in (self.default, self.suggested):
+        if self.timed or (config is not None and config in (self.default, self.suggested)):
             return ""
         return self.rule.reason(facts)
 

@@ -66,7 +66,10 @@ class MeasuredTime(Staged):
         self.checker = Checker(family, case, target, backend, seed, threads)
         self.timer = timer
         self.gate = Gate(
-            target, family.spec.default_config(target), family.spec.config_for(case, target)
+            target,
+            family.spec.default_config(target),
+            family.spec.config_for(case, target),
+            timed=target.kind in ("cuda", "hip"),
         )
         self._weighs = False
         self._noise = Noise()

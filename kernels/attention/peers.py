@@ -77,13 +77,13 @@ def _sequences(case: Case, inputs: Inputs) -> list[tuple[int, int, int, int]]:
     ]
 
 
-def _mask(case: Case, queries: int, keys: int) -> Tensor | None:
+def _mask(case: Case, queries: int, keys: int, on: torch.device) -> Tensor | None:
     """What torch's `attn_mask` must be; None where `is_causal` or nothing says it."""
     causal, window = case.flags["mask"] == "causal", int(case.number("window"))
     if not window and (not causal or queries == keys):
         return None
-    places = torch.arange(queries)[:, None] + (keys - queries)
-    behind = places - torch.arange(keys)[None, :]
+    places = torch.arange(queries, device=on)[:, None] + (keys - queries)
+    behind = places - torch.arange(keys, device=on)[None, :]
     seen = behind >= 0 if causal else torch.ones_like(behind, dtype=torch.bool)
     return seen & (behind.abs() < window) if window else seen
 
@@ -103,7 +103,7 @@ def _sdpa(who: str, function: Callable[..., Tensor], case: Case, inputs: Inputs)
             if n and m
         ]
     for one in batches:
-        mask = _mask(case, one[0].shape[1], one[1].shape[1])
+        mask = _mask(case, one[0].shape[1], one[1].shape[1], q.device)
         options: dict[str, Any] = {"attn_mask": mask, "scale": _scale(case)}
         options["is_causal"] = causal and mask is None
         if shared:

@@ -62,6 +62,8 @@ def _paths(case: Case, inputs: Inputs) -> tuple[Tensor, Tensor, tuple[int, int, 
 
 
 def _products(case: Case, inputs: Inputs, threads: int) -> Call:
+    if _given(inputs, "owner").device.type != "cpu":
+        raise Unavailable("this repository's gemm is a peer of it on processors only")
     in_bf16, in_int8, counts = _paths(case, inputs)
     c = torch.empty((case.sizes["M"], case.sizes["N"]), dtype=torch.bfloat16)
     known = torch.tensor(counts, dtype=torch.int32)
@@ -128,7 +130,7 @@ def _torch(case: Case, inputs: Inputs) -> Call:
         raise Unavailable("the case lacks an operand")
 
     def call() -> tuple[Tensor, Tensor]:
-        c = torch.empty((case.sizes["M"], case.sizes["N"]), dtype=torch.bfloat16)
+        c = torch.empty((case.sizes["M"], case.sizes["N"]), dtype=torch.bfloat16, device=a8.device)
         if len(in_int8):
             total = torch._int_mm(a8[in_int8], b8.t()).float()
             total.mul_(by_row[in_int8, None]).mul_(by_col)

@@ -124,7 +124,9 @@ def rows_in_bf16(words: Tensor, layer: SupportsIndex, owner: Tensor) -> Tensor:
     groups, requests = torch.zeros((2, BITS + 1), dtype=torch.bool)
     groups[list(picked.groups)] = True
     requests[list(picked.requests)] = True  # the last one is that of no request
-    found: Tensor = groups[torch.arange(rows) // GROUP_ROWS] | requests[owner.long()]
+    on = owner.device
+    groups, requests = groups.to(on), requests.to(on)
+    found: Tensor = groups[torch.arange(rows, device=on) // GROUP_ROWS] | requests[owner.long()]
     return found | (layer in picked.layers)
 
 
