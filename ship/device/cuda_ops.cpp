@@ -35,7 +35,8 @@ int32_t device_of(const tw::border::OpSpec& op, const Arguments& arguments) {
 
 // Any input that is there: where outputs are made. Each op has one that it does not work without.
 const Tensor& some_input(const Arguments& arguments) {
-  return **std::ranges::find_if(arguments.inputs, [](const OptionalTensor& input) { return input.has_value(); });
+  return **std::ranges::find_if(arguments.inputs,
+                                [](const OptionalTensor& input) { return input.has_value(); });
 }
 
 }  // namespace
