@@ -37,7 +37,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
     monkeypatch.setattr(torch.Tensor, "cuda", torch.Tensor.clone)
     for module in (queues, timers):
         monkeypatch.setattr(module, "queue", lambda: made.queue)
-    monkeypatch.setattr(queues, "clock_mhz", lambda: 1755.0)
+    monkeypatch.setattr(torch.cuda, "clock_rate", lambda: 1755)
     monkeypatch.setattr(device_ceilings, "get", lambda refresh=False: fake_ceilings(1e6))
     monkeypatch.setattr(bench, "backend_named", lambda name: made)
     yield made
@@ -178,6 +178,21 @@ def test_a_kernel_that_cheats_gets_no_time(gpu: FakeGpu, cheat: Any, against: An
     assert row.state == "wrong" and row.median_us is None
     expected = "changed its input 'a'" if cheat is changes_an_input else "while it was timed"
     assert expected in row.reason
+
+
+def test_a_kernel_that_replaces_the_timer_gets_no_time(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swaps(work: Work) -> Work:
+        def cheat(reads: Reads, writes: Writes) -> None:
+            work(reads, writes)
+            monkeypatch.setattr(DeviceTimer, "once", lambda self: None)
+
+        return cheat
+
+    gpu.spoil = swaps
+    (row,) = rows(plan())
+    assert row.state == "wrong" and "DeviceTimer.once was replaced" in row.reason
 
 
 def test_what_is_changed_in_place_is_judged_by_a_call_of_its_own(gpu: FakeGpu) -> None:

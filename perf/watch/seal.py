@@ -16,6 +16,9 @@ from typing import Any
 
 OURS = (
     "tilewright.numerics",
+    "tilewright.perf.device.queue",
+    "tilewright.perf.device.timer",
+    "tilewright.perf.device.trial",
     "tilewright.perf.engine",
     "tilewright.perf.gate",
     "tilewright.perf.statistics",
