@@ -129,6 +129,19 @@ def test_a_peer_is_timed_by_the_same_events(gpu: FakeGpu, against: str) -> None:
     assert row.peer_median_us == pytest.approx(1000.0 if against == "torch" else 3000.0)
 
 
+def test_a_peer_that_breaks_on_a_gpu_is_a_row_with_its_reason(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*args: Any) -> None:
+        raise RuntimeError("Expected all tensors to be on the same device\nand more")
+
+    monkeypatch.setattr(torch.nn.functional, "linear", breaks)
+    monkeypatch.setattr("tilewright.kernels.gemm.peers.tried", lambda call: call)
+    (row,) = rows(plan(against=["torch"]))
+    assert row.state == "unavailable"
+    assert row.reason == "torch fails here: Expected all tensors to be on the same device"
+
+
 Reads = Mapping[str, torch.Tensor | None]
 Writes = Mapping[str, torch.Tensor]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tilewright.errors import Unavailable
-from tilewright.peers import Peer
+from tilewright.errors import CRASHES, TilewrightError, Unavailable
+from tilewright.peers import Peer, first_line
 from tilewright.perf.device.timer import DeviceTimer
 from tilewright.perf.gate import Expected, require_peer
 from tilewright.perf.timers import CallTimer, settle
@@ -55,8 +55,13 @@ def names(family: Family, found: Sequence[Peer]) -> list[str]:
 def prepared(peer: Peer, expected: Expected, on_gpu: bool = False) -> PeerTimer:
     """A timer of the peer's call, once its output has been checked; raises Unavailable when it cannot or may
     not be timed."""
-    timer = (DeviceTimer if on_gpu else CallTimer)(peer.prepare())
-    timer.once()
+    try:
+        timer = (DeviceTimer if on_gpu else CallTimer)(peer.prepare())
+        timer.once()
+    except TilewrightError:
+        raise
+    except CRASHES as error:
+        raise Unavailable(f"{peer.name} fails here: {first_line(error)}") from error
     verdict = expected.judge_result(timer.result)
     require_peer(verdict, f"{peer.name} is wrong here, so it is not timed")
     return timer
