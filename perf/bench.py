@@ -11,10 +11,17 @@ from tilewright import check, tables
 from tilewright.backends import Backend, State, all_backends
 from tilewright.backends import backend as backend_named
 from tilewright.cases import Case
-from tilewright.errors import Refused, TilewrightError, Unavailable, UsageError, unknown
+from tilewright.errors import (
+    KernelFailed,
+    Refused,
+    TilewrightError,
+    Unavailable,
+    UsageError,
+    unknown,
+)
 from tilewright.inputs import Inputs, draw_typical, from_logical
 from tilewright.machine import usable_cores
-from tilewright.peers import Peer
+from tilewright.peers import Peer, first_line
 from tilewright.perf import ceilings as limits
 from tilewright.perf import gate
 from tilewright.perf import peers as peer_table
@@ -305,6 +312,11 @@ def _guarded(
         failed = check.run(job, inputs)
         again = f"; replay: {failed.replay}" if failed.replay else ""
         return wrong_row(subject, f"{error}{again}", peer, peer_is)
+    except RuntimeError as error:
+        if subject.target.kind not in _GPUS:
+            raise
+        # Such as a GPU without the memory for it: the other rows stay.
+        return unavailable_row(subject, first_line(error), peer, peer_is)
 
 
 def _alone(bench: _Bench, subject: Subject) -> BenchRow:
@@ -320,7 +332,9 @@ def _against(bench: _Bench, threads: int, known: Sequence[Peer], wanted: str) ->
     try:
         on_gpu = bench.target.kind in _GPUS
         peer, timer, note = peer_table.resolve(wanted, bench.family, known, bench.expected, on_gpu)
-    except Unavailable as error:
+        if timer.clock == "queued":
+            note = "; ".join(filter(None, (note, "queued from Python, not a graph")))
+    except (Unavailable, Refused, KernelFailed) as error:
         return unavailable_row(bench.subject(bench.case, threads), str(error), wanted)
     like, ours = _like_for_like(bench, peer)
     fitted = bench.subject(like, threads)

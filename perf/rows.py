@@ -57,7 +57,8 @@ class BenchRow:
     `state` is timed, impossible (below the physical floor), wrong (the check failed or the kernel cheated, so no time) or
     unavailable; `reason` explains the last three. `evidence` is how the time was obtained, None without
     one. `clock` is native (read in C++ around the kernel), python (each call made from Python, as in
-    pairs, where a peer can be called no other way) or events (a GPU's own, named by `device`; `threads` is 0 there). `mhz` is the lowest and the highest clock read meanwhile and
+    pairs, where a peer can be called no other way), events (a GPU's own, named by `device`; `threads` is 0 there) or queued (the same, of calls that cannot
+    be captured as graphs). `mhz` is the lowest and the highest clock read meanwhile and
     `mhz_source` who said so (perf/clock.py); `rule` is what was to stop the timing. A peer with a small `peer_ceiling_frac` is a weak
     one: a ratio to it says little.
     """
@@ -183,8 +184,11 @@ def _timing(subject: Subject, m: Measurement, limit: Bound | None) -> dict[str, 
     }
 
 
+_OF_GPUS = ("events", "queued")
+
+
 def _device(m: Measurement) -> str | None:
-    if m.clock != "events":
+    if m.clock not in _OF_GPUS:
         return None
     from tilewright.perf.device.queue import queue
 
@@ -193,7 +197,7 @@ def _device(m: Measurement) -> str | None:
 
 def _clock_read(m: Measurement) -> dict[str, Any]:
     """The clock of what the call ran on: of a GPU after the timing, where its driver says it."""
-    if m.clock != "events":
+    if m.clock not in _OF_GPUS:
         return {"mhz": m.disturbance.mhz(), "mhz_source": m.disturbance.clock_source}
     from tilewright.perf.device.queue import clock_mhz
 

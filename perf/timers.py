@@ -25,9 +25,11 @@ _MOST_FOR_LAST_LEVEL = 256 << 20
 
 
 class Timer(Protocol):
-    """Takes samples of one call. `clock` names who reads the time."""
+    """Takes samples of one call."""
 
-    clock: str
+    @property
+    def clock(self) -> str:
+        """Who reads the time."""
 
     def once(self) -> None:
         """One call, untimed."""

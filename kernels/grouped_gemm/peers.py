@@ -103,7 +103,7 @@ def _reordered(case: Case, inputs: Inputs) -> list[Product]:
 
 def _loop(inputs: Inputs, products: list[Product]) -> Call:
     a, ends = _given(inputs, "a").contiguous(), _given(inputs, "ends")
-    c = torch.zeros((a.shape[0], _given(inputs, "b").shape[1]), dtype=a.dtype)
+    c = torch.zeros((a.shape[0], _given(inputs, "b").shape[1]), dtype=a.dtype, device=a.device)
 
     def call() -> Tensor:
         begin = 0
@@ -122,7 +122,8 @@ def _int8_loop(case: Case, inputs: Inputs) -> Call:
     by_row, by_col = inputs.logical.get("row_scale"), inputs.logical.get("col_scale")
     names = {"int8->bf16": torch.bfloat16, "int8->fp16": torch.float16, "int8->fp32": torch.float32}
     biases = _biases(inputs)
-    c = torch.zeros((a.shape[0], b.shape[1]), dtype=names.get(case.precision, torch.int32))
+    dtype = names.get(case.precision, torch.int32)
+    c = torch.zeros((a.shape[0], b.shape[1]), dtype=dtype, device=a.device)
 
     def call() -> Tensor:
         begin = 0

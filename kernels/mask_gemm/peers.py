@@ -129,6 +129,8 @@ def _torch(case: Case, inputs: Inputs) -> Call:
     if a8 is None or b8 is None or by_row is None or by_col is None:
         raise Unavailable("the case lacks an operand")
 
+    known = torch.tensor(counts, dtype=torch.int32, device=a8.device)
+
     def call() -> tuple[Tensor, Tensor]:
         c = torch.empty((case.sizes["M"], case.sizes["N"]), dtype=torch.bfloat16, device=a8.device)
         if len(in_int8):
@@ -138,6 +140,6 @@ def _torch(case: Case, inputs: Inputs) -> Call:
         if len(in_bf16) and a is not None and b16 is not None:
             product = torch.nn.functional.linear(a[in_bf16], b16)
             c[in_bf16] = product if bias is None else (product + bias).bfloat16()
-        return c, torch.tensor(counts, dtype=torch.int32)
+        return c, known.clone()
 
     return tried(call)

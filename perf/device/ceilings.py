@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tilewright.document import write_text
+from tilewright.errors import Unavailable
 from tilewright.machine import cache_folder
 from tilewright.perf import ceilings
 from tilewright.perf.ceilings import Ceilings, Level
@@ -34,7 +35,10 @@ def get(refresh: bool = False) -> Ceilings:
     known = ceilings.load(path, on.facts.name)
     if known is not None and not refresh:
         return known
-    fresh = measure(on)
+    try:
+        fresh = measure(on)
+    except RuntimeError as error:
+        raise Unavailable(f"the ceilings of {on.facts.name} cannot be measured: {error}") from error
     merged = ceilings.best_of(known, fresh) if known is not None else fresh
     write_text(path, json.dumps(merged.as_dict(), indent=1) + "\n")
     return merged
@@ -85,10 +89,11 @@ def _product(kind: str, side: int) -> Callable[[], torch.Tensor]:
     import torch
 
     if kind == "int8":
-        a, b = (torch.randint(-128, 128, (side, side), device="cuda").to(torch.int8) for _ in "ab")
+        a, b = (torch.randint(-128, 128, (side, side), dtype=torch.int8).cuda() for _ in "ab")
         return partial(torch._int_mm, a, b.t())
     dtype = getattr(torch, _KINDS[kind])
-    a, b = (torch.randn(side, side, device="cuda").to(dtype) for _ in "ab")
+    # Drawn on the processor: a capture that failed before may have left the GPU's generator unusable.
+    a, b = (torch.randn(side, side).to(dtype).cuda() for _ in "ab")
     return partial(torch.mm, a, b)
 
 

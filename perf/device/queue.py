@@ -23,9 +23,10 @@ class Facts(NamedTuple):
 
 
 class Queue(Protocol):
-    """The current stream of a device."""
+    """The current stream of a device; `device` is torch's word for where its memory is."""
 
     facts: Facts
+    device: str
 
     def mark(self) -> Any:
         """A point in the queue whose time can be had once it has passed."""
@@ -48,6 +49,8 @@ class Queue(Protocol):
 
 class TorchQueue:
     """torch's current stream; CUDA and HIP devices go by the same names there."""
+
+    device = "cuda"
 
     def __init__(self) -> None:
         """Raises Unavailable where torch sees no GPU."""
@@ -88,18 +91,19 @@ class TorchQueue:
     def capture(self, call: Callable[[], Any], calls: int) -> tuple[Callable[[], None], Any] | None:
         """See Queue. The call is made before on a stream of its own: what is compiled or set up is not kept."""
         cuda = self._torch.cuda
-        side = cuda.Stream()
-        side.wait_stream(cuda.current_stream())
+        side, main = cuda.Stream(), cuda.current_stream()
+        side.wait_stream(main)
         with cuda.stream(side):
             call()
-        cuda.current_stream().wait_stream(side)
+        main.wait_stream(side)
         graph, result = cuda.CUDAGraph(), None
         try:
             with cuda.graph(graph):
                 for _ in range(calls):
                     result = call()
         except RuntimeError:
-            # It waits for the device or reads from it, which a graph cannot.
+            # It waits for the device or reads from it, which a graph cannot. torch does not leave its stream then.
+            cuda.set_stream(main)
             return None
         return graph.replay, result
 
@@ -110,7 +114,7 @@ def clock_mhz() -> float | None:
 
     try:
         return float(torch.cuda.clock_rate())
-    except (ImportError, RuntimeError):
+    except Exception:  # noqa: BLE001 - management libraries raise classes of their own
         return None
 
 

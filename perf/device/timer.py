@@ -25,8 +25,6 @@ class DeviceTimer:
     cold, until the host has queued all of it.
     """
 
-    clock = "events"
-
     def __init__(self, call: Callable[[], Any], on: Queue | None = None) -> None:
         self._call, self._on = call, on or queue()
         self.result: Any = None
@@ -34,9 +32,14 @@ class DeviceTimer:
         self._host_ns = 0.0
 
     @property
-    def captured(self) -> bool:
-        """Whether calls are replayed as graphs; known after the first sample."""
-        return bool(self._replays) and not self._host_ns
+    def clock(self) -> str:
+        """`events`, or `queued` where calls cannot be captured and each is queued from Python; known after a sample."""
+        return "queued" if self._host_ns else "events"
+
+    @property
+    def device(self) -> str:
+        """Where the results of calls lie, in torch's words."""
+        return self._on.device
 
     def flushing(self) -> tuple[int, float]:
         """Bytes to rewrite so that operands leave this GPU's caches, and the ns that takes."""

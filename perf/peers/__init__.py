@@ -62,9 +62,21 @@ def prepared(peer: Peer, expected: Expected, on_gpu: bool = False) -> PeerTimer:
         raise
     except CRASHES as error:
         raise Unavailable(f"{peer.name} fails here: {first_line(error)}") from error
+    if isinstance(timer, DeviceTimer):
+        _require_there(peer, timer)
     verdict = expected.judge_result(timer.result)
     require_peer(verdict, f"{peer.name} is wrong here, so it is not timed")
     return timer
+
+
+def _require_there(peer: Peer, timer: DeviceTimer) -> None:
+    """Raises Unavailable for results elsewhere: what the processor did is no part of a GPU's time."""
+    values = timer.result if isinstance(timer.result, tuple) else (timer.result,)
+    for value in values:
+        if value is not None and value.device.type != timer.device:
+            raise Unavailable(
+                f"{peer.name} leaves a result on {value.device.type}, so it is not timed on a GPU"
+            )
 
 
 def resolve(

@@ -25,6 +25,7 @@ class FakeQueue:
     """Marks are its clock in ns. `replays` counts graphs that were replayed, by their calls."""
 
     facts = Facts(NAME, 1 << 20)
+    device = "cpu"
 
     def __init__(self, captures: bool = True) -> None:
         self.ns, self.captures = 0.0, captures

@@ -108,11 +108,13 @@ class Triton(Backend):
             return self._cell(family, target, precision, State.COMPILE, PLANNED)
         if device_present(target.kind) and device_arch() == target.arch:
             return self._cell(family, target, precision, State.RUN)
+        found = device_arch() if device_present(target.kind) else None
+        here = f"the GPU here is {found}" if found else "no such GPU here"
         if target.name == INTERPRETED:
-            reason = "no such GPU here: interpreted for correctness, compiled for static facts"
+            reason = f"{here}: interpreted for correctness, compiled for static facts"
             return self._cell(family, target, precision, State.INTERPRET, reason)
         return self._cell(
-            family, target, precision, State.COMPILE, "no such GPU here: compiled for static facts"
+            family, target, precision, State.COMPILE, f"{here}: compiled for static facts"
         )
 
     def prepare(

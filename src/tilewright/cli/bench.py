@@ -189,7 +189,7 @@ def _remarks(found: list[BenchRow], ceiling: Ceiling, json: str | None) -> None:
                 f"{row.state.upper()} {row.family} {row.backend} {row.dtype} {row.case}: {row.reason}",
                 json,
             )
-    disturbed = [r for r in found if r.quiet is False]
+    disturbed = [r for r in found if r.quiet is False and r.device is None]
     if disturbed:
         worst = max((r.others_busy or 0) + (r.steal or 0) for r in disturbed)
         say(
