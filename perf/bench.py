@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from tilewright.spec import KernelSpec, Precision
 
 
-_GPUS = ("cuda", "hip")
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to benchmark. Empty selections mean the defaults: the host backend (the reference where a family
@@ -177,7 +174,7 @@ def not_timed(family: Family, one: Backend, where: Target, precision: Precision)
     if cell.state is not State.RUN:
         why = f" ({cell.reason})" if cell.reason else ""
         return f"{one.name} on {where.name} is '{cell.state}' here{why}; only what runs on its hardware is timed"
-    if where.kind not in ("cpu", *_GPUS):
+    if where.kind != "cpu" and not where.is_gpu:
         return f"bench reads the clocks of processors and GPUs; it does not time {where.name}"
     return None
 
@@ -198,7 +195,7 @@ def count(plan: Plan) -> int:
 
 def _threads(plan: Plan, where: Target) -> Sequence[int]:
     """Thread counts of a target's rows: 0 on a GPU, whose calls no threads of ours take part in."""
-    return (0,) if where.kind in _GPUS else plan.threads or (usable_cores(),)
+    return (0,) if where.is_gpu else plan.threads or (usable_cores(),)
 
 
 def rows(plan: Plan, ceiling: Ceiling | None = None) -> Iterator[BenchRow]:
@@ -225,7 +222,7 @@ def rows(plan: Plan, ceiling: Ceiling | None = None) -> Iterator[BenchRow]:
                     )
                     yield unavailable_row(subject, reason)
                     continue
-                limit = on_gpu if where.kind in _GPUS else ceiling
+                limit = on_gpu if where.is_gpu else ceiling
                 for case in cases(plan, family.spec, precision):
                     yield from _case_rows(plan, family, one, where, case, limit)
 
@@ -270,7 +267,7 @@ def _case_rows(
                 subject = bench.subject(case, threads)
                 yield _guarded(subject, inputs, partial(_alone, bench, subject))
                 continue
-            theirs = on_device(inputs) if where.kind in _GPUS else inputs
+            theirs = on_device(inputs) if where.is_gpu else inputs
             known = peer_table.find(family, case, theirs, threads)
             known += [
                 itself(partial(bench.subject, threads=threads), case, inputs, wanted)
@@ -313,7 +310,7 @@ def _guarded(
         again = f"; replay: {failed.replay}" if failed.replay else ""
         return wrong_row(subject, f"{error}{again}", peer, peer_is)
     except RuntimeError as error:
-        if subject.target.kind not in _GPUS:
+        if not subject.target.is_gpu:
             raise
         # Such as a GPU without the memory for it: the other rows stay.
         return unavailable_row(subject, first_line(error), peer, peer_is)
@@ -330,7 +327,7 @@ def _alone(bench: _Bench, subject: Subject) -> BenchRow:
 
 def _against(bench: _Bench, threads: int, known: Sequence[Peer], wanted: str) -> BenchRow:
     try:
-        on_gpu = bench.target.kind in _GPUS
+        on_gpu = bench.target.is_gpu
         peer, timer, note = peer_table.resolve(wanted, bench.family, known, bench.expected, on_gpu)
         if timer.clock == "queued":
             note = "; ".join(filter(None, (note, "queued from Python, not a graph")))

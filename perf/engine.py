@@ -26,7 +26,13 @@ from tilewright.perf.timers import Timer, flushing, settle, undisturbed
 __all__ = ["Effort", "Measurement", "Pair", "Rounds", "Turns", "batch_for", "measure", "measure_pair", "measure_rounds"]  # fmt: skip
 
 # A sample shorter than this is a batch of calls, so that reading the clock does not count.
-_SHORTEST_SAMPLE_NS = {"native": 2_000.0, "python": 20_000.0, "run": 100_000.0, "events": 100_000.0}
+_SHORTEST_SAMPLE_NS = {
+    "native": 2_000.0,
+    "python": 20_000.0,
+    "run": 100_000.0,
+    "events": 100_000.0,
+    "queued": 100_000.0,
+}
 _CHUNK_NS = 40e6
 BLOCK_NS = 8e6
 _MOST_IN_BLOCK = 40

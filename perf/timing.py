@@ -15,8 +15,7 @@ from tilewright.perf.watch.trial import Trial
 
 
 def _trial(subject: Subject, inputs: Inputs, expected: Expected) -> Trial | DeviceTrial:
-    on_gpu = subject.target.kind in ("cuda", "hip")
-    return (DeviceTrial if on_gpu else Trial)(subject, inputs, expected)
+    return (DeviceTrial if subject.target.is_gpu else Trial)(subject, inputs, expected)
 
 
 def time_alone(

@@ -83,7 +83,7 @@ def _write(root: Path, request: Request, say: Say, counting: gpu.Counting) -> di
     variant = root / "build" / layout.variant_name(TORCH_TARGET)
     variant.mkdir(parents=True)
 
-    devices = [t for t in request.targets if t.kind in ("cuda", "hip")]
+    devices = [t for t in request.targets if t.is_gpu]
     part = gpu.GpuPart()
     if devices:
         say(f"compiling for {', '.join(t.name for t in devices)}")
@@ -113,7 +113,7 @@ def _write(root: Path, request: Request, say: Say, counting: gpu.Counting) -> di
     )
 
     say("drawing golden vectors")
-    for_gpus = any(t.kind in ("cuda", "hip") for t in request.targets)
+    for_gpus = any(t.is_gpu for t in request.targets)
     stored = golden.write_golden(root / "golden", pairs, request.golden_precisions, for_gpus)
     _write_receiver(root)
     source = provenance.git_state(package_folder("tilewright.ship"))

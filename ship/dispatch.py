@@ -67,7 +67,7 @@ def document(
         per_family: dict[str, Any] = {}
         for family in families:
             row = choices(family, target)
-            if target.kind in ("cuda", "hip"):
+            if target.is_gpu:
                 row["entries"] = [
                     e["id"]
                     for e in gpu.entries

@@ -69,7 +69,7 @@ class MeasuredTime(Staged):
             target,
             family.spec.default_config(target),
             family.spec.config_for(case, target),
-            timed=target.kind in ("cuda", "hip"),
+            timed=target.is_gpu,
         )
         self._weighs = False
         self._noise = Noise()
@@ -123,7 +123,7 @@ class MeasuredTime(Staged):
     def _compiled(self, config: Config) -> tuple[Facts | None, dict[str, int]]:
         """Facts and sizes of the binary that a GPU will run; nothing of a processor's kernels, which are built whole."""
         c = self.checker
-        if c.target.kind not in ("cuda", "hip") or c.backend.name != "triton":
+        if not c.target.is_gpu or c.backend.name != "triton":
             return None, {}
         from tilewright.aot import compile_config
 

@@ -130,7 +130,7 @@ def objective_for(
         from tilewright.autotune.valuing.twin import TwinTime
 
         return TwinTime(family, case, target, backend, seed)
-    if target.kind in ("cuda", "hip"):
+    if target.is_gpu:
         from tilewright.autotune.valuing.static_score import StaticScore
 
         return StaticScore(family, case, target, backend, seed)

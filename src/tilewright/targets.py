@@ -41,6 +41,11 @@ class Target:
             raise unknown(f"limit of {self.name}", name, list(self.limits)) from None
 
     @property
+    def is_gpu(self) -> bool:
+        """Whether it runs GPU binaries: cubins or hsacos."""
+        return self.kind in ("cuda", "hip")
+
+    @property
     def file_stem(self) -> str:
         """The name as part of a file name: `cuda:sm_90` is `cuda-sm_90`."""
         return self.name.replace(":", "-")
