@@ -77,6 +77,10 @@ class Plan:
                 )
 
 
+def _of_the_processor(refresh: bool) -> limits.Ceilings:
+    return limits.get(refresh=refresh)
+
+
 @dataclass(slots=True)
 class Ceiling:
     """The ceilings of this machine or of its GPU, fetched when first needed; `reason` says why there are none.
@@ -88,7 +92,7 @@ class Ceiling:
     reason: str = ""
     refreshed: bool = False
     tried: bool = False
-    source: Callable[[bool], limits.Ceilings] = limits.get
+    source: Callable[[bool], limits.Ceilings] = _of_the_processor
 
     def get(self) -> limits.Ceilings | None:
         """The ceilings, measured on first use; None where they cannot be."""
