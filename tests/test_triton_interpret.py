@@ -6,7 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -198,12 +198,10 @@ def test_threads_take_turns() -> None:
     def run(t: dict[str, torch.Tensor]) -> None:
         gemm.launch(t, {"b_layout": "KN"}, CONFIG, interpret=True)
 
-    threads = [threading.Thread(target=run, args=(t,)) for t in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(torch.allclose(t["c"], t["a"] @ t["b"], atol=1e-4) for t in work)
+    with ThreadPoolExecutor(len(work)) as pool:
+        list(pool.map(run, work))  # raises what a thread raised
+    for t in work:
+        torch.testing.assert_close(t["c"], t["a"] @ t["b"], atol=1e-4, rtol=1e-5)
 
 
 def test_a_process_under_triton_interpret_still_interprets_and_says_it_cannot_compile(
