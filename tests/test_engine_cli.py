@@ -152,6 +152,27 @@ def test_chat_answers_line_by_line_and_finds_turns_before_in_the_cache(
     assert run("chat", "tiny", *SHORT, stdin="").code == 0
 
 
+def test_a_talk_is_a_row_a_turn(run: Run, tmp_path: Path) -> None:
+    ran = run("chat", "tiny", *SHORT, "--json", "-", stdin="Hello\nAnd now?\n")
+    assert ran.code == 0, ran.err
+    first, second = ran.document["rows"]
+    assert (first["prompt"], second["prompt"]) == ("Hello", "And now?")
+    assert second["prompt_tokens"] > first["prompt_tokens"] + first["tokens"]
+    assert ran.err.count("12 out (length)") == 2
+
+    file = tmp_path / "turns.json"
+    shown = run("chat", "tiny", *SHORT, "--json", str(file), stdin="Hello\n").out
+    (kept,) = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert kept["text"] == first["text"] and kept["text"] in shown
+
+
+def test_turns_before_one_that_fails_are_kept(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "turns.json"
+    ran = run("chat", "tiny", *SHORT, "--json", str(file), stdin="Hello\n\udc80\n")
+    assert ran.code == 2 and "a turn holds bytes that are no UTF-8" in ran.err
+    assert [r["prompt"] for r in json.loads(file.read_text(encoding="utf-8"))["rows"]] == ["Hello"]
+
+
 def test_ppl_of_a_file(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "text"
     file.write_text("The quick brown fox jumps over the lazy dog, " * 20, encoding="utf-8")

@@ -9,11 +9,18 @@ from typing import Annotated
 import typer
 
 from tilewright.cli import options
-from tilewright.cli.engine import Backends, Model, Threads, Weights, _open, _read, _tokenizer, app
+from tilewright.cli.engine_options import (
+    Backends,
+    Model,
+    Threads,
+    Weights,
+    open_running,
+    read_text,
+    tokenizer_of,
+)
 from tilewright.cli.output import emit, number, progress, say, table
 
 
-@app.command("sensitivity")
 def sensitivity(
     model: Model,
     out: Annotated[
@@ -54,9 +61,9 @@ def sensitivity(
     require_writable(out)
     if most < 0:
         raise UsageError(f"--windows {most}; accepted: 1 or more, 0 for all")
-    words = default_text() if text is None else _read(text)
-    running = _open(model, weights, "", backend, threads, False, json)
-    ids = _tokenizer(running).encode(words)
+    words = default_text() if text is None else read_text(text)
+    running = open_running(model, weights, "", backend, threads, False, json)
+    ids = tokenizer_of(running).encode(words)
     count = min(most or len(ids), len(ids) // max(window, 1))
     with progress("windows", count, json) as step:
         found, seen = scored(running, ids, keep, window, most, step)
