@@ -202,10 +202,16 @@ def _threads(plan: Plan, where: Target) -> Sequence[int]:
     return (0,) if where.is_gpu else plan.threads or (usable_cores(),)
 
 
-def rows(plan: Plan, ceiling: Ceiling | None = None) -> Iterator[BenchRow]:
+def gpu_ceiling() -> Ceiling:
+    """Of this machine's GPU, fetched when first needed."""
+    return Ceiling(source=device_ceilings.get)
+
+
+def rows(
+    plan: Plan, ceiling: Ceiling | None = None, of_gpu: Ceiling | None = None
+) -> Iterator[BenchRow]:
     """One row per family, backend, case, thread count and peer. A row that has no time says why."""
-    ceiling = ceiling or Ceiling()
-    on_gpu = Ceiling(source=device_ceilings.get)
+    ceiling, of_gpu = ceiling or Ceiling(), of_gpu or gpu_ceiling()
     for family in plan.families:
         _known_peers(plan, family)
         for one, where in places(plan, family):
@@ -226,7 +232,7 @@ def rows(plan: Plan, ceiling: Ceiling | None = None) -> Iterator[BenchRow]:
                     )
                     yield unavailable_row(subject, reason)
                     continue
-                limit = on_gpu if where.is_gpu else ceiling
+                limit = of_gpu if where.is_gpu else ceiling
                 for case in cases(plan, family.spec, precision):
                     yield from _case_rows(plan, family, one, where, case, limit)
 

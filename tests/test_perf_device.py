@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from fakes.device import NAME, FakeGpu, FakeQueue, Work
 from fakes.perf import fake_ceilings
 from tilewright.autotune.valuing.measured import MeasuredTime
+from tilewright.cli.main import main
+from tilewright.errors import Unavailable
 from tilewright.perf import bench
 from tilewright.perf.bench import Ceiling, Plan, rows
 from tilewright.perf.device import ceilings as device_ceilings
@@ -117,6 +119,20 @@ def test_a_time_below_the_ceiling_of_the_gpu_is_impossible(
     (row,) = rows(plan(), Ceiling(tried=True, reason="the processor's are not asked for"))
     assert row.state == "impossible" and "below" in row.reason
     assert asked == [False, True], "looked again before saying so"
+
+
+def test_the_command_says_why_a_gpu_has_no_ceilings(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def none(refresh: bool = False) -> Any:
+        raise Unavailable("the ceilings of it cannot be measured: out of memory")
+
+    monkeypatch.setattr(device_ceilings, "get", none)
+    command = "bench gemm --backend triton --target cuda:sm_90 --dtype fp32 --shape M=4,N=16,K=16"
+    assert main([*command.split(), "--seconds", "0.3"]) == 0
+    assert "no ceilings: the ceilings of it cannot be measured: out of memory" in (
+        capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("against", ["torch", "b_layout=KN"])

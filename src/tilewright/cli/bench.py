@@ -94,7 +94,7 @@ def run(
     from tilewright.errors import UsageError
     from tilewright.machine import host
     from tilewright.perf import exports
-    from tilewright.perf.bench import Ceiling, Plan, count, rows
+    from tilewright.perf.bench import Ceiling, Plan, count, gpu_ceiling, rows
     from tilewright.perf.engine import Effort
     from tilewright.registry import select
 
@@ -117,13 +117,13 @@ def run(
         effort=Effort(width=width, seconds=seconds, rule=rule),
         seed=seed,
     )
-    ceiling = Ceiling()
+    ceiling, of_gpu = Ceiling(), gpu_ceiling()
     found: list[BenchRow] = []
     interrupted = False
     total = count(plan)
     with progress("bench", total, json) as step:
         try:
-            for row in rows(plan, ceiling):
+            for row in rows(plan, ceiling, of_gpu):
                 found.append(row)
                 step(f"{row.family} {row.dtype} {row.case} {number(row.median_us)} us")
         except KeyboardInterrupt:
@@ -133,7 +133,8 @@ def run(
             f"{', '.join(plan.backends) or 'no backend'} does not address {', '.join(plan.targets)}; "
             "`tilewright list` shows what does"
         )
-    emit(json, "bench", found, seed=seed, interrupted=interrupted, ceilings_reason=ceiling.reason)
+    reason = "; ".join(filter(None, (ceiling.reason, of_gpu.reason)))
+    emit(json, "bench", found, seed=seed, interrupted=interrupted, ceilings_reason=reason)
     if any(r.state == "timed" for r in found):
         for path in exports.of_rows(places, found):
             say(f"wrote {path}", json)
@@ -141,7 +142,7 @@ def run(
     if lines:
         machines = dict.fromkeys(r.device or host().cpu for r in found if r.state != "unavailable")
         table(_COLUMNS, lines, title=f"measured on {', '.join(machines)}, seed {seed}", json=json)
-    _remarks(found, ceiling, json)
+    _remarks(found, ceiling, reason, json)
     if interrupted:
         say(f"interrupted: {len(found)} of {total} rows were finished before", json)
         raise typer.Exit(3)
@@ -180,7 +181,7 @@ def _line(row: BenchRow) -> tuple[object, ...]:
     )
 
 
-def _remarks(found: list[BenchRow], ceiling: Ceiling, json: str | None) -> None:
+def _remarks(found: list[BenchRow], ceiling: Ceiling, reason: str, json: str | None) -> None:
     said: set[str] = set()
     for row in found:
         if row.state != "timed" and row.reason not in said:
@@ -208,8 +209,8 @@ def _remarks(found: list[BenchRow], ceiling: Ceiling, json: str | None) -> None:
             f"{name} reaches less than {WEAK_PEER:.0%} of this machine's ceiling: a ratio to it says little",
             json,
         )
-    if ceiling.reason:
-        say(f"no ceilings: {ceiling.reason}", json)
+    if reason:
+        say(f"no ceilings: {reason}", json)
     taken = ceiling.found.disturbed if ceiling.found else None
     if taken is not None and taken >= 0.1:
         say(
