@@ -47,6 +47,8 @@ class BeamGroup:
     def __post_init__(self) -> None:
         if not 1 <= self.width <= 16:
             raise UsageError(f"{self.width} beams; accepted: 1 to 16")
+        if not -10.0 <= self.penalty <= 10.0:
+            raise UsageError(f"penalty={self.penalty}; accepted: -10.0 to 10.0")
 
     def take(self, request: Request, logits: Tensor) -> bool:
         """Keep a member's logits [V]; whether those of all members are there now."""

@@ -33,7 +33,6 @@ class BlockCounts:
     """What happened to pages since the start."""
 
     hit_tokens: int = 0
-    asked_tokens: int = 0
     evicted: int = 0
     copied: int = 0
 
@@ -81,7 +80,6 @@ class Blocks:
     def count(self, request: Request) -> None:
         """Count what a claim saved, once the request goes on from there."""
         self.counts.hit_tokens += request.computed
-        self.counts.asked_tokens += len(request.tokens)
 
     def grow(self, request: Request, tokens: int) -> bool:
         """Pages for the request's first `tokens` tokens; False, and nothing taken, where there are none."""
@@ -185,7 +183,7 @@ class Blocks:
 
 def _parent(request: Request) -> bytes:
     """What the key of the request's next page follows from: the page before, and how its own tokens are computed."""
-    before = request.hashes[-1] if request.hashes else request.salt
+    before = request.hashes[-1] if request.hashes else chain(request.salt, ())  # of one length
     if not request.turns:
         return before
     start = len(request.hashes) * PAGE

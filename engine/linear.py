@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from tilewright.engine.calls import empty
-from tilewright.engine.layout import LANE, code_panels, group_panels, panels, rounded
+from tilewright.engine.layout import code_panels, group_panels, panels, rounded
 from tilewright.engine.ops import Ops, name_of
 from tilewright.kernels.gemm_w4 import formats
 from tilewright.models.checkpoint import Q4
 
-__all__ = ["LANE", "Dense", "Grouped4", "Int8", "Linear", "Weight", "rounded"]
+__all__ = ["Dense", "Grouped4", "Int8", "Linear", "Weight", "rounded"]
 
 GROUP = 32  # of GGUF's Q4_1
 

@@ -59,10 +59,17 @@ class Engine:
         self.graphs = Graphs(model, ops, cache, self.context) if graphs else None
         self.ends, self.router = frozenset(model.config.ends), router
         self._arrivals = 0
+        self._late: list[Event] = []  # of a step that was broken off
 
-    def add(self, prompt: Sequence[int], sampling: Sampling | None = None, **more: int) -> Request:
+    def add(
+        self,
+        prompt: Sequence[int],
+        sampling: Sampling | None = None,
+        priority: int = 0,
+        salt: bytes = b"",
+    ) -> Request:
         """Queue a prompt of token ids. Raises UsageError for one that can never be answered."""
-        request = Request(tuple(prompt), sampling or Sampling(), **more)  # type: ignore[arg-type]
+        request = Request(tuple(prompt), sampling or Sampling(), priority, salt)
         request.arrival = self._arrivals
         if len(request.prompt) >= self.context:
             raise UsageError(
@@ -70,11 +77,14 @@ class Engine:
                 f"the least of the model's context {self.model.config.context} and of "
                 f"{self.cache.pages} pages of {PAGE}"
             )
-        wrong = [t for t in request.prompt if not 0 <= t < self.model.config.vocab]
+        vocab = self.model.config.vocab
+        wrong = [
+            t for t in request.prompt if not isinstance(t, int | np.integer) or not 0 <= t < vocab
+        ]
         if wrong:
-            raise UsageError(
-                f"token {wrong[0]} is not in the vocabulary of {self.model.config.vocab}"
-            )
+            raise UsageError(f"token {wrong[0]!r} is not in the vocabulary of {vocab}")
+        if request.sampling.stop and self.tokenizer is None:
+            raise UsageError("stop texts need a tokenizer; accepted: a model that has one")
         self._arrivals += 1
         request.salt = self.cache.salt + request.salt
         self.scheduler.add(request)
@@ -99,30 +109,33 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether any request has not ended."""
-        return bool(self.scheduler.requests)
+        """Whether any request has not ended, or an event was not told."""
+        return bool(self.scheduler.requests or self._late)
 
     def step(self) -> list[Event]:
         """Compute the next tokens; an event for each request that got one or ended.
 
         A request whose logits hold NaN, or none of whose tokens is allowed, fails: its `error` says why.
+        What a request's processor raises is raised; events of that step come with the next one.
         """
-        pieces = self.scheduler.step()
+        pieces, events = self.scheduler.step(), self._late
+        self._late = []
         if not pieces:
             if self.busy:
                 raise Unavailable(
                     f"{self.cache.pages} pages do not hold all beams of a search at once; "
                     "accepted: more pages, or fewer beams"
                 )
-            return []
-        self.cache.copy(self.scheduler.copies)
-        begun = ((r.pages, r.computed) for r in self.scheduler.running if r.computed % PAGE)
-        self.cache.keep(page_of(pages[count // PAGE]) for pages, count in begun)
+            return events
         try:
+            self.cache.copy(self.scheduler.copies)
+            begun = ((r.pages, r.computed) for r in self.scheduler.running if r.computed % PAGE)
+            self.cache.keep(page_of(pages[count // PAGE]) for pages, count in begun)
             logits = self.forward(pieces)
         except BaseException:  # pages are half written, and formats with open pages have moved on
             for piece in pieces:
                 self.scheduler.preempt(piece.request)
+            self._late = events
             raise
         if self.router:
             self.router.tally()
@@ -130,8 +143,8 @@ class Engine:
         values, ids = top.values.tolist(), top.indices.tolist()
         for piece in pieces:  # all of them before one is drawn from: that may raise
             piece.request.computed += piece.count
+            piece.request.reached = max(piece.request.reached, piece.request.computed)
             self.blocks.learn(piece.request)
-        events = []
         wanted = [piece.request for piece in pieces if piece.last]
         for row, request in enumerate(wanted):
             if request.state.ended:
@@ -148,6 +161,7 @@ class Engine:
                 for later in wanted[row + 1 :]:
                     if not later.state.ended:
                         self.scheduler.preempt(later)
+                self._late = events
                 raise
         return events
 
@@ -176,10 +190,13 @@ class Engine:
         return group
 
     def _advance(self, group: BeamGroup) -> None:
-        before = list(group.members)
-        group.advance(self.ops, self.blocks, self.ends)
-        for request in before:
-            self.scheduler.end(request, State.STOPPED)
+        before, state = list(group.members), State.FAILED
+        try:
+            group.advance(self.ops, self.blocks, self.ends)
+            state = State.STOPPED
+        finally:
+            for request in before:
+                self.scheduler.end(request, state)
         for request in group.members:
             if group.over:
                 self.blocks.release(request)
@@ -216,7 +233,14 @@ class Engine:
         self, prompts: Sequence[Sequence[int]], sampling: Sampling | None = None
     ) -> list[Request]:
         """Answer prompts together; the requests, ended, in their order."""
-        requests = [self.add(prompt, sampling) for prompt in prompts]
+        requests: list[Request] = []
+        try:
+            for prompt in prompts:
+                requests.append(self.add(prompt, sampling))
+        except BaseException:
+            for request in requests:
+                self.cancel(request)
+            raise
         for _ in self.run():
             pass
         self.check()
@@ -232,12 +256,15 @@ class Engine:
             request.group.over = True
         for one in request.group.members if request.group else [request]:
             self.scheduler.end(one, state)
+            if one.stream:  # what might have become a stop text is none
+                one.text += one.stream.flush()
 
     def _fail(self, request: Request, reason: str) -> Event:
         for one in request.group.members if request.group else [request]:
             one.error = f"logits of request {request.number} hold {reason}"
+        given = len(request.text)
         self._all(request, State.FAILED)
-        return Event(request, None, "")
+        return Event(request, None, request.text[given:])
 
     def _next(self, request: Request, logits: Tensor, best: int) -> Event:
         try:
@@ -273,7 +300,8 @@ class Engine:
             return "", False
         if request.stream is None:
             decode = partial(self.tokenizer.decode, skip_special=True)
-            request.stream = TextStream(decode, request.sampling.stop)
+            runs = self.tokenizer.byte_runs
+            request.stream = TextStream(decode, request.sampling.stop, runs)
         text, stopped = request.stream.push(token)
         request.text += text
         return text, stopped

@@ -44,6 +44,10 @@ def perplexity(
     count = len(ids) // window
     if most:
         count = min(count, most)
+    if wrong := [t for t in ids if not 0 <= t < engine.model.config.vocab]:
+        raise UsageError(
+            f"token {wrong[0]} is not in the vocabulary of {engine.model.config.vocab}"
+        )
     if count < 1:
         raise UsageError(f"a text of {len(ids)} tokens has no window of {window}")
     total, done = 0.0, 0

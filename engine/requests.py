@@ -74,6 +74,11 @@ class Sampling:
                 raise UsageError(f"{name}={value}; accepted: {low} to {high}")
         if self.seed is not None and not -(1 << 63) <= self.seed < 1 << 64:
             raise UsageError(f"seed={self.seed}; accepted: -2^63 to 2^64 - 1")
+        for name in ("top_k", "most", "logprobs"):
+            if not isinstance(getattr(self, name), int):
+                raise UsageError(f"{name}={getattr(self, name)!r}; accepted: a whole number")
+        if isinstance(self.stop, str):
+            raise UsageError(f"stop={self.stop!r} is one text; accepted: a tuple of texts")
         if "" in self.stop:
             raise UsageError("an empty stop text would end every answer; leave it out")
 
@@ -98,7 +103,8 @@ _numbers = itertools.count()
 
 @dataclass(slots=True, eq=False)
 class Request:
-    """One request in the engine. `tokens` are known (prompt, then answer), `computed` of them are in the cache.
+    """One request in the engine. `tokens` are known (prompt, then answer), `computed` of them are in the cache,
+    and `reached` were so at once before it was last preempted, or are.
 
     `pages` are handles of the pool, one for each 16 tokens. Smaller `priority` goes first. `slot` is the
     bit of the selection's request word, -1 for none. `arrival` is its place among those of its engine, which
@@ -115,6 +121,7 @@ class Request:
     arrival: int = -1
     tokens: list[int] = field(default_factory=list)
     computed: int = 0
+    reached: int = 0
     pages: list[int] = field(default_factory=list)
     hashes: list[bytes] = field(default_factory=list)
     state: State = State.WAITING
@@ -181,8 +188,3 @@ class Request:
     def bound(self) -> bool:
         """Whether it is one beam of a search that has begun, and so never leaves its seat."""
         return self.group is not None and self.group.steps > 0
-
-    @property
-    def order(self) -> tuple[int, int, int]:
-        """Who goes first: by priority, then by arrival."""
-        return (self.priority, self.arrival, self.number)

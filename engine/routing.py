@@ -130,8 +130,8 @@ class Router:
             )
         if bf16 and request.slot < 0:
             request.slot = self._seat(request)
-        # A preempted request computes its tokens again, each as it was: only the last one is new.
-        start = len(request.tokens) - 1 if request.answer else request.computed
+        # A preempted request computes its tokens again, each as it was.
+        start = request.reached
         turns = [at for at in request.turns if at < start]
         request.turns = turns + [start] * (len(turns) % 2 != bf16)
 

@@ -27,9 +27,10 @@ class BadLogits(TilewrightError):
 def choose(request: Request, logits: Tensor, best: int) -> Chosen:
     """Sample from logits [V], of which `best` is the first largest, as the request wants it.
 
-    Order: the request's processors, penalties, temperature, top-k, top-p, min-p (as vLLM and
-    llama.cpp's default chain have it). Log-probabilities are those before the temperature.
-    Raises BadLogits where processors leave no token.
+    Order: the request's processors, penalties, temperature, top-k, top-p, min-p, as in transformers
+    (llama.cpp has the temperature last, vLLM min-p first). Log-probabilities are those before the
+    temperature. Where logits are +inf, only those tokens are left. Raises BadLogits where
+    processors leave no token.
     """
     wanted = request.sampling
     if request.plain:
@@ -42,6 +43,9 @@ def choose(request: Request, logits: Tensor, best: int) -> Chosen:
     largest = float(logits[token])
     if not largest > -torch.inf:  # NaN too
         raise BadLogits(f"no token after its {len(wanted.processors)} processors")
+    if largest == torch.inf:
+        logits = torch.zeros_like(logits).masked_fill(logits != torch.inf, -torch.inf)
+        largest = 0.0
     if wanted.temperature > 0.0:
         token = _draw(request, filtered(request, (logits - largest) / wanted.temperature))
     return Chosen(token, _logprobs(logits, token, wanted.logprobs) if wanted.logprobs else {})

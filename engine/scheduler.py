@@ -70,9 +70,8 @@ class Scheduler:
         self.copies: list[tuple[int, int]] = []
 
     def add(self, request: Request) -> None:
-        """Queue a request by its priority and number."""
+        """Queue a request."""
         self.waiting.append(request)
-        self.waiting.sort(key=lambda r: r.order)
 
     def end(self, request: Request, state: State) -> None:
         """Take a request out, whatever it was doing; its pages go back."""

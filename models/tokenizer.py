@@ -40,9 +40,12 @@ class Tokenizer:
         special: special token text to id, e.g. "<|im_end|>" to 2.
         bos, eos, pad, unk: ids, or None where the file names none.
         chat_template: the Jinja template of the conversation format, or None.
+        byte_runs: neighbouring tokens of single bytes are decoded together, if they are no text each to U+FFFD.
     """
 
-    __slots__ = ("_parsing", "_plain", "bos", "chat_template", "eos", "pad", "special", "unk")
+    __slots__ = (
+        "_parsing", "_plain", "bos", "byte_runs", "chat_template", "eos", "pad", "special", "unk"
+    )  # fmt: skip
 
     def __init__(self, metadata: Mapping[str, object]) -> None:
         """Build from the `tokenizer.*` keys of a GGUF file (0.2 s for 49,152 tokens).
@@ -94,6 +97,7 @@ class Tokenizer:
         self.bos, self.eos = roles["bos"], roles["eos"]
         self.pad, self.unk = roles["padding"], roles["unknown"]
         self.chat_template = template
+        self.byte_runs = False
 
     @classmethod
     def from_directory(cls, path: Path) -> Tokenizer:
@@ -128,6 +132,7 @@ class Tokenizer:
             for role, key in (("bos",) * 2, ("eos",) * 2, ("padding", "pad"), ("unknown", "unk"))
         }
         found._fill(plain, special, roles, _template(path, said))
+        found.byte_runs = '"ByteFallback"' in text
         return found
 
     @property

@@ -388,3 +388,21 @@ def test_documents_hold_no_bare_nan(run: Run) -> None:
     ran = run(*G, "--max-tokens", "1", "--json", "-")
     json.loads(ran.out, parse_constant=refuse)
     assert row(ran)["tokens"] == 1
+
+
+def test_text_that_was_held_for_a_stop_text_is_told_when_there_is_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken_off(*options: str) -> Ran:
+        after = After(6)
+        with monkeypatch.context() as patch:
+            patch.setattr(Engine, "step", lambda self: after(self))
+            ran = run(*G, *SHORT, *options)
+        assert ran.code == 3, ran.err
+        return ran
+
+    plain = broken_off("--json", "-").document["rows"][0]["text"]
+    held = ("--stop", plain + "no")
+    assert plain
+    assert broken_off(*held, "--json", "-").document["rows"][0]["text"] == plain
+    assert plain in broken_off(*held).out

@@ -313,18 +313,30 @@ def test_what_is_sent_while_preempted_turns_where_it_had_come_to(folder: Path) -
     same(asked, paths, oracle_in(folder))
 
 
+def test_a_turn_does_not_depend_on_a_preemption_before_it(folder: Path) -> None:
+    prompt = [(11 * i) % CONFIG.vocab for i in range(40)]
+    engine = opened(folder, prefixes=False, chunk=16)
+    asked = ask(engine, prompt, most=8)
+    engine.step()
+    engine.scheduler.preempt(asked.request)
+    assert asked.request.computed == 0 and not asked.request.answer
+    engine.route(asked.request)
+    assert asked.request.turns == [16]
+    run_with_turns(engine, [asked], {})
+    same([asked], [[i >= 16 for i in range(128)]], oracle_in(folder))
+
+
 def test_turns_of_one_place_are_the_last_one(folder: Path) -> None:
     engine = opened(folder)
     request = ask(engine, list(range(60))).request
-    request.computed = 32
+    request.reached = 32
     engine.route(request)
     assert request.owners(30, 34) == [-1, -1, 0, 0]
-    request.computed = 0  # preempted before it had an answer: all of it is to come
     engine.route(request, False)
     assert request.owners(0, 60) == [-1] * 60
     engine.route(request)
-    assert request.owners(0, 60) == [0] * 60
-    request.computed = 40
+    assert request.owners(30, 34) == [-1, -1, 0, 0]
+    request.reached = 40
     engine.route(request, False)
     assert request.owners(39, 41) == [0, -1]
 

@@ -302,3 +302,18 @@ def test_values_out_of_range_are_refused_in_a_sentence(values: Any, sentence: st
 @pytest.mark.parametrize("seed", [0, -1, -(1 << 63), (1 << 64) - 1])
 def test_every_accepted_seed_draws(seed: int) -> None:
     assert chosen(asked(seed=seed, temperature=1.0), [0.0, 0.0]) in (0, 1)
+
+
+@pytest.mark.parametrize(
+    "filters", [{}, {"top_p": 0.9}, {"min_p": 0.1}, {"top_k": 5}, {"temperature": 0.0}]
+)
+def test_infinite_logits_leave_their_tokens_only(filters: dict[str, Any]) -> None:
+    def force(tokens: Any, logits: torch.Tensor) -> torch.Tensor:
+        return logits.index_fill(0, torch.tensor([7, 9]), math.inf)
+
+    wanted = {"temperature": 1.0, **filters}
+    sampling = Sampling(most=40, ignore_eos=True, processors=(force,), logprobs=2, **wanted)
+    request = fake_engine(20, Limits()).generate([[1, 2]], sampling)[0]
+    assert set(request.answer) == ({7} if not wanted["temperature"] else {7, 9})
+    for found in request.logprobs:
+        assert found == {7: pytest.approx(math.log(0.5)), 9: pytest.approx(math.log(0.5))}

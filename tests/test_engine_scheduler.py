@@ -258,10 +258,25 @@ def test_salts_keep_prefixes_apart() -> None:
     engine = fake_engine(20, Limits())
     for salt, hits in ((b"a", 0), (b"b", 0), (b"a", 32)):
         before = engine.blocks.counts.hit_tokens
-        engine.add(FAMILIES[0][:40], Sampling(most=1), salt=salt)  # type: ignore[arg-type]
+        engine.add(FAMILIES[0][:40], Sampling(most=1), salt=salt)
         for _ in engine.run():
             pass
         assert engine.blocks.counts.hit_tokens - before == hits
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_no_salt_is_taken_for_another_with_a_path(routed: bool) -> None:
+    """A path stands in a page's key too: a salt of another length must not look like both."""
+    engine = fake_engine(20, Limits())
+    prompt, wanted = FAMILIES[0][:40], Sampling(most=1)
+    first = engine.add(prompt, wanted, salt=b"s" if routed else b"s" + b"\1" * PAGE)
+    second = Request(tuple(prompt), wanted, salt=b"s" + b"\1" * PAGE if routed else b"s")
+    for request in (first, second):
+        if request.salt == b"s":
+            request.turns, request.slot = [0], 0
+    for _ in engine.run():
+        pass
+    assert engine.blocks.claim(second) == 0
 
 
 def test_a_more_urgent_request_takes_the_seat_and_the_pages() -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from pathlib import Path
 
 import pytest
+import tokenizers.models as models
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders
 
 from tilewright.engine.text import TextStream
 from tilewright.models.checkpoint import open_model
@@ -106,6 +110,36 @@ def test_a_real_tokenizer_on_tokens_that_no_text_has(ids: list[int], skip: bool)
     followed(partial(tokenizer().decode, skip_special=skip), ids, [])
 
 
+RUN = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+
+
+def in_runs(ids: Sequence[int]) -> str:
+    """Ids of bytes, and from 256 on of whole characters, as tokenizers with byte fallback decode them."""
+    return RUN.decode([f"<0x{i:02X}>" if i < 256 else chr(i - 256) for i in ids])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(CHARS, st.booleans()), max_size=30))
+@example([("a", True), ("😀", False), ("漢", False), ("a", True)])
+@example([("漢", False)] * 20)
+def test_bytes_that_are_decoded_in_runs(chars: list[tuple[str, bool]]) -> None:
+    stream, given = TextStream(in_runs, runs=True), ""
+    for at, (char, whole) in enumerate(chars):
+        for token in [256 + ord(char)] if whole else char.encode():
+            given += stream.push(token)[0]
+        upto = "".join(c for c, _ in chars[: at + 1])
+        assert given == upto.rstrip(BAD), "every character comes as soon as it is whole"
+    assert given + stream.flush() == "".join(c for c, _ in chars)
+
+
+def test_a_tokenizer_says_whether_it_decodes_runs(tmp_path: Path) -> None:
+    pieces = Backend(models.BPE(vocab={"a": 0, "<unk>": 1}, merges=[], byte_fallback=True))
+    pieces.decoder = RUN
+    pieces.save(str(tmp_path / "tokenizer.json"))
+    assert Tokenizer.from_directory(tmp_path).byte_runs
+    assert not tokenizer().byte_runs
+
+
 @pytest.mark.parametrize(
     ("pieces", "stops", "given_text"),
     [
@@ -140,3 +174,11 @@ def test_a_long_stream_decodes_few_tokens_at_a_time() -> None:
     text = "".join(stream.push(b)[0] for b in ("漢字 ab" * 100).encode())
     assert text + stream.flush() == "漢字 ab" * 100
     assert most <= 16
+    for garbage in ([0x80] * 2000, [0xF0, 0x9F] * 1000):
+        text, stream = "", TextStream(decode)
+        for count, byte in enumerate([*garbage, *"漢".encode()], start=1):
+            text += stream.push(byte)[0]
+            if count == len(garbage):
+                assert text == as_bytes(garbage)[:-1]
+        assert text + stream.flush() == as_bytes([*garbage, *"漢".encode()])
+    assert most <= 80

@@ -162,7 +162,7 @@ def _answer(
     request = running.add(ids, sampling)
     if running.router:
         running.route(request)
-    started, first = time.perf_counter(), 0.0
+    started, first, given = time.perf_counter(), 0.0, 0
     try:
         for event in running.run():
             if not first:
@@ -170,8 +170,11 @@ def _answer(
             if not quiet(json):
                 sys.stdout.write(event.text)
                 sys.stdout.flush()
+            given += len(event.text)
     except KeyboardInterrupt:
         running.cancel(request)
+        if not quiet(json):  # what might have become a stop text
+            sys.stdout.write(request.text[given:])
     if request.error:
         raise BadLogits(request.error)
     took = time.perf_counter() - started
