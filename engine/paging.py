@@ -50,6 +50,8 @@ def paging(
     """
     if not 1 <= seats <= requests:
         raise UsageError(f"{seats} seats for {requests} requests; accepted: 1 to {requests}")
+    if longest < 2:
+        raise UsageError(f"a longest request of {longest} tokens; accepted: 2 or more")
     drawn = np.minimum(lengths.draw(requests, np.random.default_rng(seed)), longest).tolist()
     pages = seats * -(-longest // PAGE)
     held, used, most, _, _ = _serve(drawn, pages, seats)

@@ -131,7 +131,7 @@ def chat_ids(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]) -> list[int
     try:
         template = environment.from_string(tokenizer.chat_template)
         text = template.render(messages=messages, add_generation_prompt=True, **values)
-    except TemplateError as error:
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError) as error:
         raise UsageError(f"the model's chat template takes no such turns: {error}") from error
     return tokenizer.encode(text, parse_special=True)
 

@@ -232,6 +232,7 @@ G = ("generate", "tiny", "--prompt", "x")
         ((*G, "--beams", "-1"), "-1 beams; accepted: 1 to 16"),
         ((*G, "--beams", "2", "--temperature", "1"), "--beams ranks whole answers; accepted: no option"),
         (("chat", "tiny", "--system", "\udc80"), "--system holds bytes that are no UTF-8"),
+        (("plan", "smollm2", "--longest", "0"), "a longest request of 0 tokens; accepted: 2"),
         (("ppl", "tiny", "--text", "/no/such"), "--text /no/such: No such file or directory; accepted"),
         (("ppl", "tiny", "--text", "/"), "--text /: Is a directory; accepted"),
         (("ppl", "tiny", "--window", "1"), "a window of 1 tokens; accepted: 2 to 200"),

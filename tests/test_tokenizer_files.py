@@ -260,9 +260,10 @@ def test_a_chat_template_is_rendered_as_transformers_does(tmp_path: Path) -> Non
     assert tokenizer.decode(ids) == "<|im_start|>\na<|im_end|>\nb<|im_end|><|im_end|>\n>"
     with pytest.raises(UsageError, match="takes no such turns: no tools here"):
         chat_ids(tokenizer, [("tool", "x")])
-    tokenizer.chat_template = "{% if %}"
-    with pytest.raises(UsageError, match="chat template takes no such turns"):
-        chat_ids(tokenizer, [("user", "x")])
+    for broken in ("{% if %}", "{{ 1 + 'a' }}", "{{ messages[9].role.x }}", "{{ 1 / 0 }}"):
+        tokenizer.chat_template = broken
+        with pytest.raises(UsageError, match="chat template takes no such turns"):
+            chat_ids(tokenizer, [("user", "x")])
     tokenizer.chat_template = None
     with pytest.raises(UsageError, match="has no chat template"):
         chat_ids(tokenizer, [("user", "x")])
