@@ -119,7 +119,10 @@ def diff(
         step(call.family)
 
     other.ops.after = hold
-    _pass(other, prompt)
+    try:
+        _pass(other, prompt)
+    finally:
+        other.ops.after = None  # `hold` knows both engines: a circle that is freed late, if ever
     if number < len(kept):
         raise TilewrightError(f"{a} makes {len(kept)} calls, and {b} makes {number}")
     return Diff(number, tuple(differences), max(shares), heard.counts)

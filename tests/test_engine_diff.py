@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import CommandLine
+from engine_doubles import TinyCheckpoint
+from tilewright.engine import diff as engine_diff
 from tilewright.engine.calls import Call, HostRunner
 from tilewright.engine.diff import diff
-from tilewright.engine.session import Choices
+from tilewright.engine.loop import Engine
+from tilewright.engine.session import Choices, open_engine
 from tilewright.engine.validate.subjects import subject
 from tilewright.errors import TilewrightError
 
@@ -94,3 +101,21 @@ def test_the_command_says_where(tilewright: CommandLine) -> None:
     assert bad.code == 2 and "unknown op of the engine 'ropes'" in bad.err
     long = tilewright("engine", "diff", "tiny:llama", "--tokens", "99999")
     assert long.code == 2 and "accepted: 1 to" in long.err
+
+
+def test_its_engines_are_freed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of a real model are a gigabyte: they must not wait for the collector of circles."""
+    opened: list[weakref.ref[Engine]] = []
+
+    def open_one(*arguments: Any) -> Engine:
+        made = open_engine(*arguments)
+        opened.append(weakref.ref(made))
+        return made
+
+    monkeypatch.setattr(engine_diff, "open_engine", open_one)
+    gc.disable()
+    try:
+        engine_diff.diff(TinyCheckpoint(), "reference", "host", [1, 2, 3])
+        assert [made() for made in opened] == [None, None]
+    finally:
+        gc.enable()
