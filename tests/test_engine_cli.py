@@ -407,3 +407,29 @@ def test_text_that_was_held_for_a_stop_text_is_told_when_there_is_none(
     assert plain
     assert broken_off(*held, "--json", "-").document["rows"][0]["text"] == plain
     assert plain in broken_off(*held).out
+
+
+def test_one_token_has_no_rate(run: Run) -> None:
+    found = row(run(*G, "--max-tokens", "1", "--json", "-"))
+    assert found["tokens_per_s"] is None and found["first_token_s"] > 0
+    shown = run(*G, "--max-tokens", "1").out
+    assert "1 out (length); first after" in shown and "tokens/s" not in shown
+
+
+def test_before_the_first_token_no_time_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    after = After(0)
+    monkeypatch.setattr(Engine, "step", lambda self: after(self))
+    ran = run(*G, *SHORT)
+    assert ran.code == 3
+    assert "0 out (cancelled)" in ran.out and "first after" not in ran.out
+
+
+def test_a_document_that_cannot_be_written_is_one_sentence(run: Run) -> None:
+    ran = run(*G, *SHORT, "--json", "/dev/full")
+    assert ran.code == 2
+    assert ran.err.strip() == "tilewright: /dev/full cannot be written: No space left on device"
+
+
+def test_features_that_a_model_has_not_are_said(run: Run) -> None:
+    ran = run("validate", "tiny:llama", "--feature", "moe", "--json", "-")
+    assert ran.code == 3 and "tiny:llama has no row with moe" in ran.err

@@ -43,11 +43,7 @@ def write(path: Path, form: str, records: Sequence[Record]) -> None:
         raise UsageError(
             "there are no finished configs to export; `tilewright store list` shows what there is"
         )
-    text = EXPORTS[form](records)
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror or error}") from None
+    write_text(path, EXPORTS[form](records))
 
 
 def load(path: Path, **known: str) -> list[Record]:

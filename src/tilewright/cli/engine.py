@@ -83,7 +83,10 @@ def ppl(
     row = {"model": model, "ppl": found.value, "tokens": found.tokens, "windows": found.windows}
     row |= {"window": window, "evidence": "measured", "target": "cpu"}
     emit(json, "engine", [row], interrupted=found.windows < count)
-    say(f"perplexity {found.value:.4f} over {found.tokens} tokens, {found.windows} windows", json)
+    say(
+        f"perplexity {found.value:.4f} over {found.tokens} tokens, {found.windows} windows, measured",
+        json,
+    )
     if found.windows < count:
         say(f"interrupted: {found.windows} of {count} windows were finished before", json)
         raise typer.Exit(3)

@@ -179,21 +179,23 @@ def _answer(
         raise BadLogits(request.error)
     took = time.perf_counter() - started
     count = len(request.answer)
-    rate = (count - 1) / (took - first) if count > 1 else 0.0
+    rate = (count - 1) / (took - first) if count > 1 else None  # one token has no rate
     row: dict[str, object] = {
         "prompt_tokens": len(ids),
         "tokens": count,
         "finish": request.state.value,
-        "first_token_s": first,
+        "first_token_s": first or None,
         "tokens_per_s": rate,
         "evidence": "measured",
         "target": "cpu",
     }
     if not quiet(json):
         sys.stdout.write("\n")
+    times = f"; first after {first:.2f} s" if first else ""
+    times += f", then {rate:.1f} tokens/s" if rate is not None else ""
+    measured = ", measured" if times else ""
     say(
-        f"{len(ids)} tokens in, {count} out ({request.state.value}); first after {first:.2f} s, "
-        f"then {rate:.1f} tokens/s, measured",
+        f"{len(ids)} tokens in, {count} out ({request.state.value}){times}{measured}",
         json,
     )
     return request, row
@@ -213,7 +215,7 @@ def _beams(running: Engine, ids: list[int], width: int, most: int, json: str | N
         raise BadLogits(group.members[0].error)
     interrupted = bool(group.members) and group.members[0].state is State.CANCELLED
     rows = [
-        {"rank": i, "score": ended.score, "tokens": len(ended.answer)}
+        {"rank": i, "score": ended.score, "tokens": len(ended.answer), "evidence": "measured"}
         | {"text": tokenizer_of(running).decode(ended.answer, skip_special=True)}
         for i, ended in enumerate(group.ended)
     ]

@@ -113,6 +113,8 @@ def bench(
         say(f"UNAVAILABLE {name}: {reason}", json)
     if any(row.quiet is False for row in found):
         say("others used the machine meanwhile: times are not to be quoted, ratios hardly", json)
+    if interrupted:
+        say("interrupted: the workloads above were finished before", json)
     if failed is not None:
         raise failed
     if interrupted or (wanted and len(reasons) == len(wanted)):

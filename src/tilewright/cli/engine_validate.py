@@ -52,12 +52,17 @@ def validate(
     from tilewright.engine.validate.oracle import oracle_here
     from tilewright.engine.validate.plan import Plan, Wanted, everything
     from tilewright.engine.validate.tasks import Task, run
+    from tilewright.errors import Unavailable
 
     wanted = Wanted(frozenset(options.names(feature)), quick)
     oracle, missing = oracle_here()
     tasks = list(Plan(oracle, wanted).tasks((model,) if model else everything()))
     rows: list[Row] = []
     stopped = False
+    if not tasks:
+        raise Unavailable(
+            f"{model or 'no model'} has no row with {', '.join(sorted(wanted.features))}"
+        )
     if missing:
         tasks.insert(0, Task("oracle", "", "", "transformers", missing))
     try:
