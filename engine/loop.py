@@ -121,7 +121,7 @@ class Engine:
         pieces, events = self.scheduler.step(), self._late
         self._late = []
         if not pieces:
-            if self.busy:
+            if self.busy and not events:
                 raise Unavailable(
                     f"{self.cache.pages} pages do not hold all beams of a search at once; "
                     "accepted: more pages, or fewer beams"

@@ -58,6 +58,9 @@ class Sampling:
     processors: tuple[LogitsProcessor, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("top_k", "most", "logprobs"):
+            if not isinstance(getattr(self, name), int):
+                raise UsageError(f"{name}={getattr(self, name)!r}; accepted: a whole number")
         ranges = {
             "temperature": (self.temperature, 0.0, 100.0),
             "top_p": (self.top_p, 1e-6, 1.0),
@@ -74,9 +77,6 @@ class Sampling:
                 raise UsageError(f"{name}={value}; accepted: {low} to {high}")
         if self.seed is not None and not -(1 << 63) <= self.seed < 1 << 64:
             raise UsageError(f"seed={self.seed}; accepted: -2^63 to 2^64 - 1")
-        for name in ("top_k", "most", "logprobs"):
-            if not isinstance(getattr(self, name), int):
-                raise UsageError(f"{name}={getattr(self, name)!r}; accepted: a whole number")
         if isinstance(self.stop, str):
             raise UsageError(f"stop={self.stop!r} is one text; accepted: a tuple of texts")
         if "" in self.stop:
@@ -104,7 +104,7 @@ _numbers = itertools.count()
 @dataclass(slots=True, eq=False)
 class Request:
     """One request in the engine. `tokens` are known (prompt, then answer), `computed` of them are in the cache,
-    and `reached` were so at once before it was last preempted, or are.
+    and `reached` is the most that ever were: a preemption takes none of these back.
 
     `pages` are handles of the pool, one for each 16 tokens. Smaller `priority` goes first. `slot` is the
     bit of the selection's request word, -1 for none. `arrival` is its place among those of its engine, which

@@ -114,7 +114,7 @@ def bench(
     if any(row.quiet is False for row in found):
         say("others used the machine meanwhile: times are not to be quoted, ratios hardly", json)
     if interrupted:
-        say("interrupted: the workloads above were finished before", json)
+        say(f"interrupted: {len(found)} rows were finished before", json)
     if failed is not None:
         raise failed
     if interrupted or (wanted and len(reasons) == len(wanted)):
