@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tilewright import aot
@@ -45,15 +50,90 @@ def test_postfix_is_what_a_stack_machine_needs() -> None:
     assert grid.postfix() == (("M", 32, "cdiv", "N", 64, "cdiv", "*"), (1,), (1,))
 
 
+FORMULAS = st.recursive(
+    st.sampled_from(["M", "N", "0", "7", "32"]),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from([" + ", "-", " * ", "//"]), inner).map("".join),
+        st.tuples(st.sampled_from(["cdiv", "min", "max"]), inner, inner).map(
+            lambda call: f"{call[0]}({call[1]}, {call[2]})"
+        ),
+        inner.map(lambda text: f"({text})"),
+    ),
+)
+
+
+@given(text=FORMULAS, m=st.integers(0, 9), n=st.integers(0, 9))
+def test_a_formula_is_worth_what_python_makes_of_it(text: str, m: int, n: int) -> None:
+    names = {"M": m, "N": n, "min": min, "max": max, "cdiv": lambda a, b: -(-a // b)}
+    try:
+        want = eval(text, {"__builtins__": {}}, names)
+    except ZeroDivisionError:
+        with pytest.raises(UsageError, match="by zero"):
+            aot.Grid(text).evaluate({"M": m, "N": n})
+        return
+    assume(want <= 65535)
+    assert aot.Grid("1", text).evaluate({"M": m, "N": n})[1] == want
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Python code runs, and threads take turns, wherever objects are made."""
+    before, interval = gc.get_threshold(), sys.getswitchinterval()
+
+    def nothing(phase: str, info: dict[str, int]) -> None:
+        """Called by the collector."""
+
+    gc.callbacks.append(nothing)
+    gc.set_threshold(20)
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*before)
+        gc.callbacks.remove(nothing)
+
+
+@pytest.mark.usefixtures("restless")
+def test_formulas_are_read_while_another_thread_parses_python() -> None:
+    done = threading.Event()
+
+    def parse() -> None:
+        while not done.is_set():
+            ast.parse("def f(x):\n    return [g(h(i + 2)) for i in x]\n" * 20)
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(parse)
+        try:
+            for seed in range(2000):
+                assert aot.Grid(f"cdiv(M, {seed} + 1)").evaluate({"M": seed + 2})[0] == 2
+        finally:
+            done.set()
+        other.result()
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("M **", "is not an expression"),
-        ("M ** 2", r"holds 'M \*\* 2'; accepted: names"),
-        ("open(M, N)", "holds 'open"),
-        ("M.x", "holds 'M.x'"),
-        ("cdiv(M)", "holds 'cdiv"),
+        ("M +", "ends too early"),
+        ("M ** 2", r"holds '\*\*' where it means nothing; accepted: names"),
+        ("M / 2", "holds '/'"),
+        ("-M", "holds '-'"),
+        ("open(M, N)", "holds 'open'"),
+        ("M.x", r"holds '\.'"),
+        ("M N", "holds 'N'"),
+        ("M)", r"holds '\)'"),
+        ("cdiv(M)", "lacks a ','"),
+        ("cdiv(M, N", r"lacks a '\)'"),
+        ("cdiv", r"lacks a '\('"),
+        ("max(M, N, 2)", r"lacks a '\)'"),
         ("True", "holds 'True'"),
+        ("1.5", r"holds '\.'"),
+        ("0x10", "holds '0x10'"),
+        ("1_000", "holds '1_000'"),
+        ("007", "holds '007'"),
+        ("", "ends too early"),
+        ("(" * 100_000 + "M", "nests too deeply"),
     ],
 )
 def test_other_formulas_are_refused(text: str, complaint: str) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from keyword import iskeyword
 
 from tilewright.errors import UsageError
 
 Token = str | int
-_OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.FloorDiv: "/"}
+_OPERATORS = ("+", "-", "*", "/")
 _FUNCTIONS = ("cdiv", "min", "max")
+_PIECES = re.compile(r"\w+|\*\*|//|[^\w\s]")
+_INTEGER = re.compile(r"0|[1-9][0-9]*")
 _MAX_GRID = (2**31 - 1, 65535, 65535)
 
 
@@ -44,37 +48,70 @@ class Grid:
         return counts[0], counts[1], counts[2]
 
 
+@cache
 def _postfix(text: str) -> tuple[Token, ...]:
+    # Read here and not by `ast`: threads that parse at once break Python 3.11 up to its .7 (cpython#106905).
     try:
-        node = ast.parse(text, mode="eval").body
-    except SyntaxError:
-        raise UsageError(f"grid formula '{text}' is not an expression") from None
-    tokens: list[Token] = []
-    _emit(node, text, tokens)
-    return tuple(tokens)
+        return tuple(_Reader(text).formula())
+    except RecursionError:
+        raise UsageError(f"grid formula of {len(text)} characters nests too deeply") from None
 
 
-def _emit(node: ast.expr, text: str, tokens: list[Token]) -> None:
-    match node:
-        case ast.Constant(value=int() as value) if not isinstance(value, bool):
-            tokens.append(value)
-        case ast.Name(id=name):
-            tokens.append(name)
-        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
-            _emit(left, text, tokens)
-            _emit(right, text, tokens)
-            tokens.append(_OPERATORS[type(op)])
-        case ast.Call(func=ast.Name(id=name), args=[left, right], keywords=[]) if (
-            name in _FUNCTIONS
-        ):
-            _emit(left, text, tokens)
-            _emit(right, text, tokens)
-            tokens.append(name)
-        case _:
+class _Reader:
+    """One formula from left to right; each method takes what its name says and gives postfix."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.rest = [match[0] for match in _PIECES.finditer(text)]
+        self.rest.reverse()
+
+    def formula(self) -> list[Token]:
+        tokens = self.sums()
+        if self.rest:
+            raise self.refused(self.rest[-1])
+        return tokens
+
+    def sums(self) -> list[Token]:
+        return self.row(("+", "-"), self.products)
+
+    def products(self) -> list[Token]:
+        return self.row(("*", "//"), self.operand)
+
+    def row(self, operators: tuple[str, ...], operand: Callable[[], list[Token]]) -> list[Token]:
+        tokens = operand()
+        while self.rest and self.rest[-1] in operators:
+            operator = self.rest.pop()
+            tokens += [*operand(), operator[0]]
+        return tokens
+
+    def operand(self) -> list[Token]:
+        if not self.rest:
+            raise UsageError(f"grid formula '{self.text}' is not an expression: it ends too early")
+        piece = self.rest.pop()
+        if _INTEGER.fullmatch(piece):
+            return [int(piece)]
+        if piece == "(":
+            return [*self.sums(), *self.take(")")]
+        if piece in _FUNCTIONS:
+            left = [*self.take("("), *self.sums()]
+            return [*left, *self.take(","), *self.sums(), *self.take(")"), piece]
+        if piece.isidentifier() and not iskeyword(piece) and self.rest[-1:] != ["("]:
+            return [piece]
+        raise self.refused(piece)
+
+    def take(self, piece: str) -> tuple[()]:
+        if not self.rest or self.rest[-1] != piece:
             raise UsageError(
-                f"grid formula '{text}' holds '{ast.unparse(node)}'; accepted: names, integers, "
-                f"+ - * //, {', '.join(_FUNCTIONS)} of two"
+                f"grid formula '{self.text}' is not an expression: it lacks a '{piece}'"
             )
+        self.rest.pop()
+        return ()
+
+    def refused(self, piece: str) -> UsageError:
+        return UsageError(
+            f"grid formula '{self.text}' holds '{piece}' where it means nothing; accepted: names, "
+            f"integers, + - * //, {', '.join(_FUNCTIONS)} of two"
+        )
 
 
 def _evaluate(tokens: tuple[Token, ...], values: Mapping[str, int]) -> int:
@@ -83,7 +120,7 @@ def _evaluate(tokens: tuple[Token, ...], values: Mapping[str, int]) -> int:
         if isinstance(token, int):
             stack.append(token)
             continue
-        if token in _FUNCTIONS or token in _OPERATORS.values():
+        if token in _FUNCTIONS or token in _OPERATORS:
             right, left = stack.pop(), stack.pop()
             stack.append(_apply(token, left, right))
             continue
