@@ -45,7 +45,7 @@ def build(
     that is missing or has another shape, BadWeights for NaN; nothing is half loaded.
     """
     if form not in (*FORMATS, ROUTED):
-        raise unknown("format of weights", form, [*FORMATS, ROUTED])
+        raise unknown("format of weights", form, list(FORMATS))
     dtype = dtype or ("fp32" if form in ("fp32", "q4_1") else "bf16")
     kinds = {"fp32": torch.float32, "bf16": torch.bfloat16}
     if dtype not in kinds:
@@ -87,7 +87,7 @@ class _Builder:
         self._read["embed"] = embedding
         head = self._linear(["embed" if config.tied else "head"])
         layers = [self._layer(f"layers.{i}.") for i in range(config.layers)]
-        made = Transformer(config, embedding, layers, self._plain("norm"), head)
+        made = Transformer(config, embedding, layers, self._plain("norm"), head, self._form)
         self._kept.save()
         return made
 

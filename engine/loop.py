@@ -179,9 +179,10 @@ class Engine:
         """
         group = BeamGroup(width, penalty, early)
         if (count := candidates(width, self.ends)) > MOST:
+            fits = MOST // candidates(1, self.ends)
             raise UsageError(
-                f"{width} beams rank {count} candidates with {len(self.ends)} end tokens; "
-                f"accepted: up to {MOST // candidates(1, self.ends)} beams"
+                f"{width} beams rank {count} candidates with {len(self.ends)} end tokens; accepted: "
+                + (f"up to {fits} beams" if fits else f"fewer than {MOST} end tokens")
             )
         most = min(most, max(1, self.context - len(prompt)))
         request = self.add(prompt, Sampling(most=most))
@@ -214,7 +215,7 @@ class Engine:
     def use(self, threads: int) -> None:
         """Run host kernels on so many threads from now on, 0 for all; graphs are captured again."""
         if threads != self.ops.host.threads:
-            self.ops.host.threads = threads
+            self.ops.host.threads = self.ops.threads = threads
             if self.graphs:
                 self.graphs.forget()
 

@@ -8,12 +8,20 @@ import mmap
 import torch
 from torch import Tensor
 
+from tilewright.errors import Unavailable
+
 HUGE = 1 << 21
 
 
 def huge_pages(size: int) -> Tensor:
-    """Zeroed memory, uint8 [size], from a multiple of 2 MiB on; in huge pages where the system has them."""
-    memory = mmap.mmap(-1, size + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    """Zeroed memory, uint8 [size], from a multiple of 2 MiB on; in huge pages where the system has them.
+
+    Raises Unavailable for more than the system gives.
+    """
+    try:
+        memory = mmap.mmap(-1, size + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except (OSError, OverflowError) as error:
+        raise Unavailable(f"{size / 1e9:.1f} GB of memory cannot be had here: {error}") from None
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,25 +34,32 @@ class Backends:
     """Which backend runs each op: `default`, but for those in `by_op`."""
 
     default: str = "host"
-    by_op: Mapping[str, str] = ()  # type: ignore[assignment]
+    by_op: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, text: str) -> Backends:
-        """From `host` or `host,rope=triton,gemm=ascendc`; raises UsageError for an op the engine lacks."""
-        default, by_op = "host", {}
+        """From `host` or `host,rope=triton,gemm=ascendc`; raises UsageError for an op the engine lacks, or one
+        that is named twice."""
+        named: dict[str, str] = {}
         for part in filter(None, text.split(",")):
-            op, equals, name = part.partition("=")
-            if not equals:
-                default = part
-            elif op not in OPS:
+            left, equals, right = part.partition("=")
+            op, name = (left, right) if equals else ("", part)
+            if op and op not in OPS:
                 raise unknown("op of the engine", op, list(OPS))
-            else:
-                by_op[op] = name
-        return cls(default, by_op)
+            if op in named:
+                raise UsageError(
+                    f"backends {named[op]} and {name} for {op or 'all ops'}; accepted: one of them"
+                )
+            named[op] = name
+        return cls(named.pop("", "host"), named)
+
+    def __str__(self) -> str:
+        """What `parse` makes it of."""
+        return ",".join([self.default, *(f"{op}={name}" for op, name in self.by_op.items())])
 
     def of(self, op: str) -> str:
         """The backend of an op."""
-        return dict(self.by_op).get(op, self.default)
+        return self.by_op.get(op, self.default)
 
 
 class Ops:
@@ -85,7 +92,7 @@ class Ops:
         if len(runners) != 1 or not isinstance(one, HostRunner):
             others = [op for op in OPS if self.backends.of(op) != "host"]
             raise UsageError(
-                f"graphs replay calls of the host backend; {', '.join(others)} run elsewhere"
+                f"graphs, and threads that change, are of the host backend; {', '.join(others)} run elsewhere"
             )
         return one
 

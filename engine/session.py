@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tilewright.dtypes import from_torch
 from tilewright.engine.build import ROUTED, build
 from tilewright.engine.calibrate import static_scales
 from tilewright.engine.kv_cache import KvCache
@@ -18,6 +19,7 @@ from tilewright.engine.transformer import Transformer
 from tilewright.errors import UsageError
 from tilewright.kernels._kv.formats import PAGE
 from tilewright.kernels.mask_gemm.layout import MOST_ROWS
+from tilewright.machine import usable_cores
 from tilewright.models.checkpoint import Checkpoint, open_model
 from tilewright.models.tokenizer import Tokenizer
 
@@ -105,6 +107,22 @@ def open_engine(
         graphs=choices.graphs,
         router=router,
     )
+
+
+def setting(engine: Engine) -> dict[str, object]:
+    """How an engine runs its model, by the names of `Choices` and of options: what a figure of it depends on."""
+    form, ops = engine.cache.form, engine.ops
+    dtype = from_torch(engine.model.dtype).name
+    return {
+        "weights": engine.model.form,
+        "dtype": dtype,
+        "kv": dtype if form.kv == "float" else form.kv,
+        "kv_layout": form.layout,
+        "kv_residual": form.residual,
+        "backend": str(ops.backends),
+        "threads": ops.threads or usable_cores(),
+        "graphs": engine.graphs is not None,
+    }
 
 
 def chat_ids(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]) -> list[int]:

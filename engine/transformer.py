@@ -51,7 +51,7 @@ class Layer:
 
 
 class Transformer:
-    """Llama's decoder: RMSNorm, rotary attention over pages, gated SiLU."""
+    """Llama's decoder: RMSNorm, rotary attention over pages, gated SiLU. `form`: of its weights, see `build`."""
 
     def __init__(
         self,
@@ -60,8 +60,9 @@ class Transformer:
         layers: Sequence[Layer],
         norm: Tensor,
         head: Linear,
+        form: str,
     ) -> None:
-        self.config, self.layers = config, tuple(layers)
+        self.config, self.layers, self.form = config, tuple(layers), form
         self._embedding, self._norm, self.head = embedding, norm, head
         self._angles = cos_sin(config.head_dim, config.context, config.rope_theta)
 

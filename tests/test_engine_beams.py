@@ -154,6 +154,8 @@ def test_more_candidates_than_the_kernel_ranks_are_refused() -> None:
         engine.beams(PROMPT, 16)
     assert not engine.busy
     assert search(engine, PROMPT, 10, most=3).ended
+    with pytest.raises(UsageError, match="1 beams rank 101 .* accepted: fewer than 64 end tokens"):
+        tiny_engine(ends=tuple(range(100))).beams(PROMPT, 1)
 
 
 def test_cancelling_one_beam_cancels_the_search() -> None:

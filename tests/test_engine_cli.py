@@ -21,6 +21,7 @@ from engine_doubles import TinyCheckpoint
 from tilewright.cli.main import main
 from tilewright.engine import session
 from tilewright.engine.loop import Engine
+from tilewright.machine import usable_cores
 from tilewright.models.checkpoint import open_model
 from tilewright.models.tokenizer import Tokenizer
 
@@ -118,6 +119,14 @@ def test_options_reach_the_sampling(run: Run) -> None:
     stopped = row(run(*options, "--stop", stop))
     assert stopped["finish"] == "stop" and stopped["text"] == greedy[: greedy.index(stop)]
     assert row(run(*options, "--eager"))["text"] == greedy
+    shown = row(run(*options, "--weights", "w8a8", "--kv", "c8d", "--threads", "1", "--eager"))
+    assert {name: shown[name] for name in ("weights", "dtype", "kv", "threads", "graphs")} == {
+        "weights": "w8a8", "dtype": "bf16", "kv": "c8d", "threads": 1, "graphs": False,
+    }  # fmt: skip
+    other = row(run(*options, "--backend", "host,rope=reference", "--threads", "0"))
+    assert [other[name] for name in ("backend", "weights", "kv", "threads", "text")] == [
+        "host,rope=reference", "fp32", "fp32", usable_cores(), greedy,
+    ]  # fmt: skip
     chat = row(run(*options, "--chat"))
     assert chat["prompt_tokens"] > 10
 
@@ -166,11 +175,20 @@ def test_a_talk_is_a_row_a_turn(run: Run, tmp_path: Path) -> None:
     assert kept["text"] == first["text"] and kept["text"] in shown
 
 
-def test_turns_before_one_that_fails_are_kept(run: Run, tmp_path: Path) -> None:
+def test_a_turn_that_fails_is_left_out_of_the_talk(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "turns.json"
-    ran = run("chat", "tiny", *SHORT, "--json", str(file), stdin="Hello\n\udc80\n")
-    assert ran.code == 2 and "a turn holds bytes that are no UTF-8" in ran.err
-    assert [r["prompt"] for r in json.loads(file.read_text(encoding="utf-8"))["rows"]] == ["Hello"]
+    wrong, long = "\udc80", "word " * 300
+    ran = run("chat", "tiny", *SHORT, "--json", str(file), stdin=f"Hello\n{wrong}\n{long}\nAgain\n")
+    assert ran.code == 2
+    assert [line[:30] for line in ran.err.splitlines()] == [
+        "tilewright: a turn holds bytes",
+        "tilewright: a prompt of 355 to",
+    ]
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    assert [r["prompt"] for r in rows] == ["Hello", "Again"]
+    talk = run("chat", "tiny", *SHORT, "--json", "-", stdin="Hello\nAgain\n").document["rows"]
+    assert rows[1]["prompt_tokens"] == talk[1]["prompt_tokens"], "turns that fail are no part of it"
+    assert rows[1]["text"] == talk[1]["text"]
 
 
 def test_ppl_of_a_file(run: Run, tmp_path: Path) -> None:
@@ -228,6 +246,11 @@ G = ("generate", "tiny", "--prompt", "x")
         ((*G, "--backend", "host,conv=host"), "unknown op of the engine 'conv'; accepted"),
         ((*G, "--backend", "host,rope=fast"), "no backend 'fast'; accepted"),
         ((*G, "--threads", "-2"), "threads=-2; accepted: 1 or more, 0 for all"),
+        ((*G, "--threads", "999"), "--threads 999; accepted: 1 to"),
+        ((*G, "--weights", "routed"), "routed weights; accepted: routed with a file of sensitive"),
+        ((*G, "--weights", "int3"), "weights 'int3'; accepted: fp32, bf16, w8a8, q4_1, w4a8"),
+        ((*G, "--backend", "host,reference"), "backends host and reference for all ops; accepted: one"),
+        ((*G, "--backend", "rope=host,rope=triton"), "backends host and triton for rope; accepted"),
         ((*G, "--beams", "17"), "17 beams; accepted: 1 to 16"),
         ((*G, "--beams", "-1"), "-1 beams; accepted: 1 to 16"),
         ((*G, "--beams", "2", "--temperature", "1"), "--beams ranks whole answers; accepted: no option"),

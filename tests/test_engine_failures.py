@@ -15,7 +15,7 @@ from tilewright.engine.beams import BeamGroup
 from tilewright.engine.loop import Engine
 from tilewright.engine.perplexity import perplexity
 from tilewright.engine.requests import Sampling, State
-from tilewright.errors import UsageError
+from tilewright.errors import Unavailable, UsageError
 
 MOST = Sampling(most=12, ignore_eos=True)
 
@@ -49,6 +49,11 @@ def test_nan_in_a_beam_ends_its_search_and_nothing_else(row: int) -> None:
     assert group.over and all(m.state is State.FAILED and m.error for m in group.members)
     assert other.answer == alone(prompt)
     engine.check()
+
+
+def test_a_cache_that_no_memory_holds_is_one_sentence() -> None:
+    with pytest.raises(Unavailable, match=r"[0-9.]+ GB of memory cannot be had here"):
+        tiny_engine(pages=1 << 40)
 
 
 def test_a_processor_that_raises_fails_its_request_alone() -> None:

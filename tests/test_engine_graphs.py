@@ -163,7 +163,7 @@ def test_graphs_follow_requests_that_come_and_go() -> None:
 
 
 def test_backends_that_cannot_be_replayed_are_named() -> None:
-    with pytest.raises(UsageError, match="graphs replay calls of the host backend; rope run"):
+    with pytest.raises(UsageError, match="are of the host backend; rope run"):
         tiny_engine(backends="host,rope=reference", graphs=True)
 
 

@@ -257,7 +257,7 @@ def test_the_plan_counts_the_bytes_there_are(tiny: Path, form: tuple[str, str, s
         ({"residual": "e3m0"}, "residual=e3m0 with keys and values that are floats"),
         ({"residual": "e4", "kv": "kv4"}, "unknown residual 'e4'; accepted: none, nested, e3m0"),
         ({"kv": "kv4", "backends": "host,paged_attention=ascendc"}, "kv4"),
-        ({"kv": "kv4", "backends": "host,rope=reference", "graphs": True}, "graphs replay calls"),
+        ({"kv": "kv4", "backends": "host,rope=reference", "graphs": True}, "graphs, and threads"),
     ],
 )
 def test_what_there_is_none_of_is_refused(

@@ -131,7 +131,7 @@ def chat(
     Example:  printf 'Hello\\nAnd in French?\\n' | tilewright engine chat smollm2 --json turns.json
     """
     from tilewright.engine.requests import Sampling
-    from tilewright.engine.session import chat_ids
+    from tilewright.errors import TilewrightError
 
     require_text("--system", system)
     sampling = Sampling(
@@ -142,15 +142,35 @@ def chat(
     )
     turns = [("system", system)] if system else []
     rows: list[dict[str, object]] = []
+    code = 0
     try:
         while line := _line("" if quiet(json) else "> "):
-            turns.append(("user", line))
-            ids = chat_ids(tokenizer_of(running), turns)
-            request, row = _answer(running, ids, sampling, json)
-            turns.append(("assistant", request.text))
-            rows.append(row | {"prompt": line, "text": request.text})
-    finally:  # a turn that fails leaves those before it
+            try:
+                rows.append(_turn(running, turns, line, sampling, json))
+            except TilewrightError as error:  # left out of the talk, which goes on
+                print(f"tilewright: {error}", file=sys.stderr)
+                code = error.exit_code
+    finally:
         emit(json, "engine", rows)
+    if code:
+        raise typer.Exit(code)
+
+
+def _turn(
+    running: Engine,
+    turns: list[tuple[str, str]],
+    line: str,
+    sampling: Sampling,
+    json: str | None,
+) -> dict[str, object]:
+    """Answer a line; both are added to the turns. The row of it."""
+    from tilewright.engine.session import chat_ids
+
+    require_text("a turn", line)
+    ids = chat_ids(tokenizer_of(running), [*turns, ("user", line)])
+    request, row = _answer(running, ids, sampling, json)
+    turns += [("user", line), ("assistant", request.text)]
+    return row | {"prompt": line, "text": request.text}
 
 
 def _answer(
@@ -158,6 +178,7 @@ def _answer(
 ) -> tuple[Request, dict[str, object]]:
     """Stream one answer, up to Ctrl-C; the request and a row of what it took."""
     from tilewright.engine.sampling import BadLogits
+    from tilewright.engine.session import setting
 
     request = running.add(ids, sampling)
     if running.router:
@@ -186,6 +207,7 @@ def _answer(
         "finish": request.state.value,
         "first_token_s": first or None,
         "tokens_per_s": rate,
+        **setting(running),
         "evidence": "measured",
         "target": "cpu",
     }
@@ -204,6 +226,7 @@ def _answer(
 def _beams(running: Engine, ids: list[int], width: int, most: int, json: str | None) -> None:
     from tilewright.engine.requests import State
     from tilewright.engine.sampling import BadLogits
+    from tilewright.engine.session import setting
 
     group = running.beams(ids, width, most)
     try:
@@ -215,7 +238,8 @@ def _beams(running: Engine, ids: list[int], width: int, most: int, json: str | N
         raise BadLogits(group.members[0].error)
     interrupted = bool(group.members) and group.members[0].state is State.CANCELLED
     rows = [
-        {"rank": i, "score": ended.score, "tokens": len(ended.answer), "evidence": "measured"}
+        {"rank": i, "score": ended.score, "tokens": len(ended.answer), **setting(running)}
+        | {"evidence": "measured"}
         | {"text": tokenizer_of(running).decode(ended.answer, skip_special=True)}
         for i, ended in enumerate(group.ended)
     ]
@@ -232,10 +256,8 @@ def _beams(running: Engine, ids: list[int], width: int, most: int, json: str | N
 
 def _line(prompt: str) -> str:
     try:
-        line = input(prompt).strip()
+        return input(prompt).strip()
     except (EOFError, KeyboardInterrupt):
         return ""
     except UnicodeDecodeError:
-        line = "\udcff"
-    require_text("a turn", line)
-    return line
+        return "\udcff"

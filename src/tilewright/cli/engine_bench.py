@@ -108,7 +108,8 @@ def bench(
             failed = error
     missing = [{"peer": name, "reason": reason} for name, reason in reasons.items()]
     emit(json, "engine", found, unavailable=missing, interrupted=interrupted)
-    table(_COLUMNS, [_line(row) for row in found], json=json)
+    what = f"{checkpoint.config.name}, measured on this cpu, all sides in turns"
+    table(_COLUMNS, [_line(row) for row in found], what, json)
     for name, reason in reasons.items():
         say(f"UNAVAILABLE {name}: {reason}", json)
     if any(row.quiet is False for row in found):

@@ -99,7 +99,11 @@ def open_running(
     import torch
 
     from tilewright.engine.session import Choices, open_engine
+    from tilewright.errors import UsageError
+    from tilewright.machine import usable_cores
 
+    if threads > usable_cores():
+        raise UsageError(f"--threads {threads}; accepted: 1 to {usable_cores()}, 0 for all")
     # Torch does little between our calls; a second pool of threads waits longer for that than it takes.
     torch.set_num_threads(1)
     all_host = backend == "host"

@@ -73,7 +73,7 @@ def sensitivity(
     kept = [group for group in found if group.bf16]
     lines = [(str(g.layer), g.group, number(g.score)) for g in kept]
     table(("layer", "group", "score"), lines, json=json)
-    say(f"{out}: {len(kept)} of {len(found)} groups keep bf16 weights", json)
+    say(f"{out}: {len(kept)} of {len(found)} groups keep bf16 weights, by measured inputs", json)
     if seen.windows < count:
         say(f"interrupted: {seen.windows} of {count} windows were finished before", json)
         raise typer.Exit(3)
