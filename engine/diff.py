@@ -12,7 +12,7 @@ from tilewright.backends.table import backend as backend_named
 from tilewright.check import tolerance
 from tilewright.engine.batch import alone
 from tilewright.engine.calls import Call
-from tilewright.engine.linear import Linear
+from tilewright.engine.linear import Linear, Tapped
 from tilewright.engine.loop import Engine
 from tilewright.engine.ops import Ops
 from tilewright.engine.session import Choices, open_engine
@@ -139,22 +139,9 @@ def _compared(call: Call, name: str, want: Tensor, sides: tuple[str, str]) -> Co
 class _Where:
     layer: int = 0
 
-
-class _Marked(Linear):
-    """A linear that tells where in the model a pass is."""
-
-    def __init__(self, inner: Linear, where: _Where, layer: int) -> None:
-        self._inner, self._where, self._layer = inner, where, layer
-        self.n, self.k = inner.n, inner.k
-
-    @property
-    def bytes(self) -> int:
-        return self._inner.bytes
-
-    def __call__(self, ops: Ops, x: Tensor) -> Tensor:
-        """See Linear."""
-        self._where.layer = self._layer
-        return self._inner(ops, x)
+    def tap(self, linear: Linear, layer: int) -> Linear:
+        """A linear that tells where in the model a pass is."""
+        return Tapped(linear, lambda _: setattr(self, "layer", layer))
 
 
 def _traced(model: Checkpoint, choices: Choices) -> tuple[Engine, _Where]:
@@ -162,9 +149,9 @@ def _traced(model: Checkpoint, choices: Choices) -> tuple[Engine, _Where]:
     engine, where = open_engine(model, choices), _Where()
     net = engine.model
     net.layers = tuple(
-        replace(layer, qkv=_Marked(layer.qkv, where, i)) for i, layer in enumerate(net.layers)
+        replace(layer, qkv=where.tap(layer.qkv, i)) for i, layer in enumerate(net.layers)
     )
-    net.head = _Marked(net.head, where, -1)
+    net.head = where.tap(net.head, -1)
     return engine, where
 
 

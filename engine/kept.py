@@ -137,13 +137,13 @@ def _write(path: Path, made: dict[str, Parts]) -> None:
         at = _up(at + tensor.nbytes)
     text = json.dumps(index).encode()
     path.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=_NEW)
+    number, aside = tempfile.mkstemp(dir=path.parent, prefix=_NEW)
     try:
         with open(number, "w+b") as stream:
             stream.seek(_HEAD.size)
             stream.write(text)
-            for (_, _, tensor), place in zip(flat, _offsets(index), strict=True):
-                stream.seek(place)
+            for name, part, tensor in flat:
+                stream.seek(index[name][part][2])
                 stream.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
             stream.truncate(at)
             stream.flush()
@@ -154,14 +154,10 @@ def _write(path: Path, made: dict[str, Parts]) -> None:
                 checksum = native.module().checksum(all_of[_HEAD.size :])
             stream.seek(0)
             stream.write(_HEAD.pack(_MAGIC, checksum, len(text)))
-        os.replace(name, path)
+        os.replace(aside, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-
-
-def _offsets(index: dict[str, dict[str, tuple[str, list[int], int]]]) -> list[int]:
-    return [offset for parts in index.values() for _, _, offset in parts.values()]
+            os.unlink(aside)
 
 
 def _up(at: int) -> int:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from tilewright.engine.ops import Ops, name_of
 from tilewright.kernels.gemm_w4 import formats
 from tilewright.models.checkpoint import Q4
 
-__all__ = ["Dense", "Grouped4", "Int8", "Linear", "Weight", "rounded"]
+__all__ = ["Dense", "Grouped4", "Int8", "Linear", "Tapped", "Weight", "rounded"]
 
 GROUP = 32  # of GGUF's Q4_1
 
@@ -50,32 +51,65 @@ class Weight:
 class Linear(ABC):
     """y[T,N] = x[T,K] W^T (+ bias)."""
 
-    def __init__(self, w: Weight, bias: Tensor | None) -> None:
-        self._w, self._bias = w, bias
-        self.n, self.k = w.n, w.k
+    n: int
+    k: int
 
     @abstractmethod
     def __call__(self, ops: Ops, x: Tensor) -> Tensor:
         """y in the type of x."""
 
     @property
+    @abstractmethod
     def bytes(self) -> int:
         """Bytes of weights that a call reads."""
+
+
+class Tapped(Linear):
+    """A linear that tells what goes into it."""
+
+    def __init__(self, linear: Linear, tell: Callable[[Tensor], object]) -> None:
+        self._linear, self._tell = linear, tell
+        self.n, self.k = linear.n, linear.k
+
+    @property
+    def bytes(self) -> int:
+        """See Linear."""
+        return self._linear.bytes
+
+    def __call__(self, ops: Ops, x: Tensor) -> Tensor:
+        """See Linear."""
+        self._tell(x)
+        return self._linear(ops, x)
+
+
+class _Laid(Linear):
+    """A linear on weights that `lay` laid out."""
+
+    def __init__(self, ops: Ops, w: Any, bias: Tensor | None = None) -> None:
+        """`w` is what `lay` takes or what it gave."""
+        self._w: Weight = w if isinstance(w, Weight) else self.lay(ops, w)
+        self._bias, self.n, self.k = bias, self._w.n, self._w.k
+
+    @staticmethod
+    @abstractmethod
+    def lay(ops: Ops, w: Any) -> Weight:
+        """What a call reads of W [N,K]."""
+
+    @property
+    def bytes(self) -> int:
+        """See Linear."""
         return self._w.bytes
 
     def _flags(self) -> dict[str, str]:
         return {"b_layout": self._w.layout, "bias": "no" if self._bias is None else "yes"}
 
 
-class Dense(Linear):
+class Dense(_Laid):
     """Weights in the type of the activations."""
-
-    def __init__(self, ops: Ops, w: Tensor | Weight, bias: Tensor | None = None) -> None:
-        super().__init__(w if isinstance(w, Weight) else self.lay(ops, w), bias)
 
     @staticmethod
     def lay(ops: Ops, w: Tensor) -> Weight:
-        """What a call reads of W [N,K]."""
+        """See _Laid."""
         return Weight.of(ops, "gemm", w)
 
     def __call__(self, ops: Ops, x: Tensor) -> Tensor:
@@ -93,16 +127,15 @@ class Dense(Linear):
         return y
 
 
-class Int8(Linear):
+class Int8(_Laid):
     """W8A8: int8 weights with a scale a column of C, activations quantised token by token in the call."""
 
     def __init__(self, ops: Ops, w: Tensor | Weight, bias: Tensor | None = None) -> None:
-        laid = w if isinstance(w, Weight) else self.lay(ops, w)
-        super().__init__(laid, None if bias is None else bias.float())
+        super().__init__(ops, w, None if bias is None else bias.float())
 
     @staticmethod
     def lay(ops: Ops, w: Tensor) -> Weight:
-        """What a call reads of W [N,K], which is rounded here."""
+        """See _Laid; rounded here."""
         codes, scale = rounded(w)
         laid = Weight.of(ops, "gemm", codes)
         return replace(laid, parts={**laid.parts, "col_scale": scale})
@@ -123,7 +156,7 @@ class Int8(Linear):
         return y
 
 
-class Routed(Linear):
+class Routed(Int8):
     """W8A8 with bf16 weights beside the int8 ones: each row takes those that a selection says.
 
     `words` are the selection, read anew by every call, and `counts` int32 [3] is written by it: see
@@ -139,13 +172,12 @@ class Routed(Linear):
         words: Tensor,
         counts: Tensor,
     ) -> None:
-        laid = w if isinstance(w, Weight) else self.lay(ops, w)
-        super().__init__(laid, None if bias is None else bias.float())
+        super().__init__(ops, w, bias)
         self._layer, self._words, self._counts = layer, words, counts
 
     @staticmethod
     def lay(ops: Ops, w: Tensor) -> Weight:
-        """What a call reads of W [N,K], rounded to int8 and to bf16."""
+        """See _Laid; rounded to int8 and to bf16."""
         codes, scale = rounded(w)
         b8, b16 = (Weight.of(ops, "mask_gemm", v) for v in (codes, w.to(torch.bfloat16)))
         parts = {"b8": b8.parts["b"], "b16": b16.parts["b"], "col_scale": scale}
@@ -167,7 +199,7 @@ class Routed(Linear):
         return y
 
 
-class Grouped4(Linear):
+class Grouped4(_Laid):
     """W4A16 on the codes of a GGUF Q4_1 tensor: bit for bit what its dequantisation gives; W4A8 with `int8`.
 
     Codes of 8 bits come as [N,2K] of their halves (see Checkpoint.q4), which `x` is repeated for.
@@ -176,13 +208,12 @@ class Grouped4(Linear):
     def __init__(
         self, ops: Ops, w: Q4 | Weight, bias: Tensor | None = None, int8: bool = False
     ) -> None:
-        laid = w if isinstance(w, Weight) else self.lay(ops, w)
-        super().__init__(laid, bias.float() if int8 and bias is not None else bias)
+        super().__init__(ops, w, bias.float() if int8 and bias is not None else bias)
         self._int8 = int8
 
     @staticmethod
     def lay(ops: Ops, w: Q4) -> Weight:
-        """What a call reads of the codes."""
+        """See _Laid."""
         n, k = w.codes.shape
         shared = {"scale": w.scale, "minimum": w.minimum}
         if ops.backends.of("gemm_w4") == "host":

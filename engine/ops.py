@@ -123,27 +123,24 @@ class Ops:
 
     def rmsnorm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x[T,D] normed."""
-        y = empty(x, *x.shape)
-        sizes = {"T": x.shape[0], "D": x.shape[1]}
-        flags = {"residual": "no", "eps": repr(eps)}
-        self.call("rmsnorm", name_of(x), flags, sizes, {"x": x, "weight": weight}, {"y": y})
-        return y
+        return self._rmsnorm(x, None, weight, eps, {})
 
     def add_rmsnorm(
         self, x: Tensor, residual: Tensor, weight: Tensor, eps: float
     ) -> tuple[Tensor, Tensor]:
         """h = x + residual [T,D] normed, and h."""
-        y, h = empty(x, *x.shape), empty(x, *x.shape)
+        h = empty(x, *x.shape)
+        return self._rmsnorm(x, residual, weight, eps, {"h": h}), h
+
+    def _rmsnorm(
+        self, x: Tensor, residual: Tensor | None, weight: Tensor, eps: float, h: dict[str, Tensor]
+    ) -> Tensor:
+        y = empty(x, *x.shape)
+        flags = {"residual": "no" if residual is None else "yes", "eps": repr(eps)}
         sizes = {"T": x.shape[0], "D": x.shape[1]}
-        self.call(
-            "rmsnorm",
-            name_of(x),
-            {"residual": "yes", "eps": repr(eps)},
-            sizes,
-            {"x": x, "weight": weight, "residual": residual},
-            {"y": y, "h": h},
-        )
-        return y, h
+        inputs = {"x": x, "weight": weight, "residual": residual}
+        self.call("rmsnorm", name_of(x), flags, sizes, inputs, {"y": y, **h})
+        return y
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """silu(gate) * up of gate_up[T,2F], the gate's columns first."""
@@ -177,9 +174,7 @@ class Ops:
         )
         return q, scale
 
-    def topk(
-        self, logits: Tensor, k: int, temperature: float = 1.0, softmax: str = "row"
-    ) -> tuple[Tensor, Tensor]:
+    def topk(self, logits: Tensor, k: int, softmax: str = "row") -> tuple[Tensor, Tensor]:
         """ids int32 and probabilities [B,k] of the k largest of logits[B,V].
 
         `softmax` is over the whole row, or over the survivors.
@@ -187,7 +182,7 @@ class Ops:
         rows, vocab = logits.shape
         ids = empty(logits, rows, k, dtype=torch.int32)
         probs = empty(logits, rows, k, dtype=torch.float32)
-        flags = {"softmax": softmax, "temperature": repr(temperature)}
+        flags = {"softmax": softmax, "temperature": repr(1.0)}
         sizes = {"B": rows, "V": vocab, "K": k, "G": rows, "W": 1}
         self.call(
             "beam_topk",

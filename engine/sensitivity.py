@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tilewright.engine.linear import Linear
+from tilewright.engine.linear import Linear, Tapped
 from tilewright.engine.loop import Engine
-from tilewright.engine.ops import Ops
 from tilewright.engine.perplexity import Perplexity, perplexity
 from tilewright.engine.routing import Group
 from tilewright.engine.transformer import Feed, Layer
@@ -20,26 +19,20 @@ from tilewright.errors import UsageError
 _SAMPLE = 1 << 15  # values of an input that quartiles are taken from, a window
 
 
-class _Watched(Linear):
-    """A linear that looks at its inputs."""
+class _Inputs:
+    """What was seen of the inputs of a linear."""
 
-    def __init__(self, linear: Linear) -> None:
-        self._linear, self.n, self.k = linear, linear.n, linear.k
+    def __init__(self) -> None:
         self._most, self._sampled = 0.0, [torch.zeros(0)]
         self._draw = torch.Generator().manual_seed(0)
 
-    @property
-    def bytes(self) -> int:
-        return self._linear.bytes
-
-    def __call__(self, ops: Ops, x: Tensor) -> Tensor:
-        """See Linear."""
+    def see(self, x: Tensor) -> None:
+        """Take an input in."""
         values = x.float().flatten()
         self._most = max(self._most, float(values.abs().max()))
         if len(values) > _SAMPLE:
             values = values[torch.randint(len(values), (_SAMPLE,), generator=self._draw)]
         self._sampled.append(values)
-        return self._linear(ops, x)
 
     def score(self) -> float:
         """See SCORE; quartiles are those of a seeded sample."""
@@ -62,11 +55,11 @@ def sensitivity(
 
     Raises UsageError for a number of groups there are not, and what `perplexity` raises.
     """
-    layers, watched = engine.model.layers, dict[tuple[int, str], _Watched]()
+    layers, watched = engine.model.layers, dict[tuple[int, str], _Inputs]()
 
     def watch(layer: int, group: str, linear: Linear) -> Linear:
-        watched[layer, group] = _Watched(linear)
-        return watched[layer, group]
+        watched[layer, group] = _Inputs()
+        return Tapped(linear, watched[layer, group].see)
 
     def seen(i: int, layer: Layer) -> Layer:
         feed = layer.feed
