@@ -44,11 +44,12 @@ def cost(config: Mapping[str, int]) -> float:
 class CostModel:
     """An objective with known values. It notes every evaluation in `log`, one JSON line each.
 
-    `killers` are configs whose evaluation kills the process, at most `kills` times; `wrong` fail their check.
+    `meet` processes wait for each other in their first trial, so that each of them has one. `killers` are configs whose evaluation kills the process, at most `kills` times; `wrong` fail their check.
     """
 
     log: Path | None = None
     sleep_s: float = 0.0
+    meet: int = 0
     wrong: tuple[Config, ...] = ()
     killers: tuple[Mapping[str, int], ...] = ()
     kills: int = 1
@@ -62,7 +63,7 @@ class CostModel:
     def evaluate(self, config: Config, enter: Enter) -> Outcome:
         self.calls.append(config)
         with enter(Stage.GATE):
-            pass
+            self._wait()
         with enter(Stage.CHECK):
             if config in self.killers and self._deaths(config) < self.kills:
                 self._note("died", config, 0.0)
@@ -78,6 +79,17 @@ class CostModel:
 
     def versions(self) -> dict[str, Any]:
         return {"compiler": "none"}
+
+    def _wait(self) -> None:
+        """For so many processes, a minute at most: the test says then who was missing."""
+        if not self.meet:
+            return
+        assert self.log is not None
+        place, end = self.log.with_name("met"), time.monotonic() + 60
+        place.mkdir(exist_ok=True)
+        (place / str(os.getpid())).touch()
+        while len(list(place.iterdir())) < self.meet and time.monotonic() < end:
+            time.sleep(0.01)
 
     def _note(self, what: str, config: Config, start: float) -> None:
         if self.log is not None:

@@ -190,15 +190,20 @@ def beam_search(
     ends: Sequence[int],
     penalty: float = 1.0,
     early: bool = False,
+    dtype: torch.dtype = torch.float64,
 ) -> list[tuple[tuple[int, ...], float]]:
-    """Beam search as transformers has it, over all candidates of all beams, nothing shared or cut off."""
+    """Beam search as transformers has it, over all candidates of all beams, nothing shared or cut off.
+
+    In fp32 its scores have the bits of FakeOps, so that near ties are ranked alike.
+    """
     running: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
     ended: list[tuple[tuple[int, ...], float]] = []
     for length in range(1, most + 1):
         found = []
         for answer, score in running:
-            logs = logits_of([*prompt, *answer]).double().log_softmax(-1)
-            found += [((*answer, t), score + float(logs[t])) for t in range(len(logs))]
+            logs = logits_of([*prompt, *answer]).to(dtype).log_softmax(-1)
+            scores = (logs + torch.tensor(score, dtype=dtype)).tolist()
+            found += [((*answer, t), total) for t, total in enumerate(scores)]
         found.sort(key=lambda f: -f[1])
         closed = [f[0][-1] in ends or length == most for f in found]
         fresh = [

@@ -57,7 +57,8 @@ def test_a_real_tuning_from_the_command_line(
         assert (row["evidence"], row["target"]) == ("measured", "cpu")
     assert document["rows"][0]["config"] == dict(GEMM.spec.default_config(CPU))
     assert document["measured"] == 5 and document["confirmed"] is True
-    assert document["best"]["ratio"] >= 1.0
+    # The default, or what the tiling says, wins unless another is faster beyond noise.
+    assert document["best"]["ratio_high"] >= 1 / 1.02
     assert set(document["spent_s"]) == {"gate", "check", "time"}
     assert sum(document["spent_s"].values()) <= document["seconds"]
     assert len(document["p_best"]) == len(document["tie_set"])

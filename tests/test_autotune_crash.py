@@ -128,7 +128,7 @@ def test_kill_9_and_resume_is_the_same_study_as_one_never_killed(tmp_path: Path)
 
 
 def test_workers_share_a_study_and_never_time_at_once(tmp_path: Path) -> None:
-    model = CostModel(log=tmp_path / "log", sleep_s=0.03)
+    model = CostModel(log=tmp_path / "log", sleep_s=0.03, meet=2)
     result = tune(
         GEMM,
         gemm_case(),

@@ -229,7 +229,7 @@ def test_a_study_ends_when_the_pool_is_used_up(tmp_path: Path) -> None:
 
 def test_seconds_bound_the_search() -> None:
     result = tune(
-        GEMM, gemm_case(), "cpu", seconds=1.0, objective=CostModel(sleep_s=0.1), backend=Host()
+        GEMM, gemm_case(), "cpu", seconds=3.0, objective=CostModel(sleep_s=0.3), backend=Host()
     )
     assert 1 <= len(result.rows) <= 11
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention, silu
@@ -44,7 +44,10 @@ def mixed(
     """As Mixtral's and Qwen3-MoE's blocks in transformers, token by token."""
     y = torch.zeros_like(x)
     for t, row in enumerate(x):
-        gates, ids = (row @ router.T).softmax(0).topk(used)
+        rated = (row @ router.T).softmax(0)
+        gates, ids = rated.topk(used)
+        # Who is chosen among equals is not what is asked here, and fp32 has more of them.
+        assume(gates[-1] - rated.sort(descending=True).values[used] > 1e-5)
         if norm:
             gates = gates / gates.sum()
         for gate, e in zip(gates, ids.tolist(), strict=True):

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 
 import pytest
+import torch
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -173,7 +174,7 @@ class EngineMachine(RuleBasedStateMachine):
                 assert request.answer == right
                 assert request.state is (State.STOPPED if right[-1] == END else State.FULL)
         for group, prompt, most in self.searches:
-            right_beams = beam_search(pure, prompt, group.width, most, [END])
+            right_beams = beam_search(pure, prompt, group.width, most, [END], dtype=torch.float32)
             assert [e.answer for e in group.ended] == [answer for answer, _ in right_beams]
         self.engine.blocks.forget()
         assert self.engine.blocks.pool.free_pages == self.engine.blocks.pages
@@ -317,7 +318,7 @@ def test_a_search_whose_beams_do_not_fit_together_ends_and_is_right(
         engine.step()
     engine.check()
     assert group.over and group.steps > 1
-    right = beam_search(pure, prompt, width, 6, [END])
+    right = beam_search(pure, prompt, width, 6, [END], dtype=torch.float32)
     assert [e.answer for e in group.ended] == [answer for answer, _ in right]
     assert other.answer == greedy(pure, other.prompt, 4, [], engine.context)
 
@@ -330,7 +331,9 @@ def test_searches_larger_than_the_cache_preempt_their_own_beams() -> None:
         pass
     assert engine.scheduler.counts.preemptions > 0
     assert engine.blocks.counts.copied > 0
-    assert [e.answer for e in group.ended] == [a for a, _ in beam_search(pure, prompt, 6, 8, [END])]
+    assert [e.answer for e in group.ended] == [
+        a for a, _ in beam_search(pure, prompt, 6, 8, [END], dtype=torch.float32)
+    ]
 
 
 @pytest.mark.parametrize(

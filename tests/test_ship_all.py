@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from conftest import CommandLine
 from tilewright.registry import families
 
 
+@pytest.mark.timeout(1800)  # a cold compile of every family
 def test_every_family_ships(tilewright: CommandLine, tmp_path: Path) -> None:
-    ran = tilewright("ship", str(tmp_path / "bundle"), "--families", "all", "--json", "-")
+    command = ("ship", str(tmp_path / "bundle"), "--families", "all", "--json", "-")
+    ran = tilewright(*command, timeout=1800)
     assert ran.code == 0, ran.err
     manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
     names = {f.name for f in families().values() if f.has("host.cpp")}

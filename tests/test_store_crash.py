@@ -86,10 +86,14 @@ def run_until_killed(one: Job, at: int, part: float) -> bool:
     """Fork a worker that dies in that write; False if it came to its end before."""
     pid = os.fork()
     if pid == 0:
-        dies_while_writing(at, part)
-        with Interruption() as interruption:
-            search(one).run(interruption)
-        os._exit(0)
+        code = 1
+        try:
+            dies_while_writing(at, part)
+            with Interruption() as interruption:
+                search(one).run(interruption)
+            code = 0
+        finally:
+            os._exit(code)  # an error, too, must not go on as this test
     _, status = os.waitpid(pid, 0)
     assert os.WIFSIGNALED(status) or status == 0
     return os.WIFSIGNALED(status)

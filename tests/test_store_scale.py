@@ -163,7 +163,7 @@ def test_a_machine_that_stalls_and_wakes_counts_for_nothing(fresh: str, tmp_path
 def test_other_users_of_this_machine_do_not_time_at_once(tmp_path: Path) -> None:
     """They share no file locks; the study tells them of one another."""
     url, log = f"journal:{tmp_path}/s.journal", tmp_path / "log"
-    model = CostModel(log=log, sleep_s=0.15, evidence=Evidence.MEASURED)
+    model = CostModel(log=log, sleep_s=0.15, meet=2, evidence=Evidence.MEASURED)
     assert finish(*[start(Job(url, model, 16, cache=f"user {i}")) for i in range(2)]) == [0, 0]
     judge(url, log, 16)
     assert len({r["pid"] for r in read_log(log)}) == 2
@@ -229,7 +229,7 @@ def test_two_workers_through_a_grpc_proxy_one_of_them_killed(tmp_path: Path) -> 
     try:
         wait_until(lambda: _answers(port))
         url = f"grpc://localhost:{port}"
-        model = CostModel(log=log, sleep_s=0.3, evidence=Evidence.MEASURED)
+        model = CostModel(log=log, sleep_s=0.3, meet=2, evidence=Evidence.MEASURED)
         workers = [start(Job(url, model, 8, f"machine {i}")) for i in range(2)]
         wait_until(lambda: len({r["pid"] for r in read_log(log)}) == 2)
         kill_one_that_times(log)
