@@ -204,7 +204,7 @@ def test_an_unknown_base_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def recording(tmp_path: Path, factor: float = 1.0, **host_fields: str) -> Path:
     """What bench measures here, with its times multiplied."""
     path = tmp_path / "bench.json"
-    main(["bench", *ONE[1:], "--threads", "1", "--seconds", "0.05", "--json", str(path)])
+    main(["bench", *ONE[1:], "--threads", "1", "--seconds", "0.5", "--json", str(path)])
     content = json.loads(path.read_text())
     for r in content["rows"]:
         for name in ("median_us", "ci_low_us", "ci_high_us"):

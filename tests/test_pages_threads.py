@@ -64,12 +64,18 @@ def test_a_pool_that_is_not_atomic_is_found_out() -> None:
     ("threads", "pages", "seed"), [(2, 3, 1), (4, 64, 2), (4, 200, 3), (6, 1, 4)]
 )
 def test_histories_are_linearizable(pool: str, threads: int, pages: int, seed: int) -> None:
-    ran = run(False, "history", pool, threads, 2500, pages, seed)
-    assert ran.returncode == 0, ran.stderr
-    history = parse(ran.stdout)
-    assert len(history) > 500
-    assert {"a", "f"} <= {o.kind for o in history}
-    assert first_wrong(history) is None
+    seen, kinds = 0, set()
+    for again in range(
+        20
+    ):  # one that holds the only page and is off its processor leaves the others nothing to do
+        ran = run(False, "history", pool, threads, 2500, pages, seed + 100 * again)
+        assert ran.returncode == 0, ran.stderr
+        history = parse(ran.stdout)
+        assert first_wrong(history) is None
+        seen, kinds = seen + len(history), kinds | {o.kind for o in history}
+        if seen > 500 and {"a", "f"} <= kinds:
+            return
+    raise AssertionError(f"{seen} operations of {kinds} in 20 runs")
 
 
 def by_definition(operations: list[Operation]) -> bool:

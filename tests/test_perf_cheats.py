@@ -192,7 +192,8 @@ def test_clocks_that_disagree_are_said(
     monkeypatch.setattr(timer, "wall_ns", lambda: machine.spent * wall)
     monkeypatch.setattr(timer, "cpu_ns", lambda: machine.spent * cpu)
     monkeypatch.setattr(timer, "settle", lambda: None)
-    watched = WatchedTimer(machine, scene_of_gemm(), lambda *_: [], "a kernel", 1, 1.0)
+    # So long that no moment of the watch falls between two readings of the false clock.
+    watched = WatchedTimer(machine, scene_of_gemm(), lambda *_: [], "a kernel", 1, 1e9)
     watched.sample(3, 1, 0)
     watched._read_clocks()
     if caught is None:

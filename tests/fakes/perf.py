@@ -21,7 +21,7 @@ from tilewright.space import Config
 from tilewright.spec import Precision
 from tilewright.targets import Target
 
-QUICK = Effort(width=0.5, seconds=0.08, fewest=3, warmup_s=0.005)
+QUICK = Effort(width=0.5, seconds=0.5, fewest=3, warmup_s=0.005)
 SHAPE = {"M": 8, "N": 48, "K": 32}
 
 

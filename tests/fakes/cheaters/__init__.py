@@ -137,7 +137,8 @@ CHEATS: dict[Install, str] = {
     patches_the_comparison: "tilewright.numerics.compare was replaced",
     patches_torch: "torch.empty was replaced",
     lowers_the_precision: "is wrong, so it is not timed|changed the process that times it: matmul precision",
-    takes_more_threads: "changed the process that times it: torch threads",
+    # Where the product takes both threads, it is seen at work.
+    takes_more_threads: "changed the process that times it: torch threads|keeps .* processors busy",
     flushes_denormals: "changed the process that times it: flushes denormals",
     listens_to_the_collector: "changed the process that times it: collector callbacks",
     writes_beyond: "wrote outside of its output 'c'",
