@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tilewright import native
@@ -134,6 +134,7 @@ def test_one_bad_value_among_many_is_found(bad: float, kind: torch.dtype) -> Non
 
 
 @settings(max_examples=100, deadline=None)
+@example(data=b"\x01", at=0, bit=0)
 @given(data=st.binary(min_size=1, max_size=200), at=st.integers(0, 199), bit=st.integers(0, 7))
 def test_a_flipped_bit_or_a_lost_byte_changes_the_sum(data: bytes, at: int, bit: int) -> None:
     changed = bytearray(data)

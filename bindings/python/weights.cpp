@@ -231,7 +231,8 @@ uint64_t checksum(const py::buffer& memory) {
       lanes[i] ^= lanes[i] >> 32;
     }
   }
-  uint64_t sum = static_cast<uint64_t>(in.bytes);
+  // Spread over all bits: as it stands, a byte equal to the length would cancel it.
+  uint64_t sum = (static_cast<uint64_t>(in.bytes) + 1) * prime;
   for (; at < in.bytes; ++at) sum = (sum ^ in.data[at]) * prime;
   for (const uint64_t lane : lanes) sum = (sum ^ lane ^ (sum >> 29)) * prime;
   return sum;
