@@ -16,7 +16,7 @@ demo: setup
 	@.venv/bin/python examples/demo.py
 
 test: setup
-	@.venv/bin/pytest
+	@tools/test.sh
 
 # Host kernels with address and undefined-behaviour sanitizers, on every case of every family.
 sanitize: setup

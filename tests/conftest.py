@@ -14,9 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# How long an example takes says something of the machine's other users, and nothing of the code.
-settings.register_profile("tests", deadline=None)
+# How long an example takes says something of the machine's other users, and nothing of the code. CI tries the same
+# examples each time, so that what it says is of the change; everywhere else they are new ones.
+settings.register_profile("tests", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("tests")
+
+# What takes long to make once for all its tests.
+_BUNDLES = {"made", "clean", "built"}
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "examples"))
@@ -37,6 +41,13 @@ class Ran:
 
 
 CommandLine = Callable[..., Ran]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file run in one process, one after the other, and so do all those of the same bundles."""
+    for item in items:
+        bundles = _BUNDLES & set(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("bundles" if bundles else item.path.name))
 
 
 @pytest.fixture(scope="session")

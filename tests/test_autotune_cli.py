@@ -19,6 +19,8 @@ from tilewright.registry import family
 from tilewright.space import Config
 from tilewright.targets import CPU, target
 
+pytestmark = pytest.mark.alone
+
 GEMM = family("gemm")
 SHAPE = ["--shape", "M=16,N=64,K=48"]
 

@@ -20,6 +20,8 @@ from tilewright.backends.host import Host
 from tilewright.registry import family
 from tilewright.targets import CPU
 
+pytestmark = pytest.mark.alone
+
 GEMM = family("gemm")
 DEFAULT = GEMM.spec.default_config(CPU)
 

@@ -29,6 +29,8 @@ from tilewright.registry import family
 from tilewright.space import Config
 from tilewright.targets import CPU
 
+pytestmark = pytest.mark.alone
+
 GEMM = family("gemm")
 DEFAULT = GEMM.spec.default_config(CPU)
 _POINTS = arrays(

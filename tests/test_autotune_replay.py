@@ -27,6 +27,8 @@ from tilewright.cli.main import main
 from tilewright.errors import UsageError
 from tilewright.perf.recorded import parse, read
 
+pytestmark = pytest.mark.alone
+
 SPACES = Path(__file__).parent / "data" / "spaces"
 NOTHING = np.zeros(0, dtype=np.int64)
 

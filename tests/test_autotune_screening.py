@@ -19,6 +19,8 @@ from tilewright.perf.recorded import read
 from tilewright.space import Config
 from tilewright.targets import CPU
 
+pytestmark = pytest.mark.alone
+
 SPACES = Path(__file__).parent / "data" / "spaces"
 
 

@@ -22,6 +22,8 @@ from tilewright.space import Config
 from tilewright.tables import Table
 from tilewright.targets import CPU, target
 
+pytestmark = pytest.mark.alone
+
 GEMM = family("gemm")
 DEFAULT = GEMM.spec.default_config(CPU)
 

@@ -14,6 +14,8 @@ import pytest
 
 from conftest import CommandLine
 
+pytestmark = pytest.mark.alone
+
 COMMANDS = (
     "list",
     "doctor",

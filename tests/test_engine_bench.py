@@ -24,6 +24,8 @@ from tilewright.models.tiny import write_tiny
 from tilewright.peer_engines import processes as peers
 from tilewright.perf.ceilings import Ceilings, Level
 
+pytestmark = pytest.mark.alone
+
 SHORT = 0.2
 ECHO = """
 import json, sys, time

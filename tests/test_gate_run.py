@@ -24,9 +24,10 @@ from tilewright.perf.regression.decide import Policy
 from tilewright.perf.regression.gate import Gate, GateRow, Selection, counts, verdict
 from tilewright.registry import family
 
-pytestmark = pytest.mark.skipif(
-    native.why_missing() is not None, reason="the host kernels are not built"
-)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(native.why_missing() is not None, reason="the host kernels are not built"),
+]
 QUICK = Policy(pass_s=0.01, fewest=4, most=4)
 SIZES = {"M": 4, "N": 32, "K": 32}
 VERDICTS = {"same", "slower", "faster", "inconclusive"}

@@ -14,6 +14,8 @@ from native import host_gemm_cases as cases
 from native import host_lib
 from native.host_gemm_cases import NK, Problem
 
+pytestmark = pytest.mark.alone
+
 TESTS = Path(__file__).parent
 
 

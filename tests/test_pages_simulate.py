@@ -16,6 +16,8 @@ from tilewright.errors import UsageError
 from tilewright.pages import lengths, simulate
 from tilewright.pages.simulate import Plan
 
+pytestmark = pytest.mark.alone
+
 
 def plan(**fields: object) -> Plan:
     known: dict[str, object] = {

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from native import host_lib
 from native.page_histories import Operation, after, first_wrong, linearizable, parse
 
+pytestmark = pytest.mark.alone
+
 SOURCES = (
     host_lib.KERNELS / "_pages" / "page_pool.cpp",
     Path(__file__).parent / "native" / "pages_stress.cpp",

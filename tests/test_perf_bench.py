@@ -17,6 +17,8 @@ from tilewright.registry import Family, family
 from tilewright.space import Config
 from tilewright.targets import CPU
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from tilewright.perf import ceilings
 from tilewright.perf.bench import Ceiling, Plan, rows
 from tilewright.registry import Family, family
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,8 @@ from tilewright.perf.watch.scene import Scene
 from tilewright.perf.watch.timer import WatchedTimer
 from tilewright.registry import Family, families, family
 
+pytestmark = pytest.mark.alone
+
 SHAPE = {"M": 32, "N": 96, "K": 64}
 EFFORT = Effort(width=0.5, seconds=0.1, fewest=3, warmup_s=0.005)
 

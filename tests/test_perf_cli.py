@@ -21,6 +21,8 @@ from tilewright.perf import ceilings
 from tilewright.registry import family
 from tilewright.targets import CPU
 
+pytestmark = pytest.mark.alone
+
 SHAPE = ["--shape", "M=4,N=8,K=16"]
 
 

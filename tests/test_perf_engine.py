@@ -41,6 +41,8 @@ from tilewright.perf.timers import (
 from tilewright.registry import family
 from tilewright.targets import CPU
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,8 @@ from tilewright.perf import clock, machine_state
 from tilewright.perf.clock import Clock
 from tilewright.perf.machine_state import Disturbance, Reading, Watch, merged
 
+pytestmark = pytest.mark.alone
+
 VIRTUAL = frozenset({"avx2", "hypervisor"})
 
 

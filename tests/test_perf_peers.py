@@ -22,6 +22,8 @@ from tilewright.perf.timers import CallTimer
 from tilewright.registry import Family, family
 from tilewright.targets import CPU
 
+pytestmark = pytest.mark.alone
+
 REFERENCE = all_backends()["reference"]
 
 

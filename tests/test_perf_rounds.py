@@ -24,6 +24,8 @@ from tilewright.perf.timers import NativeTimer, RunTimer
 from tilewright.registry import family
 from tilewright.targets import CPU
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(autouse=True)
 def no_settling(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ from tilewright.autotune.sharing.storage import open_url
 from tilewright.evidence import Evidence
 from tilewright.space import Config
 
+pytestmark = pytest.mark.alone
+
 TRIALS = 11
 _append = JournalFileBackend.append_logs
 

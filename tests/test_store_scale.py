@@ -32,6 +32,8 @@ from tilewright.errors import Unavailable, UsageError
 from tilewright.evidence import Evidence
 from tilewright.registry import family
 
+pytestmark = pytest.mark.alone
+
 needs_postgres = pytest.mark.skipif(bool(postgres.why_missing()), reason=postgres.why_missing())
 
 

@@ -35,6 +35,8 @@ from tilewright.ship import dispatch
 from tilewright.space import Config
 from tilewright.targets import CPU
 
+pytestmark = pytest.mark.alone
+
 quick = settings(derandomize=True, deadline=None, max_examples=60)
 
 

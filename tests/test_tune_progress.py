@@ -18,6 +18,8 @@ from tilewright.autotune.trials import Stage, State, TrialRow
 from tilewright.cli.tune_progress import Bar, Lines, Tally, watching
 from tilewright.space import Config
 
+pytestmark = pytest.mark.alone
+
 
 class Clock:
     now = 0.0

@@ -1,0 +1,18 @@
+#!/bin/sh
+# All tests: first those that may run side by side, in as many processes as there are processors (WORKERS=N for
+# others), then those that time something, alone. Options go to pytest, such as -k WORD or --durations=20.
+set -u
+cd "$(dirname "$0")/.."
+
+workers=${WORKERS:-$(nproc)}
+[ "$workers" -le 8 ] || workers=8
+
+failed=0
+for part in "not alone:-n $workers --dist loadgroup" "alone:"; do
+  # shellcheck disable=SC2086  # what stands behind the colon is words
+  .venv/bin/pytest -m "${part%%:*}" ${part#*:} "$@"
+  status=$?
+  # 5: none was selected, by -k for instance.
+  case $status in 0 | 5) ;; *) failed=$status ;; esac
+done
+exit "$failed"
