@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,9 @@ QUICK = Effort(seconds=0.3, warmup_s=0.01)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
     """A machine with a GPU: one that computes on the processor and has a clock of its own."""
+    monkeypatch.setenv("TILEWRIGHT_DATA", str(tmp_path / "data"))
     made = FakeGpu(FakeQueue())
     monkeypatch.setattr(torch.Tensor, "cuda", torch.Tensor.clone)
     for module in (queues, timers):

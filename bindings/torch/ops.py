@@ -14,6 +14,7 @@ from tilewright import native
 from tilewright.bindings.table import op_of
 from tilewright.bindings.torch.generate import source
 from tilewright.build import build, digest, sources
+from tilewright.document import write_text
 from tilewright.errors import Unavailable
 from tilewright.machine import cache_folder
 from tilewright.registry import Family, families, package_folder
@@ -98,8 +99,7 @@ def build_torch_ops(
     built = cache_folder("build", f"ops-{namespace}-{key}", f"{namespace}.abi3.so")
     if not built.exists():
         generated = cache_folder("build", f"ops-{namespace}-{key}", "generated.cpp")
-        generated.parent.mkdir(parents=True, exist_ok=True)
-        generated.write_text(text, encoding="utf-8")
+        write_text(generated, text)  # whole: another process may be compiling it
         options = {
             "TW_NAMESPACE": namespace,
             "TW_FAMILY_DIRS": ";".join(f"{f.name}={f.folder}" for f in families),

@@ -179,12 +179,14 @@ def _written(identity: str, config: ModelConfig, tensor: Callable[[str], Tensor]
         aside = Path(tempfile.mkdtemp(dir=place.parent, suffix=".partial"))
         try:
             write_hf(aside, config, tensor)
-            shutil.rmtree(place, ignore_errors=True)
-            aside.rename(place)
+            if not (place / "config.json").is_file():  # else another process was faster, and reads it
+                shutil.rmtree(place, ignore_errors=True)
+                aside.rename(place)
         except OSError:
-            shutil.rmtree(aside, ignore_errors=True)
-            if not (place / "config.json").is_file():  # else another process was faster
+            if not (place / "config.json").is_file():
                 raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
     return place
 
 
