@@ -1,11 +1,10 @@
 #!/bin/sh
-# All tests: first those that may run side by side, in as many processes as there are processors (WORKERS=N for
-# others), then those that time something, alone. Options go to pytest, such as -k WORD or --durations=20.
+# All tests: first those that may run side by side, in as many processes as there are processors, four at most (or
+# WORKERS=N; each may take 2 GB), then those that time something, alone. Options go to pytest: -k WORD, --durations=20.
 set -u
 cd "$(dirname "$0")/.."
 
-workers=${WORKERS:-$(nproc)}
-[ "$workers" -le 8 ] || workers=8
+workers=${WORKERS:-$(nproc | awk '{ print $1 < 4 ? $1 : 4 }')}
 
 # The machine's ceilings, which are kept: nothing else runs now.
 .venv/bin/tilewright doctor >/dev/null || true
