@@ -179,7 +179,9 @@ def _written(identity: str, config: ModelConfig, tensor: Callable[[str], Tensor]
         aside = Path(tempfile.mkdtemp(dir=place.parent, suffix=".partial"))
         try:
             write_hf(aside, config, tensor)
-            if not (place / "config.json").is_file():  # else another process was faster, and reads it
+            if not (
+                place / "config.json"
+            ).is_file():  # else another process was faster, and reads it
                 shutil.rmtree(place, ignore_errors=True)
                 aside.rename(place)
         except OSError:
