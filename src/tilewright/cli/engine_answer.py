@@ -126,6 +126,7 @@ def chat(
 ) -> None:
     """Talk with a model, a line a turn; an empty line or the end of the input ends it, Ctrl-C an answer.
 
+    A line that cannot be answered is left out of the talk; the exit code at its end says so.
     Pages of the turns before are found in the prefix cache, so each turn computes its own tokens only.
 
     Example:  printf 'Hello\\nAnd in French?\\n' | tilewright engine chat smollm2 --json turns.json
